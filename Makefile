@@ -1,0 +1,39 @@
+# The two commands are `make demo` and `make test`; each installs and builds what it needs first.
+# Everything that takes decisions is in tools/bootstrap.sh and in pytest; here are only the names.
+
+SHELL := /bin/bash
+PY := .venv/bin/python
+PYTEST := REQUIRE_ALL=1 $(PY) -m pytest
+
+.PHONY: demo test check lint build bench clean format
+.DEFAULT_GOAL := check
+
+# Debian packages, virtual environment, Python packages, generated protobuf code, native code.
+build:
+	@tools/bootstrap.sh
+
+demo: build
+	@$(PY) -m demo
+
+test: build
+	@$(PYTEST) tests --ignore=tests/bench
+
+# ruff, mypy --strict, clang-format, the layer rule and the unit tests.
+check: build
+	@$(PYTEST) tests/unit
+
+lint: build
+	@$(PYTEST) tests/unit/test_lint.py tests/unit/test_layers.py
+
+format: build
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+	@clang-format -i core/native/*.[ch]
+
+bench: build
+	@$(PY) -m tests.bench
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf core/images/pb/*_pb2* migrate/pb core/native/build core/native/stem core/native/init core/native/*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
