@@ -1,0 +1,68 @@
+"""The checkpoint/restore engine: synchronous, local, knows no network. What is exported here is all others may use."""
+
+from core.checkpoint import DumpReport, dump
+from core.images.store import ImageSet, decode_stream, encode_stream
+from core.kernel.process_vm import Buffer, crc32c
+from core.live.destination import LiveDestination, Parked, remove_parked, resume_parked
+from core.live.source import Froze, LiveSource, Scanned
+from core.memory.landing import LandingMemory
+from core.memory.pages import PageBatch, PageReader, ReadPageReader, drop_zero
+from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
+from core.options import DumpOptions, RestoreOptions
+from core.preflight import (
+    FileNeed,
+    HostRecord,
+    ListenNeed,
+    PreflightOptions,
+    TargetFindings,
+    TargetRecord,
+    collect_facts,
+    collect_host,
+    judge,
+    look,
+)
+from core.prepare import prepare
+from core.restore import RestoreReport, plan_text, restore
+from core.vdso.layout import vdso_fingerprint
+
+__all__ = [
+    "EMPTY",
+    "PAGE_SIZE",
+    "Buffer",
+    "DumpOptions",
+    "DumpReport",
+    "FileNeed",
+    "Froze",
+    "HostRecord",
+    "ImageSet",
+    "LandingMemory",
+    "ListenNeed",
+    "LiveDestination",
+    "LiveSource",
+    "PageBatch",
+    "PageReader",
+    "Parked",
+    "PreflightOptions",
+    "Ranges",
+    "ReadPageReader",
+    "RestoreOptions",
+    "RestoreReport",
+    "Scanned",
+    "TargetFindings",
+    "TargetRecord",
+    "collect_facts",
+    "collect_host",
+    "crc32c",
+    "decode_stream",
+    "drop_zero",
+    "dump",
+    "encode_stream",
+    "judge",
+    "look",
+    "plan_text",
+    "prepare",
+    "remove_parked",
+    "restore",
+    "resume_parked",
+    "vdso_fingerprint",
+]

@@ -1,0 +1,210 @@
+"""Makes a task out of a stem by a TaskPlan, up to the point where only "run" is left to say.
+
+Used by `restore` (from a directory) and by the live destination (from pages that have landed already).
+"""
+
+import os
+import resource
+import signal
+from collections.abc import Sequence
+from typing import Final
+
+from core.errors import MigrateError, Refused, RemoteSyscallError, RestoreError
+from core.images import kinds
+from core.images.store import ImageSet
+from core.kernel import ptrace
+from core.kernel.calls import prlimit
+from core.memory.landing import LandingMemory
+from core.memory.ranges import Ranges
+from core.plan.ops import Syscall
+from core.proc.reader import ProcReader
+from core.resources import file_table, process_tree, scheduling, seccomp, vmas
+from core.resources.vmas import MappedVma
+from core.task_plan import MemoryPlan, Stage, Step, TaskPlan, threads_made
+from core.tracee.spawn import OPTIONS
+from core.tracee.stem import Stem, find_syscall_instruction, plan_kernel_vmas, remove_area
+
+RLIMIT_SIGPENDING: Final = 11
+
+
+MADV_DONTNEED = 4
+
+
+class Skeleton:
+    """A stem with the address space of one mm of the target, kept up to date while pages land in it."""
+
+    def __init__(self, stem: Stem, reader: ProcReader, inherited: Sequence[MappedVma] = ()) -> None:
+        self.stem = stem
+        self._reader = reader
+        self.mapped = tuple(inherited)
+        self.landing: LandingMemory | None = None
+
+    def furnish(self, memory: MemoryPlan) -> None:
+        """Give it the address space of its task, nothing of what it inherited at its birth."""
+        try:
+            self.update(())
+            here = self._reader.maps(self.stem.pid)
+            self.stem.run(plan_kernel_vmas(here, memory.kernel, memory.as_vmas()))
+            self.update(memory.mapped)
+            self.landing = LandingMemory(self.stem.pid, anonymous_ranges(memory.mapped))
+        except MigrateError as error:
+            raise explained(error) from error
+
+    def update(self, mapped: Sequence[MappedVma]) -> None:
+        """Bring the VMAs up to `mapped`; what stays mapped keeps its pages."""
+        area = self.stem.borrow.area
+        if any(vma.start < area.end and area.address < vma.end for vma in mapped):
+            raise RestoreError(f"pid {self.stem.own_pid}: mapped memory where the restorer's area lies; try again")
+        self.stem.run(vmas.plan_update(self.mapped, mapped, self.stem.fds))
+        self.mapped = tuple(mapped)
+        if self.landing is not None:
+            self.landing.anonymous = anonymous_ranges(mapped)
+
+    def drop(self, gone: Ranges) -> None:
+        """Give up pages that landed: the target has given them up since."""
+        mine = gone.intersect(Ranges.of((vma.start, vma.end) for vma in self.mapped if vmas.carries_pages(vma.entry)))
+        why = "pages that are gone"
+        self.stem.run(tuple(Syscall("madvise", (start, end - start, MADV_DONTNEED), why) for start, end in mine))
+
+    def landing_memory(self) -> LandingMemory:
+        """Where pages land."""
+        if self.landing is None:
+            raise RestoreError(f"pid {self.stem.own_pid}: takes no more pages")
+        return self.landing
+
+    def notices(self) -> list[str]:
+        """What its owner should know of where it is."""
+        stem = self.stem
+        if not stem.init_pid:
+            return []
+        return [f"pid {stem.own_pid} is {stem.pid} here, inside a PID namespace of its own"]
+
+    def close(self) -> None:
+        """Give our descriptors back; the task stays."""
+        self._close_landing()
+        self.stem.memory.close()
+
+    def kill(self) -> None:
+        """End the task and give everything back."""
+        self._close_landing()
+        self.stem.kill()
+
+    def _close_landing(self) -> None:
+        if self.landing is not None:
+            self.landing.close()
+        self.landing = None
+
+
+def anonymous_ranges(mapped: Sequence[MappedVma]) -> Ranges:
+    """Where a page that is not there reads as zero."""
+    return Ranges.of((vma.start, vma.end) for vma in mapped if vma.entry.status & vmas.ANON_PRIVATE)
+
+
+def explained(error: BaseException) -> BaseException:
+    """A failed op of a plan as the error of a restore, which it is."""
+    if isinstance(error, RemoteSyscallError):
+        return RestoreError(error.message, hint=error.hint)
+    if isinstance(error, OSError):
+        return RestoreError(error.strerror or str(error))
+    return error
+
+
+def run_stage(skeleton: Skeleton, plan: TaskPlan, stage: Stage, images: ImageSet, reader: ProcReader) -> list[str]:
+    """One stage of one task, in all its threads. Returns notices."""
+    stem = skeleton.stem
+    notices: list[str] = []
+    try:
+        if stage is Stage.RESTORE:
+            _raise_limits(stem.pid)
+            notices = skeleton.notices()
+        if stage is Stage.RESTORE_SIGCHLD:
+            stem.borrow.yield_by(plan.yield_signal)
+        if stage is Stage.RESTORE_CREDS:  # while the task still has our user id
+            _suspend_seccomp(stem, plan)
+            notices = _from_outside(stem, plan, reader)
+        _run_steps(stem, plan, [step for step in plan.steps if step.stage is stage], reader)
+        if stage is Stage.RESTORE_SIGCHLD:
+            file_table.check_made(stem.pid, reader, images, plan.files_id)
+        return notices
+    except MigrateError as error:
+        raise explained(error) from error
+    except OSError as error:
+        raise RestoreError(f"pid {plan.pid}: {error}") from error
+
+
+def set_registers(skeleton: Skeleton, plan: TaskPlan, reader: ProcReader) -> None:
+    """The last of it: our area goes, every thread gets its registers. The task then stands in a ptrace stop, whole."""
+    stem = skeleton.stem
+    remove_area(stem, find_syscall_instruction(stem.memory, reader.maps(stem.pid)))
+    for tid, state in plan.states.items():
+        ptrace.write_thread(_with_tid(state, stem.threads[tid].tid))
+    if plan.stopped:  # once let go it acts upon this before its first instruction
+        os.kill(stem.pid, signal.SIGSTOP)
+
+
+def refuse_files(images: ImageSet) -> None:
+    """Refused when a file of the images is absent or different here, before anything is made of them."""
+    if blockers := [blocker for id in images.ids(kinds.FDINFO) for blocker in file_table.verify(images, id)]:
+        raise Refused(blockers)
+
+
+def _with_tid(state: ptrace.ThreadState, tid: int) -> ptrace.ThreadState:
+    return ptrace.ThreadState(tid, state.registers, state.xstate, state.sigmask, state.rseq, state.robust_list)
+
+
+def _run_steps(stem: Stem, plan: TaskPlan, steps: Sequence[Step], reader: ProcReader) -> None:
+    """Steps of the leader one after another; those of the other threads together."""
+    siblings = []
+    for step in steps:
+        if not step.program:
+            continue
+        if step.tid != plan.pid:
+            siblings.append((stem.threads[step.tid], step.program))
+            continue
+        stem.run(step.program)
+        if any(op.name == "clone3" for op in step.program):
+            _adopt(stem, plan, reader)
+    stem.borrow.run_many(siblings)
+
+
+def _adopt(stem: Stem, plan: TaskPlan, reader: ProcReader) -> None:
+    own = {own_tid(reader, stem.pid, tid): tid for tid in reader.tids(stem.pid)}
+    made = threads_made(plan)
+    stem.adopt_threads(made, [own[tid] for tid in made])
+
+
+def own_tid(reader: ProcReader, pid: int, tid: int) -> int:
+    """What the thread calls itself, in its innermost PID namespace."""
+    return reader.status(pid, tid).ns_pid[-1]
+
+
+def _raise_limits(pid: int) -> None:
+    """As many descriptors and queued signals as we may have; its own limits come later."""
+    for limit in (resource.RLIMIT_NOFILE, RLIMIT_SIGPENDING):
+        hard = prlimit(pid, limit)[1]
+        prlimit(pid, limit, (hard, hard))
+
+
+def _suspend_seccomp(stem: Stem, plan: TaskPlan) -> None:
+    """Filters are installed soon, and are to let our own calls pass until the task is let go."""
+    if seccomp.is_used([core.thread_core for core in plan.cores.values()]):
+        for thread in stem.threads.values():
+            ptrace.set_options(thread.tid, OPTIONS | ptrace.O_SUSPEND_SECCOMP)
+
+
+def _from_outside(stem: Stem, plan: TaskPlan, reader: ProcReader) -> list[str]:
+    """What is set by tid or through /proc rather than by the task itself."""
+    leader = plan.cores[plan.pid]
+    notices: list[str | None] = []
+    for tid, core in plan.cores.items():
+        notices += scheduling.apply(stem.threads[tid].tid, core.thread_core)
+    notices += scheduling.apply_limits(stem.pid, leader.tc.rlimits)
+    if leader.tc.HasField("oom_score_adj"):
+        score = leader.tc.oom_score_adj
+        if reader.oom_score_adj(stem.pid) != score:
+            notices.append(process_tree.write_process_file(stem.pid, "oom_score_adj", str(score)))
+    if plan.coredump_filter is not None and reader.coredump_filter(stem.pid) != plan.coredump_filter:
+        notices.append(process_tree.write_process_file(stem.pid, "coredump_filter", f"{plan.coredump_filter:#x}"))
+    if leader.tc.autogroup_nice:
+        notices.append(process_tree.write_process_file(stem.pid, "autogroup", str(leader.tc.autogroup_nice)))
+    return [notice for notice in notices if notice]

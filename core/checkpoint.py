@@ -1,0 +1,109 @@
+"""`migrate dump`: a process into a directory of images. A table of contents."""
+
+import signal
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.collect import Subject, collect_tree
+from core.errors import CollectError, MigrateError, TraceeError, UsageError
+from core.images.pagemap import PagemapWriter
+from core.images.store import write_directory
+from core.kernel import ptrace
+from core.memory.pages import ReadPageReader
+from core.memory.present import read_page_sets
+from core.memory.ranges import Ranges
+from core.options import DumpOptions
+from core.prepare import Prepared, Stopwatch, prepare, read_statuses, refuse_new_memory, zombies_of
+from core.proc.reader import ProcReader
+from core.tracee.family import Member, has_ended, read_family, release, stop_family
+from core.tracee.freezer import FrozenProcess
+from core.tracee.lender import borrow, find_lender
+
+
+@dataclass(frozen=True, slots=True)
+class DumpReport:
+    """What a dump did: pages written and seconds by phase; all phases but the first are inside the freeze."""
+
+    pid: int
+    pages: int
+    phases: tuple[tuple[str, float], ...]
+
+
+def dump(pid: int, directory: Path, options: DumpOptions) -> DumpReport:
+    """Dump the tree of `pid` into `directory`, then end it; it runs on with leave_running and after any failure."""
+    if not directory.is_dir():
+        raise UsageError(f"{directory}: is not a directory", hint="make it first")
+    watch = Stopwatch()
+    reader = ProcReader()
+    with ExitStack() as stack:
+        prepared = _prepare_living(stack, pid, reader)
+        watch.lap("prepare")
+        family, frozen = stop_family(pid, reader)
+        stack.callback(release, frozen)
+        watch.lap("freeze")
+        if not family.living:
+            raise TraceeError(pid, "has ended")
+        for member in family.living:
+            if member.pid not in prepared:
+                prepared[member.pid] = stack.enter_context(prepare(member.pid, reader))
+        with ExitStack() as lent:
+            subjects = [_borrow(lent, prepared[one.pid], frozen[one.pid], one, reader) for one in family.living]
+            images = collect_tree(subjects, zombies_of(family), options)
+        watch.lap("collect")
+        pages = sum(_write_pages(directory, subject, index + 1) for index, subject in enumerate(subjects))
+        write_directory(images, directory)
+        watch.lap("pages")
+        if not options.leave_running:
+            _kill(subjects, frozen)
+    return DumpReport(pid, pages, tuple(watch.phases))
+
+
+def _prepare_living(stack: ExitStack, root: int, reader: ProcReader) -> dict[int, Prepared]:
+    """All of the tree as it is now, but for those that end meanwhile."""
+    prepared = {}
+    for member in read_family(root, reader).living:
+        try:
+            prepared[member.pid] = stack.enter_context(prepare(member.pid, reader))
+        except (MigrateError, OSError):
+            if member.pid == root or not has_ended(member.pid, reader):
+                raise
+    return prepared
+
+
+def _borrow(stack: ExitStack, prepared: Prepared, frozen: FrozenProcess, member: Member, reader: ProcReader) -> Subject:
+    """A frozen process that lends us an area until the stack unwinds."""
+    pid = member.pid
+    current = reader.maps(pid)
+    refuse_new_memory(current, prepared.vma_flags)
+    statuses = read_statuses(reader, pid, frozen.tids)
+    own_ids = {tid: status.ns_pid[-1] for tid, status in statuses.items()}
+    lender = find_lender(
+        prepared.memory, current, frozen.threads, reader.status(pid), own_ids=own_ids, gadgets=prepared.gadgets
+    )
+    borrowed = stack.enter_context(borrow(lender, frozen.leader))
+    return Subject(
+        frozen, borrowed, current, prepared.vma_flags, reader, prepared.pidfd, member.own_pid, statuses, member.parent
+    )
+
+
+def _kill(subjects: Sequence[Subject], frozen: dict[int, FrozenProcess]) -> None:
+    for subject in subjects:
+        signal.pidfd_send_signal(subject.pidfd, signal.SIGKILL)
+    for subject in reversed(subjects):
+        ptrace.reap_killed(frozen.pop(subject.pid).tids)
+
+
+def _write_pages(directory: Path, subject: Subject, pages_id: int) -> int:
+    """The pages of one process; the [vdso]'s too, since what restores may need to know it."""
+    sets = read_page_sets(subject.pid, subject.vmas)
+    if sets.guard:
+        raise CollectError(f"guard pages {sets.guard}", "are not carried yet")
+    carried = sets.carried.union(Ranges.of((vma.start, vma.end) for vma in subject.vmas if vma.name == "[vdso]"))
+    with ReadPageReader(subject.pid) as reader, PagemapWriter(directory, subject.own_pid, pages_id=pages_id) as writer:
+        for start, content in reader.read(carried):
+            writer.append(start, content)
+        if reader.missing:
+            raise CollectError(f"pid {subject.pid}: pages {reader.missing}", "cannot be read")
+    return carried.total_pages

@@ -1,0 +1,126 @@
+"""Bytes of one image file ↔ its records: magics, length-prefixed messages, raw payloads. Pure: no file is opened here.
+
+Whatever is wrong with the bytes is an ImageError that names the file; nothing is allocated that the bytes do not fill.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Generic, TypeVar
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError, EncodeError, Message
+
+from core.errors import ImageError
+from core.images.kinds import Kind
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Record(Generic[M]):
+    """One message of a file and the raw bytes behind it, padding included."""
+
+    message: M
+    payload: bytes = b""
+
+
+def encode_file(kind: Kind[M], name: str, records: Iterable[Record[M]]) -> bytes:
+    """The bytes of a whole file; ImageError for a message that lacks required fields or does not fit its payload."""
+    return kind.header + b"".join(_encode_record(kind, name, record) for record in records)
+
+
+def _encode_record(kind: Kind[M], name: str, record: Record[M]) -> bytes:
+    try:
+        body = record.message.SerializeToString()
+    except EncodeError as error:
+        raise ImageError(name, f"cannot be encoded: {error}") from error
+    expected = kind.payload_size(record.message, memoryview(record.payload))
+    if expected != len(record.payload):
+        raise ImageError(name, f"the message announces {expected} bytes of content, {len(record.payload)} are given")
+    return len(body).to_bytes(4, "little") + body + record.payload
+
+
+def decode_file(kind: Kind[M], name: str, content: bytes | memoryview) -> list[Record[M]]:
+    """The records of a whole file; ImageError for anything that a file of this kind cannot hold."""
+    view = memoryview(content)
+    header = kind.header
+    if view[: len(header)] != header:
+        raise ImageError(name, _wrong_header(header, bytes(view[: len(header)])))
+    records: list[Record[M]] = []
+    position = len(header)
+    while position < len(view):
+        record, position = _decode_record(kind, name, len(records), view, position)
+        records.append(record)
+    _check_count(kind, name, len(records))
+    return records
+
+
+def _wrong_header(expected: bytes, found: bytes) -> str:
+    if len(found) < len(expected):
+        return f"truncated: {len(found)} bytes where the magic takes {len(expected)}"
+    return f"wrong magic {found.hex()}, expected {expected.hex()}"
+
+
+def _decode_record(kind: Kind[M], name: str, index: int, view: memoryview, position: int) -> tuple[Record[M], int]:
+    body_start = position + 4
+    body_end = body_start + int.from_bytes(view[position:body_start], "little")
+    if body_start > len(view) or body_end > len(view):
+        raise ImageError(name, f"truncated: message {index} ends at byte {body_end} of {len(view)}")
+    message = _parse(kind.message_class(index), name, index, view[body_start:body_end])
+    payload_end = body_end + kind.payload_size(message, view[body_end:])
+    if payload_end > len(view):
+        raise ImageError(name, f"truncated: content of message {index} ends at byte {payload_end} of {len(view)}")
+    return Record(message, bytes(view[body_end:payload_end])), payload_end
+
+
+def _parse(message_class: type[M], name: str, index: int, body: memoryview) -> M:
+    message = message_class()
+    try:
+        message.ParseFromString(bytes(body))
+    except DecodeError as error:
+        raise ImageError(name, f"message {index} does not parse: {error}") from error
+    if not message.IsInitialized():
+        raise ImageError(
+            name, f"message {index} does not parse: required fields of {message.DESCRIPTOR.name} are missing"
+        )
+    if bad := _not_text(message):
+        raise ImageError(name, f"message {index} does not parse: {bad} is not UTF-8")
+    return message
+
+
+def _check_count(kind: Kind[M], name: str, count: int) -> None:
+    if kind.single and count != 1:
+        raise ImageError(name, f"holds {count} messages, must hold one")
+    if kind.head is not None and count == 0:
+        raise ImageError(name, "truncated: the first message is missing")
+
+
+def _not_text(message: Message) -> str | None:
+    """Name of a string field that is not UTF-8: the parser lets these through and then hands out bytes for str."""
+    if not _reaches_text(message.DESCRIPTOR):
+        return None
+    for field, value in message.ListFields():
+        values = value if field.is_repeated else [value]
+        if field.type == FieldDescriptor.TYPE_STRING and any(isinstance(item, bytes) for item in values):
+            return field.full_name
+        if field.message_type is not None:
+            bad = next(filter(None, map(_not_text, values)), None)
+            if bad is not None:
+                return bad
+    return None
+
+
+@cache
+def _reaches_text(descriptor: Descriptor) -> bool:
+    """True when a message of this type can hold strings, itself or in what it contains."""
+    seen: set[str] = set()
+    waiting = [descriptor]
+    while waiting:
+        current = waiting.pop()
+        seen.add(current.full_name)
+        if any(field.type == FieldDescriptor.TYPE_STRING for field in current.fields):
+            return True
+        nested = [field.message_type for field in current.fields if field.message_type is not None]
+        waiting.extend(found for found in nested if found.full_name not in seen)
+    return False

@@ -1,0 +1,290 @@
+"""pagemap-ID.img and the pages-N.img beside it: runs of pages written in order, and read back checked.
+
+A run's pages are in the pages file, in the directory behind the `parent` link, or with a page server (lazy).
+"""
+
+import enum
+import os
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from core.errors import ImageError
+from core.images import kinds
+from core.images.codec import Record, decode_file, encode_file
+from core.images.kinds import Kind
+from core.images.pb.pagemap_pb2 import PagemapEntry, PagemapHead
+from core.images.store import read_file
+
+PAGE_SIZE = 4096
+PARENT_LINK = "parent"
+_ADDRESS_END = 1 << 64
+_COUNT_END = 1 << 32  # nr_pages is a 32-bit field
+
+PagemapKind = Kind[PagemapHead | PagemapEntry]
+
+
+class PageFlags(enum.IntFlag):
+    """Where the pages of a run are."""
+
+    PARENT = 1  # in the images behind the parent link
+    LAZY = 2  # may be fetched after the restore; present as well when the file has them
+    PRESENT = 4  # in the pages file
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Neighbouring pages of one kind; `offset` in bytes into the pages file, None when they are not in it."""
+
+    address: int
+    nr_pages: int
+    flags: PageFlags
+    offset: int | None = None
+
+    @property
+    def end(self) -> int:
+        """Address behind the last page."""
+        return self.address + self.nr_pages * PAGE_SIZE
+
+    def clipped(self, start: int, end: int) -> "Run":
+        """The part of the run inside [start, end), which must overlap it."""
+        first, last = max(self.address, start), min(self.end, end)
+        offset = None if self.offset is None else self.offset + first - self.address
+        return replace(self, address=first, nr_pages=(last - first) // PAGE_SIZE, offset=offset)
+
+
+def parse_runs(name: str, entries: Iterable[PagemapEntry]) -> list[Run]:
+    """Entries of a pagemap as runs; ImageError when they are unaligned, empty, out of order or overlapping."""
+    runs: list[Run] = []
+    end = offset = 0
+    for entry in entries:
+        run = _parse_run(name, entry, offset)
+        if run.address < end:
+            raise ImageError(name, f"the run at {run.address:#x} overlaps or precedes the one that ends at {end:#x}")
+        if run.offset is not None:
+            offset += run.nr_pages * PAGE_SIZE
+        end = run.end
+        runs.append(run)
+    return runs
+
+
+def _parse_run(name: str, entry: PagemapEntry, offset: int) -> Run:
+    count = entry.wide_nr_pages if entry.HasField("wide_nr_pages") else entry.nr_pages
+    where = f"the run of {count} pages at {entry.vaddr:#x}"
+    if entry.vaddr % PAGE_SIZE or count == 0 or entry.vaddr + count * PAGE_SIZE > _ADDRESS_END:
+        raise ImageError(name, f"{where} is not aligned, empty or beyond the address space")
+    if entry.HasField("blocks") or entry.flags & ~sum(PageFlags):
+        raise ImageError(name, f"{where} has compressed pages or flags {entry.flags:#x}, which we do not read")
+    flags = _parse_flags(entry)
+    return Run(entry.vaddr, count, flags, offset if PageFlags.PRESENT in flags else None)
+
+
+def _parse_flags(entry: PagemapEntry) -> PageFlags:
+    """Old releases write no flags, but in_parent or nothing at all for pages that are there."""
+    if entry.in_parent:
+        return PageFlags(entry.flags) | PageFlags.PARENT
+    return PageFlags(entry.flags) if entry.HasField("flags") else PageFlags.PRESENT
+
+
+class PagemapWriter:
+    """Writes one pagemap and its pages, in ascending order of address; the pagemap appears at close().
+
+    `directory` is a path or a directory's descriptor; `pages_id` is N of pages-N.img and must be unique in it.
+    """
+
+    def __init__(
+        self, directory: Path | int, id: int, *, pages_id: int | None = None, kind: PagemapKind = kinds.PAGEMAP
+    ) -> None:
+        self._directory = directory
+        self._kind = kind
+        self._name = kind.file_name(id)
+        self._pages_id = id if pages_id is None else pages_id
+        self._runs: list[Run] = []
+        self._size = 0
+        self.pages_fd = _create(directory, kinds.PAGES_FILE_NAME.format(id=self._pages_id))
+
+    def append(self, address: int, pages: bytes | bytearray | memoryview, *, lazy: bool = False) -> None:
+        """Write whole pages that belong at `address`."""
+        view = memoryview(pages).cast("B")
+        if len(view) % PAGE_SIZE:
+            raise ImageError(self._name, f"{len(view)} bytes at {address:#x} are not whole pages")
+        self.record(address, len(view) // PAGE_SIZE, lazy=lazy)
+        while view:
+            view = view[os.write(self.pages_fd, view) :]
+
+    def append_from_pipe(self, address: int, nr_pages: int, pipe_fd: int, *, lazy: bool = False) -> None:
+        """Move `nr_pages` pages that belong at `address` from a pipe, without a copy where the kernel can."""
+        self.record(address, nr_pages, lazy=lazy)
+        left = nr_pages * PAGE_SIZE
+        while left:
+            moved = os.splice(pipe_fd, self.pages_fd, left)
+            if moved == 0:
+                raise ImageError(self._name, f"the pipe ended {left} bytes before the end of the run at {address:#x}")
+            left -= moved
+
+    def record(self, address: int, nr_pages: int, *, lazy: bool = False) -> None:
+        """Note a run whose pages the caller itself writes to `pages_fd` next; close() checks that it did."""
+        flags = PageFlags.PRESENT | PageFlags.LAZY if lazy else PageFlags.PRESENT
+        self._add(Run(address, nr_pages, flags, self._size))
+        self._size += nr_pages * PAGE_SIZE
+
+    def in_parent(self, address: int, nr_pages: int) -> None:
+        """Note a run that has not changed since the images behind the parent link."""
+        self._add(Run(address, nr_pages, PageFlags.PARENT))
+
+    def close(self) -> None:
+        """Write the pagemap; ImageError when the pages file is not as long as the runs say."""
+        try:
+            size = os.fstat(self.pages_fd).st_size
+            if size != self._size:
+                raise ImageError(self._name, f"the pages file has {size} bytes, its runs {self._size}")
+            _write_file(self._directory, self._name, self._encode())
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Give up the descriptor without writing a pagemap. Harmless after close()."""
+        descriptor, self.pages_fd = self.pages_fd, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        """Closed at the end of the block, abandoned when the block fails."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def _encode(self) -> bytes:
+        records: list[Record[PagemapHead | PagemapEntry]] = [Record(PagemapHead(pages_id=self._pages_id))]
+        for run in self._runs:
+            entry = PagemapEntry(vaddr=run.address, nr_pages=run.nr_pages, flags=run.flags)
+            records.append(Record(entry))
+        return encode_file(self._kind, self._name, records)
+
+    def _add(self, run: Run) -> None:
+        last = self._runs[-1] if self._runs else None
+        if run.address % PAGE_SIZE or run.nr_pages <= 0 or (last is not None and run.address < last.end):
+            raise ImageError(self._name, f"the run of {run.nr_pages} pages at {run.address:#x} is out of order")
+        if last is not None and _can_join(last, run):
+            self._runs[-1] = replace(last, nr_pages=last.nr_pages + run.nr_pages)
+        else:
+            self._runs.append(run)
+
+
+def _can_join(last: Run, run: Run) -> bool:
+    return last.end == run.address and last.flags == run.flags and last.nr_pages + run.nr_pages < _COUNT_END
+
+
+class PagemapReader:
+    """One pagemap, checked against its pages file when it is opened; iterating gives its runs."""
+
+    def __init__(self, directory: Path, id: int, *, kind: PagemapKind = kinds.PAGEMAP) -> None:
+        self._directory = directory
+        self._id = id
+        self._kind = kind
+        self.name = kind.file_name(id)
+        head, *entries = [record.message for record in decode_file(kind, self.name, read_file(directory / self.name))]
+        assert isinstance(head, PagemapHead)  # the kind says so
+        self.pages_name = kinds.PAGES_FILE_NAME.format(id=head.pages_id)
+        self.runs = parse_runs(self.name, (entry for entry in entries if isinstance(entry, PagemapEntry)))
+        self._starts = [run.address for run in self.runs]
+        if any(run.offset is not None for run in self.runs) or (directory / self.pages_name).exists():
+            os.close(self.open_pages())
+
+    def __iter__(self) -> Iterator[Run]:
+        """The runs in ascending order of address."""
+        return iter(self.runs)
+
+    def open_pages(self) -> int:
+        """A descriptor of the pages file, the caller's to close; ImageError when its size is not what the runs say."""
+        expected = sum(run.nr_pages * PAGE_SIZE for run in self.runs if run.offset is not None)
+        try:
+            descriptor = os.open(self._directory / self.pages_name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise ImageError(self.pages_name, f"cannot be read: {error.strerror}") from error
+        size = os.fstat(descriptor).st_size
+        if size != expected:
+            os.close(descriptor)
+            raise ImageError(self.pages_name, f"has {size} bytes, {self.name} needs {expected}")
+        return descriptor
+
+    def parent(self) -> "PagemapReader | None":
+        """The same pagemap in the directory behind the parent link; None without one."""
+        directory = parent_directory(self._directory)
+        if directory is None or not (directory / self.name).exists():
+            return None
+        return PagemapReader(directory, self._id, kind=self._kind)
+
+    def resolved(self) -> Iterator[tuple[Run, "PagemapReader"]]:
+        """Every run with the reader that has its pages, the parents followed; ImageError where none has."""
+        chain = _chain(self)
+        for run in self.runs:
+            yield from _resolve(chain, 0, run)
+
+    def overlapping(self, start: int, end: int) -> Iterator[Run]:
+        """The runs inside [start, end), the first and the last one clipped."""
+        index = max(bisect_right(self._starts, start) - 1, 0)
+        while index < len(self.runs) and self.runs[index].address < end:
+            if self.runs[index].end > start:
+                yield self.runs[index].clipped(start, end)
+            index += 1
+
+
+def _resolve(chain: list[PagemapReader], level: int, run: Run) -> Iterator[tuple[Run, PagemapReader]]:
+    if PageFlags.PARENT not in run.flags:
+        yield run, chain[level]
+        return
+    position = run.address
+    if level + 1 < len(chain):
+        for found in chain[level + 1].overlapping(run.address, run.end):
+            if found.address != position:
+                break
+            yield from _resolve(chain, level + 1, found)
+            position = found.end
+    if position != run.end:
+        raise ImageError(chain[level].name, f"the page at {position:#x} is said to be in the parent and is not there")
+
+
+def _chain(reader: PagemapReader) -> list[PagemapReader]:
+    """A reader and all its parents; ImageError when the links go round."""
+    chain, seen = [reader], {reader._directory.resolve()}
+    while (parent := chain[-1].parent()) is not None:
+        if parent._directory.resolve() in seen:
+            raise ImageError(str(parent._directory), "the parent links go round")
+        seen.add(parent._directory.resolve())
+        chain.append(parent)
+    return chain
+
+
+def parent_directory(directory: Path) -> Path | None:
+    """Where the parent link of a directory leads; None without a link, ImageError when it leads nowhere."""
+    link = directory / PARENT_LINK
+    if not link.is_symlink():
+        return None
+    if not link.is_dir():
+        raise ImageError(str(link), f"leads to {os.readlink(link)}, which is not a directory")
+    return link
+
+
+def link_parent(directory: Path, previous: str) -> None:
+    """Make the parent link; `previous` is relative to `directory`, so that both can be moved together."""
+    (directory / PARENT_LINK).symlink_to(previous)
+
+
+def _create(directory: Path | int, name: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    if isinstance(directory, int):
+        return os.open(name, flags, 0o600, dir_fd=directory)
+    return os.open(directory / name, flags, 0o600)
+
+
+def _write_file(directory: Path | int, name: str, content: bytes) -> None:
+    with open(_create(directory, name), "wb") as file:
+        file.write(content)

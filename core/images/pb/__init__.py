@@ -1,0 +1,1 @@
+"""Message classes generated from ../*.proto by `python -m core.images.generate`; nothing here is written by hand."""

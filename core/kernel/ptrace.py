@@ -1,0 +1,306 @@
+"""ptrace(2) of seized threads: stop, registers, let go. Errors are OSError.
+
+Every call must come from the OS thread that attached.
+"""
+
+import errno
+import os
+import signal
+from dataclasses import dataclass, replace
+from typing import Final
+
+from core.native._kernel import ffi, lib
+
+PTRACE_CONT: Final = 7
+PTRACE_SYSCALL: Final = 24
+PTRACE_GETSIGINFO: Final = 0x4202
+PTRACE_GETREGSET: Final = 0x4204
+PTRACE_INTERRUPT: Final = 0x4207
+PTRACE_LISTEN: Final = 0x4208
+PTRACE_SETOPTIONS: Final = 0x4200
+PTRACE_DETACH: Final = 17
+PTRACE_SEIZE: Final = 0x4206
+PTRACE_PEEKSIGINFO: Final = 0x4209
+PTRACE_SETSIGMASK: Final = 0x420B
+PTRACE_SECCOMP_GET_FILTER: Final = 0x420C
+PTRACE_SECCOMP_GET_METADATA: Final = 0x420D
+PEEKSIGINFO_SHARED: Final = 1
+NT_386_IOPERM: Final = 0x201
+SIGINFO_SIZE: Final = 128
+PEEK_AT_ONCE: Final = 256
+PTRACE_EVENT_STOP: Final = 128
+STOP_TIMEOUT_S: Final = 2.0
+O_TRACESYSGOOD: Final = 1
+O_EXITKILL: Final = 1 << 20
+O_SUSPEND_SECCOMP: Final = 1 << 21
+
+# struct user_regs_struct, in order. Source: asm/user_64.h
+REGISTER_NAMES: Final = (
+    "r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax", "cx", "dx", "si", "di",
+    "orig_ax", "ip", "cs", "flags", "sp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Registers:
+    """General registers of a thread, unsigned 64-bit values as the kernel's user_regs_struct holds them."""
+
+    r15: int
+    r14: int
+    r13: int
+    r12: int
+    bp: int
+    bx: int
+    r11: int
+    r10: int
+    r9: int
+    r8: int
+    ax: int
+    cx: int
+    dx: int
+    si: int
+    di: int
+    orig_ax: int
+    ip: int
+    cs: int
+    flags: int
+    sp: int
+    ss: int
+    fs_base: int
+    gs_base: int
+    ds: int
+    es: int
+    fs: int
+    gs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rseq:
+    """A thread's rseq registration; address 0: none."""
+
+    address: int
+    size: int
+    signature: int
+    flags: int
+    critical_section: int = 0  # address of the struct rseq_cs that the thread is or was in
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadState:
+    """What ptrace tells of a stopped thread. xstate is the xsave area in the standard format."""
+
+    tid: int
+    registers: Registers
+    xstate: bytes
+    sigmask: int
+    rseq: Rseq
+    robust_list: tuple[int, int]
+
+    def with_registers(self, **changes: int) -> "ThreadState":
+        """The same thread with some registers changed."""
+        return replace(self, registers=replace(self.registers, **changes))
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a tracee stopped, decoded once from the wait status."""
+
+    signal: int
+    event: int
+    syscall: bool
+
+    @property
+    def is_interrupt(self) -> bool:
+        """Our INTERRUPT, a group-stop, or the first stop of an auto-attached child."""
+        return self.event == PTRACE_EVENT_STOP
+
+
+class TraceeExited(Exception):
+    """The thread ended while we waited for it: `status` is the wait status."""
+
+    def __init__(self, tid: int, status: int) -> None:
+        super().__init__(f"thread {tid} ended")
+        self.tid = tid
+        self.status = status
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        raise OSError(-result, f"{what}: {os.strerror(-result)}")
+    return result
+
+
+def stop_threads(tids: list[int], options: int, timeout_s: float = STOP_TIMEOUT_S) -> dict[int, int]:
+    """SEIZE and INTERRUPT every thread; tid → 0 or errno. What stopped stays stopped, what did not stays attached."""
+    errors = ffi.new("int[]", len(tids))
+    lib.mg_stop_threads(ffi.new("int[]", tids), len(tids), options, int(timeout_s * 1000), errors)
+    return {tid: -errors[index] for index, tid in enumerate(tids)}
+
+
+def read_threads(tids: list[int]) -> list[ThreadState]:
+    """State of stopped threads, in one native call; OSError names the first that cannot be read."""
+    array = ffi.new("struct mg_thread[]", len(tids))
+    for index, tid in enumerate(tids):
+        array[index].tid = tid
+    lib.mg_read_threads(array, len(tids))
+    for index, tid in enumerate(tids):
+        _checked(-array[index].error, f"thread {tid}")
+    return [_thread_state(array[index]) for index in range(len(tids))]
+
+
+def _thread_state(raw: "ffi.CData") -> ThreadState:
+    return ThreadState(
+        tid=raw.tid,
+        registers=Registers(*raw.regs),
+        xstate=bytes(ffi.buffer(raw.xstate, raw.xstate_size)),
+        sigmask=raw.sigmask,
+        rseq=Rseq(raw.rseq_address, raw.rseq_size, raw.rseq_signature, raw.rseq_flags, raw.rseq_critical_section),
+        robust_list=(raw.robust_head, raw.robust_len),
+    )
+
+
+def write_thread(state: ThreadState, *, with_xstate: bool = True) -> None:
+    """Put xstate, signal mask and registers into the stopped thread, in that order."""
+    raw = ffi.new("struct mg_thread *")
+    raw.tid = state.tid
+    raw.regs = [getattr(state.registers, name) for name in REGISTER_NAMES]
+    raw.sigmask = state.sigmask
+    if with_xstate:
+        raw.xstate_size = len(state.xstate)
+        ffi.memmove(raw.xstate, state.xstate, len(state.xstate))
+    _checked(lib.mg_write_thread(raw), f"thread {state.tid}: set registers")
+
+
+def read_registers(tid: int) -> Registers:
+    """General registers of a stopped thread."""
+    regs = ffi.new("unsigned long long[27]")
+    vector = ffi.new("unsigned long long[2]", [int(ffi.cast("unsigned long long", regs)), 27 * 8])
+    _checked(lib.mg_ptrace(PTRACE_GETREGSET, tid, 1, ffi.cast("unsigned long long", vector)), f"thread {tid}")
+    return Registers(*regs)
+
+
+def write_registers(tid: int, registers: Registers) -> None:
+    """Set the general registers only."""
+    regs = ffi.new("unsigned long long[27]", [getattr(registers, name) for name in REGISTER_NAMES])
+    vector = ffi.new("unsigned long long[2]", [int(ffi.cast("unsigned long long", regs)), 27 * 8])
+    _checked(lib.mg_ptrace(0x4205, tid, 1, ffi.cast("unsigned long long", vector)), f"thread {tid}: set registers")
+
+
+def write_sigmask(tid: int, mask: int) -> None:
+    """Set the blocked signals of a stopped thread, bit 0 being signal 1."""
+    value = ffi.new("unsigned long long *", mask)
+    _checked(lib.mg_ptrace(PTRACE_SETSIGMASK, tid, 8, ffi.cast("unsigned long long", value)), f"thread {tid}: sigmask")
+
+
+def is_stopped(tid: int) -> bool:
+    """True when the traced thread stands in a stop, false when it runs or is gone."""
+    try:
+        read_registers(tid)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def stop_anew(tid: int) -> None:
+    """Bring a traced thread, which may run or be in any stop, into a stop of an INTERRUPT: only from there does the
+    kernel restart system calls. TraceeExited, ProcessLookupError: it is gone.
+    """
+    stopped = is_stopped(tid)
+    interrupt(tid)
+    if stopped:
+        resume(tid)
+    while not wait_stop(tid).is_interrupt:
+        interrupt(tid)  # any other stop takes the one that is on its way
+        resume(tid)
+
+
+def read_siginfo(tid: int) -> tuple[int, int, int]:
+    """(signo, code, sender pid) of the signal the thread stopped for."""
+    buffer = ffi.new("int[32]")
+    _checked(lib.mg_ptrace(PTRACE_GETSIGINFO, tid, 0, ffi.cast("unsigned long long", buffer)), f"thread {tid}: siginfo")
+    return buffer[0], buffer[2], buffer[4]
+
+
+def peek_signals(tid: int, *, shared: bool) -> list[bytes]:
+    """Queued signals of a stopped thread (or its process), each a 128-byte siginfo, oldest first; they stay queued."""
+    found: list[bytes] = []
+    buffer = ffi.new("unsigned char[]", PEEK_AT_ONCE * SIGINFO_SIZE)
+    while True:
+        which = ffi.new("unsigned long long[2]", [len(found), (PEEK_AT_ONCE << 32) | (PEEKSIGINFO_SHARED * shared)])
+        words = [int(ffi.cast("unsigned long long", place)) for place in (which, buffer)]
+        count = _checked(lib.mg_ptrace(PTRACE_PEEKSIGINFO, tid, *words), f"thread {tid}: queued signals")
+        content = bytes(ffi.buffer(buffer, count * SIGINFO_SIZE))
+        found += [content[start : start + SIGINFO_SIZE] for start in range(0, len(content), SIGINFO_SIZE)]
+        if count < PEEK_AT_ONCE:
+            return found
+
+
+def read_seccomp_filter(tid: int, index: int) -> tuple[bytes, int] | None:
+    """Filter number `index` of a stopped thread, 0 the first installed: (BPF program, flags); None past the last."""
+    size = lib.mg_ptrace(PTRACE_SECCOMP_GET_FILTER, tid, index, 0)
+    if size == -errno.ENOENT:
+        return None
+    buffer = ffi.new("unsigned long long[]", _checked(size, f"thread {tid}: seccomp filter {index}"))
+    address = int(ffi.cast("unsigned long long", buffer))
+    _checked(lib.mg_ptrace(PTRACE_SECCOMP_GET_FILTER, tid, index, address), f"thread {tid}: seccomp filter {index}")
+    asked = ffi.new("unsigned long long[2]", [index, 0])
+    address = int(ffi.cast("unsigned long long", asked))
+    _checked(lib.mg_ptrace(PTRACE_SECCOMP_GET_METADATA, tid, 16, address), f"thread {tid}: seccomp filter {index}")
+    return bytes(ffi.buffer(buffer)), int(asked[1])
+
+
+def has_io_ports(tid: int) -> bool:
+    """True when the stopped thread was given I/O ports by ioperm(2)."""
+    buffer = ffi.new("unsigned char[]", 8192)
+    vector = ffi.new("unsigned long long[2]", [int(ffi.cast("unsigned long long", buffer)), 8192])
+    return bool(lib.mg_ptrace(PTRACE_GETREGSET, tid, NT_386_IOPERM, ffi.cast("unsigned long long", vector)) == 0)
+
+
+def seize(tid: int, options: int) -> None:
+    """PTRACE_SEIZE without stopping."""
+    _checked(lib.mg_ptrace(PTRACE_SEIZE, tid, 0, options), f"thread {tid}: seize")
+
+
+def interrupt(tid: int) -> None:
+    """Ask a seized thread to stop."""
+    _checked(lib.mg_ptrace(PTRACE_INTERRUPT, tid, 0, 0), f"thread {tid}: interrupt")
+
+
+def resume(tid: int, request: int = PTRACE_CONT, signal_number: int = 0) -> None:
+    """Let a stopped thread go on (PTRACE_CONT or PTRACE_SYSCALL), delivering `signal_number` unless 0."""
+    _checked(lib.mg_ptrace(request, tid, 0, signal_number), f"thread {tid}: resume")
+
+
+def set_options(tid: int, options: int) -> None:
+    """Replace the ptrace options of a stopped thread."""
+    _checked(lib.mg_ptrace(PTRACE_SETOPTIONS, tid, 0, options), f"thread {tid}: set options")
+
+
+def detach(tids: list[int]) -> None:
+    """Let go of every stopped thread; those gone are passed over."""
+    lib.mg_detach_threads(ffi.new("int[]", tids), len(tids))
+
+
+def wait_stop(tid: int) -> Stop:
+    """Block until the thread stops; TraceeExited when it ends instead."""
+    status = ffi.new("int *")
+    result = -4
+    while result == -4:
+        result = lib.mg_wait(tid, 0, status)
+    _checked(result, f"thread {tid}: wait")
+    value = int(status[0])
+    if not os.WIFSTOPPED(value):
+        raise TraceeExited(tid, value)
+    raw_signal = (value >> 8) & 0xFF
+    return Stop(raw_signal & 0x7F, value >> 16, raw_signal == signal.SIGTRAP | 0x80)
+
+
+def reap_killed(tids: list[int]) -> None:
+    """Wait for traced threads that were sent SIGKILL, leader first in the list: then their parent hears of it."""
+    for tid in [*tids[1:], *tids[:1]]:
+        try:
+            while True:
+                wait_stop(tid)
+                resume(tid)
+        except (TraceeExited, ChildProcessError, ProcessLookupError):
+            pass

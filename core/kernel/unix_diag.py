@@ -1,0 +1,151 @@
+"""What only sock_diag(7) tells of a UNIX socket: its peer, who waits for accept(2), how it is shut down.
+
+Asks in the network namespace of the socket itself, whichever we are in.
+"""
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Final
+
+from core.kernel.calls import syscall
+
+NETLINK_SOCK_DIAG: Final = 4
+SOCK_DIAG_BY_FAMILY: Final = 20
+NLM_F_REQUEST: Final = 1
+NLMSG_ERROR: Final = 2
+CLONE_NEWNET: Final = 0x40000000
+SIOCGSKNS: Final = 0x894C
+NO_COOKIE: Final = 0xFFFFFFFF
+# Source: linux/unix_diag.h. A reply always has the shutdown.
+SHOW_PEER, SHOW_ICONS, SHOW_RQLEN = 0x4, 0x8, 0x10
+PEER, ICONS, RQLEN, SHUTDOWN = 2, 3, 4, 6
+
+_HEADER: Final = struct.Struct("<IHHII")  # struct nlmsghdr
+_REQUEST: Final = struct.Struct("<BBHIIIII")  # struct unix_diag_req
+_REPLY: Final = struct.Struct("<BBBBIII")  # struct unix_diag_msg
+_ATTRIBUTE: Final = struct.Struct("<HH")  # struct nlattr
+
+
+@dataclass(frozen=True, slots=True)
+class UnixState:
+    """One UNIX socket. `state` as of TCP. `peer`: inode, 0 when it is gone or waits for accept(2), None without a peer.
+
+    Of a listening one `waiting` are the inodes of the clients in its queue, in order (0: gone), `limit` its backlog.
+    """
+
+    type: int
+    state: int
+    peer: int | None = None
+    waiting: tuple[int, ...] = ()
+    limit: int | None = None
+    shutdown: int = 0
+
+
+def read_states(sockets: Iterable[tuple[int, int]]) -> dict[int, UnixState]:
+    """What the kernel tells of each socket (our descriptor of it, its inode), by inode; silent ones are left out."""
+    found = {}
+    with ExitStack() as stack:
+        channels: dict[int, socket.socket] = {}
+        for fd, inode in sockets:
+            try:
+                state = parse_state(_ask(_channel(fd, channels, stack), inode))
+            except OSError:
+                continue
+            if state is not None:
+                found[inode] = state
+    return found
+
+
+def read_backlog(fd: int, inode: int) -> int | None:
+    """The backlog that listen(2) was given, for our descriptor of a UNIX socket; None when the kernel does not tell."""
+    state = read_states([(fd, inode)]).get(inode)
+    return None if state is None else state.limit
+
+
+def parse_state(reply: bytes) -> UnixState | None:
+    """The first socket of a reply; None for an error. Source: linux/unix_diag.h."""
+    length, kind, _, _, _ = _HEADER.unpack_from(reply)
+    if kind == NLMSG_ERROR or length < _HEADER.size + _REPLY.size:
+        return None
+    _, type_, state, _, _, _, _ = _REPLY.unpack_from(reply, _HEADER.size)
+    found = dict(_attributes(reply[: min(length, len(reply))]))
+    return UnixState(
+        type=type_,
+        state=state,
+        peer=_word(found.get(PEER)),
+        waiting=tuple(word for (word,) in struct.iter_unpack("<I", _whole_words(found.get(ICONS, b"")))),
+        limit=_word(found.get(RQLEN, b"")[4:8]),
+        shutdown=(found.get(SHUTDOWN) or b"\0")[0],
+    )
+
+
+def _attributes(reply: bytes) -> Iterator[tuple[int, bytes]]:
+    position = _HEADER.size + _REPLY.size
+    while position + _ATTRIBUTE.size <= len(reply):
+        size, attribute = _ATTRIBUTE.unpack_from(reply, position)
+        if size < _ATTRIBUTE.size:
+            return
+        yield attribute, reply[position + _ATTRIBUTE.size : position + size]
+        position += (size + 3) & ~3
+
+
+def _word(content: bytes | None) -> int | None:
+    return None if content is None or len(content) < 4 else int(struct.unpack_from("<I", content)[0])
+
+
+def _whole_words(content: bytes) -> bytes:
+    return content[: len(content) & ~3]
+
+
+def _ask(channel: socket.socket, inode: int) -> bytes:
+    head = _HEADER.pack(_HEADER.size + _REQUEST.size, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 1, 0)
+    show = SHOW_PEER | SHOW_ICONS | SHOW_RQLEN
+    request = _REQUEST.pack(socket.AF_UNIX, 0, 0, 0xFFFFFFFF, inode & 0xFFFFFFFF, show, NO_COOKIE, NO_COOKIE)
+    channel.sendto(head + request, (0, 0))
+    return channel.recv(65536)
+
+
+def _channel(fd: int, channels: dict[int, socket.socket], stack: ExitStack) -> socket.socket:
+    """The netlink socket in the network namespace of socket `fd`, made once for each."""
+    theirs = _namespace_of(fd)
+    try:
+        inode = os.fstat(theirs).st_ino
+        if inode not in channels:
+            channels[inode] = stack.enter_context(_netlink_in(theirs))
+            channels[inode].settimeout(1.0)
+        return channels[inode]
+    finally:
+        os.close(theirs)
+
+
+def _namespace_of(fd: int) -> int:
+    try:
+        return syscall("ioctl", fd, SIOCGSKNS)
+    except OSError as error:
+        if error.errno not in (errno.ENOTTY, errno.EINVAL):
+            raise
+        return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _netlink_in(theirs: int) -> socket.socket:
+    """This thread is elsewhere for a moment only when it has to."""
+    ours = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if os.fstat(theirs).st_ino == os.fstat(ours).st_ino:
+            return _netlink()
+        syscall("setns", theirs, CLONE_NEWNET)
+        try:
+            return _netlink()
+        finally:
+            syscall("setns", ours, CLONE_NEWNET)
+    finally:
+        os.close(ours)
+
+
+def _netlink() -> socket.socket:
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG)

@@ -1,0 +1,51 @@
+"""userfaultfd(2) for asynchronous write-protect tracking, driven from outside the process it belongs to.
+
+Owns the ioctls. The rules by which they lose no write: mg_uffd_track in core/native/memory.c, and core.memory.dirty.
+"""
+
+import fcntl
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from core.kernel.calls import syscall
+from core.native._kernel import ffi, lib
+
+# linux/userfaultfd.h
+UFFD_USER_MODE_ONLY: Final = 1
+UFFD_API: Final = 0xAA
+UFFDIO_API: Final = 0xC018AA3F  # _IOWR(0xAA, 0x3F, struct uffdio_api)
+FEATURE_WP_UNPOPULATED: Final = 1 << 13
+FEATURE_WP_ASYNC: Final = 1 << 15
+
+# Without USER_MODE_ONLY a target without privileges gets EPERM; stores made by the kernel are tracked all the same.
+OPEN_FLAGS: Final = os.O_CLOEXEC | os.O_NONBLOCK | UFFD_USER_MODE_ONLY
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedVma:
+    """[start, end) to track; `force` registers it even when it looks registered already."""
+
+    start: int
+    end: int
+    force: bool = False
+
+
+def open_own() -> int:
+    """A userfaultfd of the calling process (to probe the kernel with)."""
+    return syscall("userfaultfd", OPEN_FLAGS)
+
+
+def enable_async_tracking(uffd: int) -> None:
+    """The UFFDIO_API handshake with WP_ASYNC; OSError EINVAL when the kernel lacks it or it was done already."""
+    request = struct.pack("QQQ", UFFD_API, FEATURE_WP_ASYNC | FEATURE_WP_UNPOPULATED, 0)
+    fcntl.ioctl(uffd, UFFDIO_API, request)
+
+
+def track(pagemap_fd: int, uffd: int, vmas: Sequence[TrackedVma]) -> list[int]:
+    """Make every VMA tracked; what had to be registered counts as written throughout. Per VMA: 0 or an errno."""
+    records = ffi.new("struct mg_tracked_vma[]", [(vma.start, vma.end, vma.force, 0) for vma in vmas])
+    lib.mg_uffd_track(pagemap_fd, uffd, records, len(vmas))
+    return [-records[i].error for i in range(len(vmas))]

@@ -1,0 +1,166 @@
+"""The live destination: a skeleton in which pages land while the source runs, completed and parked after the freeze.
+
+Speaks no protocol and journals nothing: that is migrate/keeper's.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core import build
+from core.errors import RestoreError
+from core.images.store import ImageSet
+from core.memory.landing import LandingMemory
+from core.memory.ranges import Ranges
+from core.options import RestoreOptions
+from core.plan.births import TaskShape
+from core.prepare import Stopwatch
+from core.proc.reader import ProcReader
+from core.resources.time_namespace import NO_OFFSETS, Clocks, wait_caught_up
+from core.task_plan import MemoryPlan, clock_offsets, compile_tree, memory_plan, tree_shapes
+from core.tracee.cgroup import cgroup2_mount, cgroup2_path, make_leaf
+from core.tracee.holder import Holder, StopHolder, choose_holder, holder_at
+from core.tree import SkeletonTree
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A copy that lacks nothing but leave to run. `cgroup` is what holds it (resume_parked, remove_parked)."""
+
+    pids: tuple[int, ...]
+    cgroup: str
+    phases: tuple[tuple[str, float], ...]
+    notices: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class LiveDestination:
+    """One tree in the making. Every way out of it is resume() after finish(), or abort()."""
+
+    name: str
+    options: RestoreOptions
+    reader: ProcReader = field(default_factory=ProcReader)
+    holder: Holder | None = None
+    tree: SkeletonTree | None = None
+    _shapes: tuple[TaskShape, ...] = ()
+    _offsets: Clocks | None = None  # of the first tree; the clocks of both hosts run on alike
+
+    def prepare(self, cgroup_hint: str | None) -> str:
+        """Make what the copy will be parked in; its path. `cgroup_hint`: the cgroup that the source had it in."""
+        self.holder = choose_holder(
+            self.options.hold, lambda: make_leaf(choose_parent(cgroup_hint), self.name), StopHolder()
+        )
+        return self.holder.path
+
+    def begin_round(self, tree: ImageSet, memories: Mapping[int, ImageSet]) -> list[int]:
+        """Make the skeletons, or bring their VMAs up to date; the tasks that have none of their pages.
+
+        `tree`: who is there, as images of the tree; `memories`: each living task's address space, by own pid.
+        """
+        shapes = tree_shapes(tree)
+        plans = {pid: memory_plan(images, pid) for pid, images in memories.items()}
+        if self.tree is not None and shapes == self._shapes:
+            for pid, plan in plans.items():
+                self.tree.skeletons[pid].update(plan.mapped)
+            return []
+        if self._offsets is None:
+            self._offsets = clock_offsets(tree)
+        self._make_tree(shapes, plans, self._offsets)
+        return list(plans)
+
+    def _make_tree(self, shapes: tuple[TaskShape, ...], plans: Mapping[int, MemoryPlan], offsets: Clocks) -> None:
+        """All anew: the tree has another shape than before, or there was none."""
+        if self.tree is not None:
+            self.tree.kill()
+        cgroup_fd = self._need_holder().open()
+        try:
+            tree = SkeletonTree(self.reader, self.options.pid_mode, -1 if cgroup_fd is None else cgroup_fd, offsets)
+            tree.make(shapes, plans)
+        finally:
+            if cgroup_fd is not None:
+                os.close(cgroup_fd)
+        self.tree, self._shapes = tree, shapes
+
+    def landing_memory(self, pid: int) -> LandingMemory:
+        """Where the pages of a task land."""
+        return self._need_tree().skeletons[pid].landing_memory()
+
+    def _need_tree(self) -> SkeletonTree:
+        if self.tree is None:
+            raise RestoreError("the copy has no skeleton yet")
+        return self.tree
+
+    def finish(self, images: ImageSet, gone: Mapping[int, Ranges]) -> Parked:
+        """Complete the tree and park it: held, no tracer. `gone`: pages that landed and that a task no longer has."""
+        watch = Stopwatch()
+        tree = self._need_tree()
+        for pid, ranges in gone.items():
+            tree.skeletons[pid].drop(ranges)
+        build.refuse_files(images)
+        plan = compile_tree(images, self.reader.status(os.getpid()).cap_bnd, self.options)
+        if set(plan.shapes) != set(self._shapes):
+            raise RestoreError("the tree at the freeze is not the one that its last round told of")
+        watch.lap("plan")
+        notices = tree.complete(plan, images)
+        wait_caught_up(images, self._offsets or NO_OFFSETS)
+        watch.lap("task")
+        pids = self._park(tree)
+        watch.lap("park")
+        notices += [notice] if (notice := self._need_holder().notice) else []
+        return Parked(pids, self._need_holder().path, tuple(watch.phases), tuple(notices))
+
+    def _need_holder(self) -> Holder:
+        if self.holder is None:
+            raise RestoreError("nothing was prepared for the copy")
+        return self.holder
+
+    def _park(self, tree: SkeletonTree) -> tuple[int, ...]:
+        holder = self._need_holder()
+        pids = tuple(skeleton.stem.pid for skeleton in tree.skeletons.values())
+        for pid in pids:
+            holder.add_spawned(pid)
+        holder.request_freeze()
+        tree.let_go()
+        holder.wait_frozen()
+        return pids
+
+    def resume(self) -> None:
+        """Let the copy run. Idempotent."""
+        self._need_holder().thaw()
+
+    def let_go(self) -> None:
+        """After resume(), when there is time: remove our cgroup from under the copy. Idempotent."""
+        self._need_holder().give_back()
+
+    def abort(self) -> None:
+        """Remove everything that was made. Idempotent; never call it on a copy that was told to run."""
+        tree, self.tree = self.tree, None
+        holder, self.holder = self.holder, None
+        if holder is not None:
+            holder.kill()
+        if tree is not None:
+            tree.kill()
+        if holder is not None:
+            holder.give_back()
+
+
+def resume_parked(path: str) -> None:
+    """Let a parked tree run, in the cgroup that ours was made in. Needs nobody who was there before; idempotent."""
+    holder_at(path).give_back()
+
+
+def remove_parked(path: str) -> None:
+    """Kill a parked tree whose keeper is gone, and remove what held it. Idempotent."""
+    holder = holder_at(path)
+    holder.kill()
+    holder.give_back()
+
+
+def choose_parent(hint: str | None) -> str:
+    """Where a copy's cgroup goes: the source's path where this host has it, else our own unless that is a session."""
+    mount = cgroup2_mount(Path("/proc/self/mountinfo").read_text())
+    if hint and hint != "/" and os.path.isdir(mount + hint):
+        return mount + hint
+    own = cgroup2_path(os.getpid())
+    return mount if "session-" in own or own.endswith(".scope") else own

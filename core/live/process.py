@@ -1,0 +1,244 @@
+"""One process of a live source: borrowed and tracked while it runs, its threads stopped once. Owns no policy."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from core.collect import Subject, collect_mm
+from core.errors import CollectError, MigrateError, TraceeError
+from core.ids.tree import count_from
+from core.images import kinds
+from core.images.pb.memory_pb2 import MmEntry, VmaEntry
+from core.images.store import ImageSet
+from core.kernel import ptrace
+from core.kernel.calls import pidfd_getfd
+from core.kernel.ptrace import ThreadState
+from core.memory.dirty import DirtyTracker
+from core.memory.dirty.choose import choose_tracker
+from core.memory.pages import ReadPageReader
+from core.memory.ranges import EMPTY, Ranges
+from core.options import DumpOptions
+from core.plan.ops import Result, Syscall, Yield
+from core.prepare import Prepared, read_statuses, refuse_new_memory
+from core.proc.maps import Vma
+from core.proc.reader import ProcReader
+from core.resources.named_files import NamedFiles
+from core.tracee.borrow import Borrow, Results
+from core.tracee.family import has_ended
+from core.tracee.freezer import FrozenProcess, stop_thread
+from core.tracee.lender import Lender, find_lender
+
+UFFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK | 1  # UFFD_USER_MODE_ONLY: what an unprivileged target may have
+MM_MARKS = (
+    "mm_start_code", "mm_end_code", "mm_start_data", "mm_end_data", "mm_start_stack", "mm_start_brk", "mm_brk",
+    "mm_arg_start", "mm_arg_end", "mm_env_start", "mm_env_end", "exe_file_id",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class LiveProcess:
+    """One process under migration. `close` gives everything back, whatever state it is in."""
+
+    prepared: Prepared
+    options: DumpOptions
+    reader: ProcReader
+    frozen: FrozenProcess | None = None
+    stopped_s: float = 0.0
+    memory: ImageSet = field(default_factory=ImageSet)  # address space at the last look
+    pending: Ranges = EMPTY  # pages to be sent
+    sent: Ranges = EMPTY  # pages that the destination has
+    current: tuple[Vma, ...] = ()
+    _lender: Lender | None = None
+    _borrow: Borrow | None = None
+    _tracker: DirtyTracker | None = None
+    _page_reader: ReadPageReader | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process as we see it."""
+        return self.prepared.pid
+
+    @property
+    def own_pid(self) -> int:
+        """The process as it sees itself."""
+        return self.prepared.own_pid
+
+    def attach(self) -> None:
+        """Borrow an area and start tracking. One thread stands still for `stopped_s`, or all when all are frozen."""
+        if self.frozen is not None:
+            self._take_hold(self.frozen.leader)
+            return
+        started = time.monotonic()
+        thread = stop_thread(self.pid, self.pid, self.reader)
+        try:
+            self._take_hold(thread)
+        finally:
+            ptrace.detach([thread.tid])
+            self.stopped_s += time.monotonic() - started
+
+    def _take_hold(self, thread: ThreadState) -> None:
+        self._lender = find_lender(
+            self.prepared.memory, self.reader.maps(self.pid), [thread], self.reader.status(self.pid),
+            own_ids={thread.tid: self.own_pid}, gadgets=self.prepared.gadgets,
+        )  # fmt: skip
+        self._borrow = self._lender.map_area(thread)
+        self._tracker = choose_tracker(
+            self.pid, lambda: self._open_uffd(thread), kind=self.options.track, exclude=self._area()
+        )
+
+    def _open_uffd(self, thread: ThreadState) -> int:
+        """A userfaultfd made in the process, duplicated to us and closed there, in one go."""
+        opened = Syscall("userfaultfd", (UFFD_FLAGS,), "userfaultfd for dirty tracking")
+        closed = Syscall("close", (Result(opened),), "userfaultfd for dirty tracking")
+        ours: list[int] = []
+
+        def take(results: Results) -> None:
+            ours.append(pidfd_getfd(self.prepared.pidfd, results.value(opened)))
+
+        try:
+            self._need_borrow().run(thread, (opened, Yield("duplicate"), closed), at_yield=take)
+        except BaseException:
+            for fd in ours:
+                os.close(fd)
+            raise
+        if not ours:
+            raise TraceeError(self.pid, "userfaultfd: could not be taken over")
+        return ours[0]
+
+    def _need_borrow(self) -> Borrow:
+        if self._borrow is None:
+            raise TraceeError(self.pid, "is not attached")
+        return self._borrow
+
+    def _need_tracker(self) -> DirtyTracker:
+        if self._tracker is None:
+            raise TraceeError(self.pid, "is not attached")
+        return self._tracker
+
+    def _area(self) -> Ranges:
+        area = self._need_borrow().area
+        return Ranges.of([(area.address, area.end)])
+
+    @property
+    def tracker_name(self) -> str:
+        """Which dirty tracker is at work."""
+        return type(self._need_tracker()).__name__
+
+    @property
+    def needs_stop(self) -> bool:
+        """Whether its threads must stand still for look()."""
+        return self._need_tracker().needs_stop
+
+    def _own_vmas(self) -> tuple[Vma, ...]:
+        """The process's VMAs without our area."""
+        area = self._area()
+        current = tuple(vma for vma in self.reader.maps(self.pid) if not area.overlaps(vma.start, vma.end))
+        refuse_new_memory(current, self.prepared.vma_flags)
+        return current
+
+    def look(self) -> None:
+        """Which pages are dirty now (`pending`), and its address space; tracking begins anew."""
+        self.current = self._own_vmas()
+        dirty = self._need_tracker().collect_and_rearm(self.current)
+        if dirty.guard:
+            raise CollectError(f"guard pages {dirty.guard}", "are not carried yet")
+        self.pending = dirty.ranges
+        self.memory = self._memory_image()
+
+    def _memory_image(self) -> ImageSet:
+        """VMAs and the files they map: what a skeleton is made from."""
+        images = ImageSet()
+        named = NamedFiles(images, f"/proc/{self.pid}/root", count_from(1))
+        entries = collect_mm(self.current, self.prepared.vma_flags, named)
+        images.add(kinds.MM, bare_mm(entries), self.own_pid)
+        return images
+
+    def forget_sent(self) -> None:
+        """The destination has none of our pages: everything there is must be sent, and nothing once it has ended."""
+        self.sent = EMPTY
+        try:
+            self.pending = self.pending.union(self.present())
+        except (MigrateError, OSError):
+            if self.frozen or not has_ended(self.pid, self.reader):
+                raise
+            self.pending = EMPTY
+
+    def present(self) -> Ranges:
+        """All pages that it has now."""
+        return self._need_tracker().present(self.current)
+
+    def page_reader(self, buffers: int) -> ReadPageReader:
+        """Reads its pages; made once."""
+        if self._page_reader is None:
+            self._page_reader = ReadPageReader(self.pid, buffers=buffers)
+        return self._page_reader
+
+    def was_sent(self, missing: Ranges) -> None:
+        """What was pending is over there, but for `missing`, which could not be read: while it runs they come again."""
+        if missing and self.frozen is not None:
+            raise CollectError(f"pid {self.pid}: pages {missing}", "cannot be read")
+        if missing:
+            self._need_tracker().keep_pending(missing)
+        self.sent = self.sent.union(self.pending)
+        self.pending = EMPTY
+
+    def subject(self, parent: int) -> Subject:
+        """What is collected of it; it is frozen."""
+        if self.frozen is None:
+            raise TraceeError(self.pid, "is not frozen")
+        statuses = read_statuses(self.reader, self.pid, self.frozen.tids)
+        borrowed = self._need_borrow()
+        for tid, status in statuses.items():
+            borrowed.add_task(tid, status.ns_pid[-1])
+        return Subject(
+            self.frozen, borrowed, self.current, self.prepared.vma_flags, self.reader, self.prepared.pidfd,
+            self.own_pid, statuses, parent,
+        )  # fmt: skip
+
+    def let_run(self) -> None:
+        """Detach from every thread."""
+        frozen, self.frozen = self.frozen, None
+        if frozen is not None:
+            ptrace.detach(frozen.tids)
+
+    def give_back(self) -> None:
+        """End the tracking, take our area away, let it run. Idempotent; no error when it has ended."""
+        self.close()
+        try:
+            self._unmap_area()
+        except (ProcessLookupError, TraceeError):
+            if not has_ended(self.pid, self.reader):
+                raise
+        finally:
+            self.let_run()
+
+    def _unmap_area(self) -> None:
+        if self._borrow is None or self._lender is None or not self.reader.exists(self.pid):
+            return
+        area, self._borrow = self._borrow.area, None
+        if self.frozen is not None:
+            self._lender.unmap_area(self.frozen.leader, area)
+            return
+        thread = stop_thread(self.pid, self.pid, self.reader)
+        try:
+            self._lender.unmap_area(thread, area)
+        finally:
+            ptrace.detach([thread.tid])
+
+    def close(self) -> None:
+        """Let go of what is ours alone: tracker and descriptors."""
+        tracker, self._tracker = self._tracker, None
+        if tracker is not None:
+            tracker.close()
+        page_reader, self._page_reader = self._page_reader, None
+        if page_reader is not None:
+            page_reader.close()
+
+
+def bare_mm(entries: Sequence[VmaEntry]) -> MmEntry:
+    """An mm image of which only the VMAs count."""
+    mm = MmEntry(vmas=entries)
+    for mark in MM_MARKS:
+        setattr(mm, mark, 0)
+    return mm

@@ -1,0 +1,241 @@
+"""The live source: a running tree, tracked while it runs, frozen once, then handed over or let go unharmed.
+
+Speaks no protocol and journals nothing: that is migrate/keeper's.
+"""
+
+import select
+import signal
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from core.collect import collect_tree
+from core.errors import MigrateError, TraceeError
+from core.images.store import ImageSet
+from core.kernel import ptrace
+from core.live.process import LiveProcess
+from core.memory.ranges import Ranges
+from core.options import DumpOptions
+from core.prepare import Stopwatch, family_images, prepare, zombies_of
+from core.proc.reader import ProcReader
+from core.tracee.family import Family, has_ended, read_family, release, stop_family, without
+from core.tracee.freezer import FrozenProcess
+from core.tracee.holder import Holder, hold_processes
+
+EXIT_DEADLINE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """A pre-copy round: who is there (as images), and how long anything stood still for it."""
+
+    tree: ImageSet
+    stopped_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Froze:
+    """The tree at the freeze: who is there, everything but the pages, and by own pid the pages given up since sent."""
+
+    tree: ImageSet
+    images: ImageSet
+    gone: dict[int, Ranges]
+    phases: tuple[tuple[str, float], ...]
+
+
+@dataclass(slots=True)
+class LiveSource:
+    """A tree under migration, by the pid of its root. Every way out of it is thaw() or kill(), and then close()."""
+
+    pid: int
+    name: str  # of our leaf cgroup
+    options: DumpOptions
+    reader: ProcReader = field(default_factory=ProcReader)
+    holder: Holder | None = None
+    processes: dict[int, LiveProcess] = field(default_factory=dict)  # by our pid, parents before children
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _family: Family = field(default_factory=Family)
+    _held: bool = False
+
+    @property
+    def stopped_s(self) -> float:
+        """For how long one of them stood still while it was attached, all added up."""
+        return sum(process.stopped_s for process in self.processes.values())
+
+    @property
+    def notices(self) -> list[str]:
+        """What its user should know."""
+        return [self.holder.notice] if self.holder is not None and self.holder.notice else []
+
+    def attach(self) -> None:
+        """Move the tree into a cgroup of its own, borrow from and track every process of it."""
+        self.holder = hold_processes(lambda: self._pids(), self.name, self.options.hold)
+        self._meet(read_family(self.pid, self.reader), {})
+
+    def _pids(self) -> list[int]:
+        return [member.pid for member in read_family(self.pid, self.reader).living]
+
+    def _meet(self, family: Family, frozen: dict[int, FrozenProcess]) -> None:
+        """Who is new is attached, who has gone is forgotten; `frozen`: those that stand still already."""
+        gone = {member.pid for member in family.living if not self._know(member.pid, frozen.get(member.pid))}
+        self._settle(family, gone)
+
+    def _settle(self, family: Family, gone: set[int]) -> None:
+        """It is `family` without `gone`: all others are given back."""
+        self._family = without(family, gone)
+        living = [member.pid for member in self._family.living]
+        for pid in [pid for pid in self.processes if pid not in living]:
+            self.processes.pop(pid).give_back()
+        self.processes = {pid: self.processes[pid] for pid in living}
+
+    def _know(self, pid: int, frozen: FrozenProcess | None) -> bool:
+        """Attach to it when it is new; False when it ends meanwhile."""
+        try:
+            if pid not in self.processes:
+                prepared = self._stack.enter_context(prepare(pid, self.reader))
+                made = LiveProcess(prepared, self.options, self.reader, frozen)
+                self.processes[pid] = made
+                made.attach()
+        except (MigrateError, OSError):
+            if pid == self.pid or not has_ended(pid, self.reader):
+                raise
+            return False
+        self.processes[pid].frozen = frozen
+        return True
+
+    def has_left(self, pid: int) -> bool:
+        """True for a child that has ended since it was last looked at, while it was free to."""
+        return pid != self.pid and self.processes[pid].frozen is None and has_ended(pid, self.reader)
+
+    def scan(self) -> Scanned:
+        """Which pages are dirty now; tracking begins anew. Nothing stops, but for a tracker that needs it."""
+        self._meet(read_family(self.pid, self.reader), {})
+        if not any(process.needs_stop for process in self.processes.values()):
+            self._look()
+            return Scanned(family_images(self._family), 0.0)
+        started = time.monotonic()
+        family, frozen = stop_family(self.pid, self.reader)
+        try:
+            self._meet(family, frozen)
+            self._look()
+        finally:
+            for process in self.processes.values():
+                process.frozen = None
+            release(frozen)
+        return Scanned(family_images(self._family), time.monotonic() - started)
+
+    def _look(self) -> None:
+        gone = set()
+        for pid, process in self.processes.items():
+            try:
+                process.look()
+            except (MigrateError, OSError):
+                if pid == self.pid or process.frozen or not has_ended(pid, self.reader):
+                    raise
+                gone.add(pid)
+        self._settle(self._family, gone)
+
+    def freeze(self) -> Froze:
+        """Stop all of it for good and collect everything. On any error it runs on."""
+        watch = Stopwatch()
+        family, frozen = stop_family(self.pid, self.reader)
+        watch.lap("freeze")
+        try:
+            self._refuse_strays(family)
+            self._meet(family, frozen)
+            self._look()
+            gone = {process.own_pid: process.sent.subtract(process.present()) for process in self.processes.values()}
+            watch.lap("last scan")
+            images = self._collect(family)
+            watch.lap("collect")
+        except BaseException:
+            for process in self.processes.values():
+                process.frozen = None
+            release(frozen)
+            raise
+        return Froze(family_images(family), images, gone, tuple(watch.phases))
+
+    def _refuse_strays(self, family: Family) -> None:
+        """A process that left the tree (its parent ended) is still in our cgroup, and would be killed with it."""
+        members = {member.pid for member in family.members}
+        held = self.holder.pids() if self.holder else []
+        if strays := [pid for pid in held if pid not in members]:
+            raise TraceeError(strays[0], "left the tree while it was copied: its parent has ended", hint="try again")
+        if free := [member.pid for member in family.living if member.pid not in held]:
+            raise TraceeError(free[0], "is not held with its tree: it would run on beside its copy", hint="try again")
+
+    def _collect(self, family: Family) -> ImageSet:
+        parents = {member.pid: member.parent for member in family.living}
+        subjects = [process.subject(parents[pid]) for pid, process in self.processes.items()]
+        return collect_tree(subjects, zombies_of(family), self.options)
+
+    def hold(self) -> None:
+        """Let the cgroup hold the freeze instead of us: it survives our death. Returns when everything stands still."""
+        if self.holder is None or not all(process.frozen for process in self.processes.values()):
+            raise TraceeError(self.pid, "is not frozen")
+        for pid in set(self.processes) - set(self.holder.pids()):
+            self.holder.add_spawned(pid)
+        self.holder.request_freeze()
+        for process in self.processes.values():
+            process.let_run()
+        self.holder.wait_frozen()
+        self._held = True
+
+    def throttle(self, share: float) -> None:
+        """Bound the tree to `share` (0 … 1) of all CPUs; KernelLacks when we cannot."""
+        if self.holder is None:
+            raise TraceeError(self.pid, "is not attached")
+        self.holder.limit_cpu(share)
+
+    def kill(self) -> None:
+        """End the tree (the copy runs) and remove the cgroup; returns when it is gone."""
+        for process in self.processes.values():
+            _send_kill(process)
+        poll = select.poll()
+        for process in self.processes.values():
+            poll.register(process.prepared.pidfd, select.POLLIN)
+        deadline = time.monotonic() + EXIT_DEADLINE_S
+        for process in reversed(self.processes.values()):
+            if process.frozen is not None:
+                ptrace.reap_killed(process.frozen.tids)
+                process.frozen = None
+        left = len(self.processes)
+        while left:
+            ended = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            if not ended:
+                raise TraceeError(self.pid, "was killed but does not go away")
+            for fd, _ in ended:
+                poll.unregister(fd)
+                left -= 1
+        if self.holder is not None:
+            self.holder.give_back()
+
+    def thaw(self) -> None:
+        """Give everything back: the tree runs on as if nothing had been. Idempotent."""
+        if self._held:
+            raise TraceeError(self.pid, "has been handed over: only its copy's fate decides now")
+        if self.holder is not None and not any(process.frozen for process in self.processes.values()):
+            self.holder.thaw()  # when hold() failed half-way
+        try:
+            for process in self.processes.values():
+                process.give_back()
+        finally:
+            for process in self.processes.values():
+                process.let_run()
+            self.processes.clear()
+            holder, self.holder = self.holder, None
+            if holder is not None:
+                holder.give_back()
+
+    def close(self) -> None:
+        """Let go of trackers and descriptors; changes nothing of the tree."""
+        for process in self.processes.values():
+            process.close()
+        self._stack.close()
+
+
+def _send_kill(process: LiveProcess) -> None:
+    try:
+        signal.pidfd_send_signal(process.prepared.pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,59 @@
+"""Which pages a running process has written since the last look: the contract of the trackers.
+
+uffd.py and soft_dirty.py implement it, choose.py picks by what the kernel can do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from core.memory.ranges import EMPTY, Ranges
+from core.proc.maps import Vma
+
+
+@dataclass(frozen=True, slots=True)
+class Untracked:
+    """A VMA that cannot be tracked: all that is present in it counts as dirty every time."""
+
+    start: int
+    end: int
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"vma {self.start:x}-{self.end:x} {self.path or 'anonymous'}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class DirtyRound:
+    """Pages changed since the round before (in the first: all there are).
+
+    `ranges` have to be read and sent, `zero` are the kernel's zero page now, `guard` guard pages now. Pages that
+    have gone are not told: see `present`.
+    """
+
+    ranges: Ranges = EMPTY
+    zero: Ranges = EMPTY
+    guard: Ranges = EMPTY
+    seconds: float = 0.0
+    untracked: tuple[Untracked, ...] = ()
+
+
+class DirtyTracker(Protocol):
+    """One process's private memory. The order that loses nothing: collect_and_rearm, then read what it told."""
+
+    @property
+    def needs_stop(self) -> bool:
+        """Whether the caller has to stop all threads around collect_and_rearm."""
+
+    def collect_and_rearm(self, vmas: Sequence[Vma]) -> DirtyRound:
+        """What is dirty in `vmas` (of /proc/PID/maps just now), and from here on count anew. TraceeError."""
+
+    def keep_pending(self, missing: Ranges) -> None:
+        """Pages that were told but could not be read: the next round tells them again if they are there."""
+
+    def present(self, vmas: Sequence[Vma]) -> Ranges:
+        """All pages that need carrying now (at the freeze: the destination drops everything else)."""
+
+    def close(self) -> None:
+        """Stop tracking; the process is left as it was."""

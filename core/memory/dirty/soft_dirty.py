@@ -1,0 +1,116 @@
+"""Dirty tracking by the soft-dirty bit (/proc/PID/clear_refs, /proc/PID/pagemap), for kernels without PAGEMAP_SCAN.
+
+Reading and clearing are two steps: the caller stops the threads around a round.
+"""
+
+import mmap
+import os
+import time
+from collections.abc import Iterable, Sequence
+
+from core.errors import TraceeError
+from core.kernel import pagemap_scan
+from core.kernel.calls import address_of
+from core.kernel.pagemap_scan import PageCategory, PageRegion, ZeroFrames
+from core.memory.dirty import DirtyRound
+from core.memory.present import PageSets, open_pagemap, private_vmas, sort_regions, spans_of
+from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
+from core.memory.zero_frames import probe_zero_frames
+from core.proc.maps import Vma
+
+CLEAR_SOFT_DIRTY = b"4"
+SOFT_DIRTY = int(PageCategory.SOFT_DIRTY)
+
+
+def sort_soft_dirty(regions: Iterable[PageRegion], pending: Ranges, *, everything: bool) -> PageSets:
+    """What counts as dirty of all the regions there are. Pure.
+
+    A page that was dropped and then only read shows the zero page without the bit: zero and guard pages are told
+    every time.
+    """
+    found = list(regions)
+    pages = sort_regions(found)
+    if everything:
+        return pages
+    written = sort_regions(region for region in found if region[2] & SOFT_DIRTY)
+    again = pending.intersect(pages.carried)
+    return PageSets(written.carried.union(again), pages.zero, pages.guard)
+
+
+class SoftDirtyTracker:
+    """Tracks `pid`; `exclude` is left alone (our own area in the process)."""
+
+    needs_stop = True
+
+    def __init__(self, pid: int, exclude: Ranges = EMPTY) -> None:
+        self._pid = pid
+        self._exclude = exclude
+        self._pending = EMPTY
+        self._first = True
+
+    def close(self) -> None:
+        """See DirtyTracker: there is nothing to give back."""
+
+    def keep_pending(self, missing: Ranges) -> None:
+        """See DirtyTracker."""
+        self._pending = self._pending.union(missing)
+
+    def present(self, vmas: Sequence[Vma]) -> Ranges:
+        """See DirtyTracker."""
+        return sort_regions(self._read(vmas)).carried
+
+    def collect_and_rearm(self, vmas: Sequence[Vma]) -> DirtyRound:
+        """See DirtyTracker. All threads must be stopped."""
+        began = time.monotonic()
+        pages = sort_soft_dirty(self._read(vmas), self._pending, everything=self._first)
+        try:
+            clear_soft_dirty(self._pid)
+        except OSError as error:
+            raise TraceeError(self._pid, f"cannot clear its soft-dirty bits: {error.strerror}") from error
+        self._first, self._pending = False, EMPTY
+        return DirtyRound(pages.carried, pages.zero, pages.guard, time.monotonic() - began)
+
+    def _read(self, vmas: Sequence[Vma]) -> list[PageRegion]:
+        spans = spans_of(private_vmas(vmas), self._exclude)
+        pagemap_fd = open_pagemap(self._pid)
+        try:
+            return pagemap_scan.read_pages(pagemap_fd, spans.spans, probe_zero_frames())
+        except OSError as error:
+            raise TraceeError(self._pid, f"cannot read its pagemap: {error.strerror}") from error
+        finally:
+            os.close(pagemap_fd)
+
+
+def clear_soft_dirty(pid: int) -> None:
+    """Clear the soft-dirty bit of every page of `pid`. OSError."""
+    clear_refs = os.open(f"/proc/{pid}/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(clear_refs, CLEAR_SOFT_DIRTY)
+    finally:
+        os.close(clear_refs)
+
+
+def probe_soft_dirty() -> bool:
+    """Whether this kernel has the bit: cleared on a page of ours, then set by a store. Asked by doing."""
+    memory = mmap.mmap(-1, PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory[0] = 1
+    address = address_of(memoryview(memory))
+    seen = []
+    for value in (2, 3):
+        try:
+            clear_soft_dirty(os.getpid())
+        except OSError:
+            return False
+        if value == 3:
+            memory[0] = value
+        seen.append(_is_soft_dirty(address))
+    return seen == [False, True]
+
+
+def _is_soft_dirty(address: int) -> bool:
+    pagemap_fd = pagemap_scan.open_pagemap(os.getpid())
+    try:
+        regions = pagemap_scan.read_pages(pagemap_fd, [(address, address + PAGE_SIZE)], ZeroFrames())
+    finally:
+        os.close(pagemap_fd)
+    return any(categories & SOFT_DIRTY for _, _, categories in regions)

@@ -1,0 +1,132 @@
+"""Dirty tracking by userfaultfd's asynchronous write-protection and PAGEMAP_SCAN. Stops nothing.
+
+Only memory of the process's own page tables; shared mappings are left alone.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Iterable, Sequence
+
+from core.errors import CollectError, KernelLacks, TraceeError
+from core.kernel import pagemap_scan, userfaultfd
+from core.kernel.pagemap_scan import PageCategory, ScanMasks
+from core.kernel.userfaultfd import TrackedVma
+from core.memory.dirty import DirtyRound, Untracked
+from core.memory.present import (
+    THERE,
+    PageSets,
+    open_pagemap,
+    private_vmas,
+    read_page_sets,
+    scan_present,
+    sort_regions,
+    spans_of,
+)
+from core.memory.ranges import EMPTY, Ranges, Span
+from core.proc.maps import Vma
+
+Tried = tuple[Vma, TrackedVma, int]
+
+
+class UffdTracker:
+    """Tracks `pid` through a userfaultfd of its own (`uffd_fd`: our duplicate, ours to close from here on).
+
+    `exclude` is left alone (our own area in the process).
+    """
+
+    needs_stop = False
+
+    def __init__(self, pid: int, uffd_fd: int, exclude: Ranges = EMPTY) -> None:
+        self._pid = pid
+        self._uffd_fd = uffd_fd
+        self._exclude = exclude
+        self._pending = EMPTY
+        self._ours = EMPTY  # tracked by us in the round before
+        self._unclean = EMPTY  # maybe registered, but its bits were not cleared
+        self._enable()
+
+    def _enable(self) -> None:
+        try:
+            userfaultfd.enable_async_tracking(self._uffd_fd)
+        except OSError as error:
+            self.close()
+            raise KernelLacks("userfaultfd", f"no asynchronous write-protection: {error.strerror}") from error
+
+    def close(self) -> None:
+        """See DirtyTracker: closing the last descriptor unregisters everything."""
+        if self._uffd_fd >= 0:
+            os.close(self._uffd_fd)
+        self._uffd_fd = -1
+
+    def keep_pending(self, missing: Ranges) -> None:
+        """See DirtyTracker."""
+        self._pending = self._pending.union(missing)
+
+    def present(self, vmas: Sequence[Vma]) -> Ranges:
+        """See DirtyTracker."""
+        return read_page_sets(self._pid, vmas, self._exclude).carried
+
+    def collect_and_rearm(self, vmas: Sequence[Vma]) -> DirtyRound:
+        """See DirtyTracker. CollectError: memory that the process's own userfaultfd has."""
+        began = time.monotonic()
+        # Opened anew each round: after an exec the old one would show an empty address space, not an error.
+        pagemap_fd = open_pagemap(self._pid)
+        try:
+            tried = self._track(pagemap_fd, private_vmas(vmas))
+            pages = self._scan(pagemap_fd, tried)
+        except OSError as error:
+            raise TraceeError(self._pid, f"cannot scan its pages: {error.strerror}") from error
+        finally:
+            os.close(pagemap_fd)
+        refused = tuple(
+            Untracked(part.start, part.end, vma.path, os.strerror(code)) for vma, part, code in tried if code
+        )
+        return DirtyRound(pages.carried, pages.zero, pages.guard, time.monotonic() - began, refused)
+
+    def _track(self, pagemap_fd: int, vmas: Sequence[Vma]) -> list[Tried]:
+        """Every VMA tracked, as far as the kernel lets us: (vma, part, 0 or errno)."""
+        parts = [(vma, self._part(*span)) for vma in vmas for span in self._without_excluded(vma)]
+        codes = userfaultfd.track(pagemap_fd, self._uffd_fd, [part for _, part in parts])
+        tried = [(vma, part, code) for (vma, part), code in zip(parts, codes, strict=True)]
+        for vma, part, code in tried:
+            self._refuse_fatal(vma, part, code)
+        self._ours = _spans(part for _, part, code in tried if not code)
+        self._unclean = _spans(part for _, part, code in tried if code)
+        return tried
+
+    def _without_excluded(self, vma: Vma) -> Iterable[Span]:
+        if self._exclude.overlaps(vma.start, vma.end):
+            return Ranges(((vma.start, vma.end),)).subtract(self._exclude)
+        return ((vma.start, vma.end),)
+
+    def _part(self, start: int, end: int) -> TrackedVma:
+        # What looks registered but never was by us may be the process's own: REGISTER tells (EBUSY).
+        known = self._ours.overlaps(start, end) and not self._unclean.overlaps(start, end)
+        return TrackedVma(start, end, force=not known)
+
+    def _refuse_fatal(self, vma: Vma, part: TrackedVma, code: int) -> None:
+        if code == errno.ESRCH:
+            raise TraceeError(self._pid, "cannot track its memory: it has ended or runs another program now (exec)")
+        if code == errno.EBUSY:
+            raise CollectError(
+                f"vma {part.start:x}-{part.end:x} {vma.path or 'anonymous'}",
+                "cannot track writes: the process uses userfaultfd on it itself",
+                hint="a process that handles its own page faults cannot be moved live",
+            )
+
+    def _scan(self, pagemap_fd: int, tried: Sequence[Tried]) -> PageSets:
+        categories = pagemap_scan.probe_categories(pagemap_fd)
+        if categories is None:
+            raise KernelLacks("PAGEMAP_SCAN", "needed with userfaultfd tracking")
+        # The pending pages are write-protected already: a plain look is enough to find those that are left.
+        again = self._unclean.union(self._pending.intersect(spans_of(vma for vma, _, _ in tried)))
+        masks = ScanMasks(PageCategory.WPALLOWED | PageCategory.WRITTEN, THERE, categories, write_protect=True)
+        dirty = sort_regions(pagemap_scan.scan_pages(pagemap_fd, self._ours.spans, masks))
+        pages = dirty.union(scan_present(pagemap_fd, again, categories))
+        self._pending = EMPTY
+        return pages
+
+
+def _spans(parts: Iterable[TrackedVma]) -> Ranges:
+    return Ranges.ordered((part.start, part.end) for part in parts)

@@ -1,0 +1,12 @@
+"""Preflight: every reason why a migration would not work, found before anything is touched."""
+
+from core.preflight.destination import Destination, look
+from core.preflight.host import collect_host
+from core.preflight.judge import Verdict, judge
+from core.preflight.records import FileNeed, HostRecord, ListenNeed, PreflightOptions, TargetRecord
+from core.preflight.target import TargetFindings, collect_facts
+
+__all__ = [
+    "Destination", "FileNeed", "HostRecord", "ListenNeed", "PreflightOptions", "TargetFindings",
+    "TargetRecord", "Verdict", "collect_facts", "collect_host", "judge", "look",
+]  # fmt: skip

@@ -1,0 +1,150 @@
+"""Which files, devices and bound sockets the target needs to find over there."""
+
+import os
+import socket
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from core.errors import Blocker
+from core.preflight.fingerprint import Fingerprints, read_build_id
+from core.preflight.records import ASSUMED_SHARED, FileNeed, ListenNeed, PreflightOptions
+from core.proc.maps import SmapsVma
+from core.proc.mountinfo import Mount, mount_of
+from core.proc.reader import ProcReader
+from core.proc.text import is_printable, printable
+from core.resources.context import OpenFile
+
+HASHED_AT_MOST: Final = 64 << 20  # bytes of a file that is only open for reading; beyond it size and time decide
+TCP_LISTEN: Final = 10
+
+
+@dataclass(slots=True)
+class Use:
+    """How one path is used, gathered from all its users."""
+
+    used_as: list[str] = field(default_factory=list)
+    writable: bool = False
+    mapped: bool = False
+    path_only: bool = False
+
+
+def refuse_names(uses: Mapping[str, Use]) -> list[Blocker]:
+    """Paths that cannot be told to the other side. Pure."""
+    reason, hint = "its path is not UTF-8, which images cannot hold", "rename it"
+    return [
+        Blocker("file-name", f"{printable(path)} ({', '.join(use.used_as)})", reason, hint)
+        for path, use in uses.items()
+        if not is_printable(path)
+    ]
+
+
+def collect_files(
+    reader: ProcReader, pid: int, uses: Mapping[str, Use], options: PreflightOptions, boot_id: str
+) -> tuple[FileNeed, ...]:
+    """Every path the target will be given over there. Refused ones (deleted…) are left out: others name them."""
+    root = reader.path(pid, "root")
+    mounts = reader.mountinfo(pid)
+    needs = []
+    for path, use in sorted(uses.items()):
+        if not is_printable(path):
+            continue
+        try:
+            found = os.lstat(root + path) if use.path_only else os.stat(root + path)
+        except OSError:
+            continue
+        needs.append(_need(path, use, found, mount_of(mounts, path), options, boot_id))
+    return _with_content(needs, root)
+
+
+def collect_uses(reader: ProcReader, pid: int, smaps: Sequence[SmapsVma], files: Sequence[OpenFile]) -> dict[str, Use]:
+    """Every path that the target has open, mapped, or as its executable or working directory."""
+    uses: dict[str, Use] = {}
+    exe = uses.setdefault(reader.exe(pid), Use())
+    exe.used_as.append("exe")
+    exe.mapped = True
+    uses.setdefault(reader.cwd(pid), Use()).used_as.append("cwd")
+    for vma, flags, *_ in smaps:
+        if not vma.path.startswith("/") or vma.is_deleted:
+            continue
+        use = uses.setdefault(vma.path, Use())
+        use.mapped = True
+        use.writable |= vma.shared and (vma.writable or "mw" in flags)
+        if "mapped" not in use.used_as:
+            use.used_as.append("mapped")
+    for file in files:
+        if file.link.startswith("/") and file.path_is_same:
+            use = uses.setdefault(file.link, Use())
+            use.used_as.append(f"fd {file.fd}")
+            use.path_only |= bool(file.flags & os.O_PATH)
+            use.writable |= file.flags & os.O_ACCMODE != os.O_RDONLY
+    return uses
+
+
+def _need(
+    path: str, use: Use, found: os.stat_result, mount: Mount | None, options: PreflightOptions, boot_id: str
+) -> FileNeed:
+    is_file = stat.S_ISREG(found.st_mode)
+    return FileNeed(
+        path=path, mode=found.st_mode, size_bytes=found.st_size if is_file else 0, mtime_ns=found.st_mtime_ns,
+        writable=use.writable and is_file, mapped=use.mapped,
+        device_number=found.st_rdev if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode) else 0,
+        filesystem=mount.filesystem if mount else "", inode=found.st_ino, used_as=tuple(use.used_as),
+        filesystem_id=filesystem_id(path, found.st_dev, mount, options.assume_shared, boot_id),
+    )  # fmt: skip
+
+
+def filesystem_id(path: str, device: int, mount: Mount | None, assume_shared: Sequence[str], boot_id: str) -> str:
+    """Words that two hosts share exactly when they have the same file system there. Pure."""
+    if any(path == shared.rstrip("/") or path.startswith(shared.rstrip("/") + "/") for shared in assume_shared):
+        return ASSUMED_SHARED
+    if mount is not None and mount.is_network:
+        return f"{mount.filesystem} {mount.source}"
+    return f"{boot_id} {device}"  # the same kernel: hosts that are containers of one machine
+
+
+def _with_content(needs: list[FileNeed], root: str) -> tuple[FileNeed, ...]:
+    """Build ids of mapped files, hashes of the rest that shall be the same."""
+    with_ids = [replace(need, build_id=_build_id(root + need.path)) if need.mapped else need for need in needs]
+    hashes = Fingerprints().sha256([root + need.path for need in with_ids if _is_hashed(need)])
+    return tuple(replace(need, sha256=hashes.get(root + need.path, b"")) for need in with_ids)
+
+
+def _is_hashed(need: FileNeed) -> bool:
+    if not stat.S_ISREG(need.mode) or need.writable or need.build_id or need.filesystem_id == ASSUMED_SHARED:
+        return False
+    return need.mapped or need.size_bytes <= HASHED_AT_MOST
+
+
+def _build_id(path: str) -> str:
+    try:
+        return read_build_id(path)
+    except OSError:
+        return ""
+
+
+def collect_listens(reader: ProcReader, pid: int, files: Sequence[OpenFile]) -> tuple[ListenNeed, ...]:
+    """Listening TCP, bound UDP and bound UNIX sockets."""
+    inet, unix = reader.inet_sockets(pid), reader.unix_sockets(pid)
+    needs = []
+    for file in files:
+        used_as, inode = f"fd {file.fd}", file.stat.st_ino
+        bound = inet.get(inode)
+        if bound is not None and (bound.state == TCP_LISTEN or bound.protocol.startswith("udp")) and bound.local[1]:
+            address, port = bound.local
+            v6only = bound.protocol.endswith("6") and _is_v6only(file.local_fd)
+            needs.append(ListenNeed(bound.protocol, address, port, v6only=v6only, used_as=used_as))
+        local = unix.get(inode)
+        if local is not None and local.path and not local.is_connected:
+            path = local.path if local.path.startswith(("/", "@")) else os.path.join(reader.cwd(pid), local.path)
+            needs.append(ListenNeed("unix", path=printable(path), used_as=used_as))
+    return tuple(dict.fromkeys(needs))
+
+
+def _is_v6only(fd: int) -> bool:
+    live = socket.socket(fileno=fd)
+    try:
+        return bool(live.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+    finally:
+        live.detach()

@@ -1,0 +1,241 @@
+"""The destination's half of preflight: whether a target can live here. Pure; destination.py has looked."""
+
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from core.errors import Blocker
+from core.kernel.capabilities import capability_mask, capability_names
+from core.preflight.destination import Destination, Listener, is_same_file
+from core.preflight.records import ASSUMED_SHARED, FileNeed, HostRecord, ListenNeed, TargetRecord
+from core.proc.sockets import format_address
+
+DESTINATION_CAPABILITIES: Final = capability_mask(
+    "SYS_PTRACE", "SYS_ADMIN", "DAC_OVERRIDE", "KILL", "SETUID", "SETGID", "SETPCAP"
+)
+SYS_RESOURCE: Final = capability_mask("SYS_RESOURCE")
+MEMORY_SPARE: Final = 1.05
+NAMED_AT_MOST: Final = 10
+XFEATURE_NAMES: Final = {2: "AVX", 5: "AVX-512 (masks)", 6: "AVX-512 (ZMM)", 7: "AVX-512 (ZMM 16-31)", 9: "PKU"}
+# Flags of /proc/cpuinfo that mean instructions a program may have chosen at its start.
+INSTRUCTION_FLAGS: Final = frozenset({
+    "pni", "ssse3", "sse4_1", "sse4_2", "popcnt", "movbe", "aes", "pclmulqdq", "avx", "f16c", "fma", "avx2", "bmi1",
+    "bmi2", "abm", "adx", "sha_ni", "erms", "fsrm", "rdrand", "rdseed", "fsgsbase", "rdpid", "clflushopt", "clwb",
+    "cx16", "lahf_lm", "prefetchw", "vaes", "vpclmulqdq", "gfni", "avx512f", "avx512dq", "avx512bw", "avx512vl",
+    "avx512cd", "avx512ifma", "avx512vbmi", "avx512_vbmi2", "avx512_vnni", "avx512_bitalg", "avx512_vpopcntdq",
+    "avx512_bf16", "avx512_fp16", "avx_vnni", "movdiri", "movdir64b", "serialize", "waitpkg", "rtm", "xsavec",
+    "xsaveopt", "rdtscp", "ospke",
+})  # fmt: skip
+# Their files are the kernel's, one host's like another's.
+KERNEL_FILESYSTEMS: Final = frozenset({"proc", "sysfs", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs"})
+LIMIT_NAMES: Final = (
+    "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
+    "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """No blockers: it can live here."""
+
+    blockers: tuple[Blocker, ...]
+    notices: tuple[str, ...]
+
+
+def judge(target: TargetRecord, here: Destination) -> Verdict:
+    """Every reason why `target` cannot live here."""
+    host = here.host
+    blockers = (
+        *judge_rights(target, host),
+        *judge_kernel(target, host),
+        *judge_vdso(target, host),
+        *judge_processor(target, host),
+        *judge_pids(target, here),
+        *judge_memory(target, host),
+        *judge_limits(target, host),
+        *(blocker for need in target.files if (blocker := judge_file(need, here.files.get(need.path), host))),
+        *(blocker for need in target.listens if (blocker := judge_listen(need, here))),
+    )
+    return Verdict(blockers, tuple(_notices(target, here)))
+
+
+def judge_rights(target: TargetRecord, host: HostRecord) -> Iterator[Blocker]:
+    """What we are over there."""
+    missing = DESTINATION_CAPABILITIES & ~host.capabilities
+    if missing:
+        who = f"user {host.user_id}" if host.user_id else "root"
+        reason = f"{who} lacks {', '.join(capability_names(missing))} over there"
+        yield Blocker("rights-there", host.hostname, reason, "log in as root, or --remote-command 'sudo -n migrate'")
+    elif unable := target.capabilities & ~host.capabilities:
+        reason = f"the process has {', '.join(capability_names(unable))}, which root lacks over there"
+        yield Blocker("capabilities", host.hostname, reason, "allow them to the service that the login comes through")
+    if host.seccomp:
+        hint = "log in outside of the container that sets it"
+        yield Blocker("seccomp-there", host.hostname, "logins have a seccomp filter, which it would inherit", hint)
+    if host.no_new_privs:
+        hint = "log in without it (systemd: NoNewPrivileges=)"
+        yield Blocker("no-new-privs-there", host.hostname, "logins have no_new_privs, which it would inherit", hint)
+
+
+def judge_kernel(target: TargetRecord, host: HostRecord) -> Iterator[Blocker]:
+    """Features that the restore needs."""
+    for name in target.kernel_needs:
+        if name not in host.features:
+            hint = "see the README"
+            yield Blocker("kernel-lacks", host.hostname, f"kernel {host.kernel} over there lacks {name}", hint)
+
+
+def judge_vdso(target: TargetRecord, host: HostRecord) -> Iterator[Blocker]:
+    """The vDSO's functions lie where the target's libc once found them: it has to be the same one."""
+    there, here = target.host.vdso, host.vdso
+    if there and here and there != here:
+        reason = f"kernel {host.kernel} has another vDSO than kernel {target.host.kernel}"
+        yield Blocker("vdso", host.hostname, reason, "moves between different kernels are coming; boot the same kernel")
+
+
+def judge_processor(target: TargetRecord, host: HostRecord) -> Iterator[Blocker]:
+    """Registers and instructions that the process may be using."""
+    hint = "move it to a host with the same or a newer processor"
+    missing = target.xfeatures & ~host.xfeatures
+    if missing:
+        numbers = [number for number in range(missing.bit_length()) if missing >> number & 1]
+        names = ", ".join(XFEATURE_NAMES.get(number, f"component {number}") for number in numbers)
+        yield Blocker("cpu-registers", host.hostname, f"its processor lacks the registers of {names}", hint)
+    lacking = sorted(INSTRUCTION_FLAGS & set(target.host.cpu_flags) - set(host.cpu_flags))
+    if lacking and host.cpu_flags:
+        reason = f"its processor lacks {_some(lacking)}, which the process may have chosen at its start"
+        yield Blocker("cpu-instructions", host.hostname, reason, hint)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
+    return ", ".join(names[:NAMED_AT_MOST]) + more
+
+
+def judge_pids(target: TargetRecord, here: Destination) -> Iterator[Blocker]:
+    """Its own PID and thread ids, which it keeps."""
+    if target.pid_mode == "namespace":
+        return
+    taken = [f"{pid} ({here.holders[pid]})" for pid in target.pids if pid in here.holders]
+    if taken:
+        hint = "--pid namespace gives it a PID namespace of its own over there"
+        yield Blocker("pid-taken", f"pid {_some(taken)}", f"is taken on {here.host.hostname}", hint)
+    highest = max(target.pids, default=0)
+    if here.host.pid_max and highest >= here.host.pid_max:
+        reason = f"is beyond kernel.pid_max on {here.host.hostname}, {here.host.pid_max}"
+        yield Blocker("pid-max", f"pid {highest}", reason, "raise kernel.pid_max there, or --pid namespace")
+
+
+def judge_memory(target: TargetRecord, host: HostRecord) -> Iterator[Blocker]:
+    """Room for all its pages at once, and a little more."""
+    needed = int(target.memory_bytes * MEMORY_SPARE)
+    if host.memory_available_bytes and needed > host.memory_available_bytes:
+        reason = f"needs {needed >> 20} MiB, {host.memory_available_bytes >> 20} MiB are available"
+        hint = "free memory there, or raise the memory limit of the login's cgroup"
+        yield Blocker("memory", host.hostname, reason, hint)
+
+
+def judge_limits(target: TargetRecord, host: HostRecord) -> Iterator[Blocker]:
+    """Hard limits above ours there can be given only with CAP_SYS_RESOURCE."""
+    if host.capabilities & SYS_RESOURCE:
+        return
+    hard_here = {resource: hard for resource, _soft, hard in host.limits}
+    for resource, _soft, hard in target.limits:
+        if hard > hard_here.get(resource, hard):
+            name = f"RLIMIT_{LIMIT_NAMES[resource]}" if resource < len(LIMIT_NAMES) else f"limit {resource}"
+            reason = f"its hard {name} is {hard}, and root there has {hard_here[resource]} without CAP_SYS_RESOURCE"
+            yield Blocker("rlimit", host.hostname, reason, "raise it for logins (limits.conf, or the service of sshd)")
+
+
+def judge_file(need: FileNeed, found: FileNeed | None, host: HostRecord) -> Blocker | None:
+    """Whether what `need.path` leads to over there is what the process has."""
+    where = f"on {host.hostname}"
+    if found is None:
+        code = "device-missing" if need.device_number else "file-missing"
+        return Blocker(code, need.subject, f"is missing {where}", "copy or install it there, or mount its file system")
+    if stat.S_IFMT(found.mode) != stat.S_IFMT(need.mode):
+        return Blocker("file-differs", need.subject, f"is of another type {where}", "put the same there")
+    if need.device_number != (found.device_number if need.device_number else 0):
+        return Blocker("device-differs", need.subject, f"is another device {where}", "make the same device node there")
+    if not stat.S_ISREG(need.mode) or _is_shared(need, found) or need.filesystem in KERNEL_FILESYSTEMS:
+        return None
+    if need.writable:
+        folder = need.path.rpartition("/")[0] or "/"
+        hint = f"share the file system, or say --shared {folder} when both hosts have the same files there"
+        return Blocker("file-writes", need.subject, f"writes under {folder}, which is not the same {where}", hint)
+    reason = _difference(need, found)
+    if reason is None:
+        return None
+    hint = "install the same version there" if need.mapped else "copy it, or share its file system"
+    return Blocker("file-differs", need.subject, f"{reason} {where}", hint)
+
+
+def _difference(need: FileNeed, found: FileNeed) -> str | None:
+    """What tells two regular files apart; None when they are as good as the same."""
+    if need.size_bytes != found.size_bytes:
+        return f"has {need.size_bytes} bytes here and {found.size_bytes}"
+    if need.build_id:
+        return None if need.build_id == found.build_id else "has another build id"
+    if need.sha256:
+        return None if need.sha256 == found.sha256 else "has other content"
+    if need.mapped:
+        return "cannot be compared with the one"
+    return None if need.mtime_ns == found.mtime_ns else "has another modification time"
+
+
+def judge_listen(need: ListenNeed, here: Destination) -> Blocker | None:
+    """Address, port or path of a bound socket."""
+    where = f"on {here.host.hostname}"
+    if need.protocol == "unix":
+        return _judge_unix(need, here, where)
+    subject = f"{need.used_as} ({need.protocol[:3].upper()} {format_address((need.address, need.port))})"
+    if need.address in here.absent_addresses:
+        hint = f"add {need.address} to an interface there, or let the program bind to 0.0.0.0"
+        return Blocker("address-absent", subject, f"its address does not exist {where}", hint)
+    for listener in here.listeners:
+        if overlaps(need, listener):
+            by = f" by {listener.holder}" if listener.holder else ""
+            return Blocker("port-taken", subject, f"its port is taken {where}{by}", "stop what listens there")
+    return None
+
+
+def _judge_unix(need: ListenNeed, here: Destination, where: str) -> Blocker | None:
+    subject = f"{need.used_as} (UNIX socket {need.path})"
+    if need.path in here.missing_folders:
+        return Blocker("socket-folder-missing", subject, f"its directory is missing {where}", "make it there")
+    if need.path in here.unix_in_use:
+        return Blocker("socket-path-taken", subject, f"its path is in use {where}", "stop what listens there")
+    return None
+
+
+def overlaps(need: ListenNeed, listener: Listener) -> bool:
+    """Whether both cannot be bound at once. Of a listener on [::] we cannot tell if it is IPv6 only, so it is not."""
+    held = listener.socket
+    if (held.protocol[:3], held.local[1]) != (need.protocol[:3], need.port):
+        return False
+    needs_six, holds_six = need.protocol.endswith("6"), held.protocol.endswith("6")
+    if needs_six == holds_six:
+        wildcard = "::" if needs_six else "0.0.0.0"
+        return need.address == held.local[0] or wildcard in (need.address, held.local[0])
+    if needs_six:
+        return need.address == "::" and not need.v6only
+    return held.local[0] == "::"
+
+
+def _notices(target: TargetRecord, here: Destination) -> Iterator[str]:
+    host = here.host
+    for need in target.files:
+        found = here.files.get(need.path)
+        if "cwd" in need.used_as and need.path != "/" and found is not None and not _is_shared(need, found):
+            yield f"its working directory {need.path} is another directory on {host.hostname}: what it wrote stays here"
+    narrower = target.capability_bounding & ~host.capability_bounding
+    if narrower:
+        names = _some(capability_names(narrower))
+        yield f"the bounding set on {host.hostname} lacks {names}: programs it starts can never get them"
+    if 0 < host.monotonic_ns < target.host.monotonic_ns:
+        yield f"{host.hostname} booted later than the source: a time namespace keeps its clocks from going back"
+
+
+def _is_shared(need: FileNeed, found: FileNeed) -> bool:
+    return need.filesystem_id == ASSUMED_SHARED or is_same_file(need, found)

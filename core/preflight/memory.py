@@ -1,0 +1,59 @@
+"""Refusals and notices about the target's memory, and how much of it there is to carry."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from core.errors import Blocker
+from core.proc.maps import SmapsVma
+from core.proc.status import Status
+from core.resources import vmas
+
+MAX_MAP_COUNT: Final = "/proc/sys/vm/max_map_count"
+MAP_COUNT_DEFAULT: Final = 65530
+MANY_SHARE: Final = 0.1  # of vm.max_map_count: a program that lives by its mappings
+NEAR_SHARE: Final = 0.8
+ALIKE_NAMED: Final = 3
+
+
+def refuse_memory(smaps: Sequence[SmapsVma]) -> list[Blocker]:
+    """Every mapping that cannot be carried; of many alike the first few. Pure."""
+    found = [blocker for one in smaps if (blocker := vmas.refuse(one.vma, one.flags)) is not None]
+    shown: list[Blocker] = []
+    for blocker in found:
+        alike = [other for other in shown if (other.code, other.reason) == (blocker.code, blocker.reason)]
+        if len(alike) < ALIKE_NAMED:
+            shown.append(blocker)
+    return shown
+
+
+def notice_tracking(smaps: Sequence[SmapsVma], max_map_count: int) -> list[str]:
+    """What write-protect tracking may change for the target while it runs. Pure."""
+    count = len(smaps)
+    if count >= NEAR_SHARE * max_map_count:
+        return [
+            f"it has {count} of {max_map_count} mappings (vm.max_map_count); tracked ones merge no more with new ones, "
+            "so it may run out during the migration: raise the limit"
+        ]
+    if count >= MANY_SHARE * max_map_count:
+        return [
+            f"it has {count} mappings: while pages are tracked, mremap over a tracked and an adjacent new mapping "
+            "ends with EFAULT, and new mappings do not merge with old ones"
+        ]
+    return []
+
+
+def read_max_map_count() -> int:
+    """vm.max_map_count, or its default where it cannot be read."""
+    try:
+        with open(MAX_MAP_COUNT, encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return MAP_COUNT_DEFAULT
+
+
+def memory_bytes(status: Status, smaps: Sequence[SmapsVma]) -> int:
+    """What the target will take over there: its own pages, swapped ones too. Pure."""
+    resident = status.rss_anon
+    if resident is None:
+        resident = sum(one.rss_bytes for one in smaps if not one.vma.shared)
+    return resident + (status.vm_swap or 0)

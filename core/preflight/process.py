@@ -1,0 +1,172 @@
+"""Refusals of a process as such: what it is, who holds it, whom it belongs to. Reads only /proc; stops nothing."""
+
+import os
+from typing import Final
+
+from core.errors import Blocker
+from core.kernel.calls import kcmp
+from core.kernel.capabilities import capability_mask, capability_names
+from core.preflight.fingerprint import ELFCLASS32, read_elf_class
+from core.preflight.records import HostRecord, PreflightOptions
+from core.proc.reader import ProcReader
+from core.proc.stat import Stat
+from core.proc.status import Status
+from core.resources import refused
+
+KCMP_VM, KCMP_FILES = 1, 2
+COMING: Final = "not carried yet, coming"
+NAMESPACES: Final = ("pid", "net", "mnt", "ipc", "uts", "user", "cgroup")  # its clocks go on in any time namespace
+SOURCE_CAPABILITIES: Final = capability_mask("SYS_PTRACE", "SYS_ADMIN", "DAC_OVERRIDE", "KILL")
+SHARING_HINT: Final = "only threads may share these; a process that shares them cannot be moved yet"
+NAMED_AT_MOST: Final = 5
+
+
+def refuse_hopeless(reader: ProcReader, pid: int) -> Blocker | None:
+    """The one reason after which nothing else is worth asking."""
+    subject = f"pid {pid}"
+    try:
+        status, stat = reader.status(pid), reader.stat(pid)
+    except ProcessLookupError:
+        return Blocker("no-process", subject, "does not exist", "find it with `pgrep -a NAME`")
+    if status.tgid != pid:
+        return Blocker("thread", subject, f"is a thread of process {status.tgid}", f"give {status.tgid}")
+    if stat.is_kernel_thread:
+        return Blocker("kernel-thread", subject, f"is the kernel thread {status.name}", "only programs can move")
+    if status.state in "ZX" and len(reader.tids(pid)) > 1:
+        hint = "its other threads go on, but whatever belongs to the process is out of reach without the first"
+        return Blocker("leader-ended", subject, "has ended its first thread (pthread_exit in main)", hint)
+    if status.state in "ZX":
+        hint = f"it has ended already; its parent {status.ppid} has yet to collect it"
+        return Blocker("zombie", subject, "is a zombie", hint)
+    if pid == os.getpid():
+        return Blocker("ourselves", subject, "is this very program", "give the PID of another process")
+    if pid == 1:
+        return Blocker("init", subject, "is the init of this host", "only what it started can move")
+    if pid in ancestors(reader, os.getpid()):
+        hint = "run migrate from a shell that is not part of it, e.g. from another login or by `setsid`"
+        return Blocker("ancestor", subject, f"is {status.name}, which runs this program", hint)
+    return None
+
+
+def ancestors(reader: ProcReader, pid: int) -> set[int]:
+    """Parent, its parent, … as far as this /proc shows them."""
+    found: set[int] = set()
+    try:
+        while (pid := reader.stat(pid).ppid) and pid not in found:
+            found.add(pid)
+    except ProcessLookupError:
+        pass
+    return found
+
+
+def refuse_rights(host: HostRecord) -> Blocker | None:
+    """Why we may not do this, judged by what we are."""
+    missing = SOURCE_CAPABILITIES & ~host.capabilities
+    if missing:
+        who = "this user" if host.user_id else "root here"
+        reason = f"{who} lacks {', '.join(capability_names(missing))}"
+        return Blocker("rights", "migrate", reason, "run it as root: `sudo migrate …`")
+    if host.seccomp:
+        hint = "start it outside of the container or sandbox that filters system calls"
+        return Blocker("own-seccomp", "migrate", "runs under a seccomp filter, so it may not stop others'", hint)
+    return None
+
+
+def refuse_process(reader: ProcReader, status: Status, stat: Stat) -> list[Blocker]:
+    """Everything about the process that does not go yet."""
+    pid = status.pid
+    found = [
+        refuse_tracer(status, _name_of(reader, status.tracer_pid)), _refuse_label(reader, pid),
+        _refuse_32_bit(reader, pid), _refuse_sharing(reader, pid), _refuse_root(reader, pid),
+    ]  # fmt: skip
+    found += refuse_namespaces(pid, reader.namespaces(pid), reader.namespaces(os.getpid()))
+    return [blocker for blocker in found if blocker is not None]
+
+
+def _name_of(reader: ProcReader, pid: int) -> str:
+    try:
+        return reader.comm(pid) if pid else ""
+    except OSError:
+        return "?"
+
+
+def refuse_tracer(status: Status, tracer: str) -> Blocker | None:
+    """A debugger holds it. Pure."""
+    if not status.tracer_pid:
+        return None
+    reason = f"is traced by {tracer} (pid {status.tracer_pid})"
+    return Blocker("traced", f"pid {status.pid}", reason, f"end {tracer} or detach it")
+
+
+def _refuse_label(reader: ProcReader, pid: int) -> Blocker | None:
+    """A label of SELinux, AppArmor or Smack other than our own, with which the copy is born."""
+    reason = refused.judge_label(_read_label(reader, pid), _read_label(reader, os.getpid()))
+    return Blocker("security-label", f"pid {pid}", reason, "start it without a profile of its own") if reason else None
+
+
+def _read_label(reader: ProcReader, pid: int) -> str:
+    try:
+        return reader.text(pid, "attr/current")
+    except OSError:  # no security module that labels processes
+        return ""
+
+
+def _refuse_32_bit(reader: ProcReader, pid: int) -> Blocker | None:
+    try:
+        if read_elf_class(reader.path(pid, "exe")) != ELFCLASS32:
+            return None
+    except OSError:
+        return None
+    return Blocker("32-bit", f"pid {pid}", "is a 32-bit program", "only 64-bit programs are carried")
+
+
+def _refuse_sharing(reader: ProcReader, pid: int) -> Blocker | None:
+    """Memory or descriptor table shared with a process that is not one of its threads."""
+    for other in reader.pids():
+        if other != pid and (what := _shared(pid, other)):
+            reason = f"shares its {what} with process {other} ({_name_of(reader, other)})"
+            return Blocker("shared-task", f"pid {pid}", reason, SHARING_HINT)
+    return None
+
+
+def _shared(pid: int, other: int) -> str:
+    for kind, name in ((KCMP_VM, "memory"), (KCMP_FILES, "descriptor table")):
+        try:
+            if kcmp(pid, other, kind) == 0:
+                return name
+        except OSError:
+            return ""  # gone, or not ours to compare
+    return ""
+
+
+def _refuse_root(reader: ProcReader, pid: int) -> Blocker | None:
+    root = reader.root(pid)
+    if root == "/":
+        return None
+    return Blocker("chroot", f"pid {pid}", f"has {root} as its root directory", f"chroot is {COMING}")
+
+
+def refuse_namespaces(pid: int, its: dict[str, int], ours: dict[str, int]) -> list[Blocker]:
+    """Namespaces other than ours, each by name. Pure."""
+    differing = [name for name in NAMESPACES if its.get(name) != ours.get(name)]
+    differing += [
+        f"{name} (of its children)"
+        for name in ("pid", "time")
+        if its.get(f"{name}_for_children") not in (None, its.get(name))
+    ]
+    hint = f"namespaces are {COMING}; run migrate inside of them, or the process outside"
+    return [Blocker("namespace", f"pid {pid}", f"is in another {name} namespace", hint) for name in differing]
+
+
+def notice_process(status: Status, stat: Stat, options: PreflightOptions) -> list[str]:
+    """What will be different, though it goes."""
+    notices = []
+    if status.ns_sid and status.ns_sid[-1] != status.ns_pid[-1] and not options.shell_job:
+        notices.append(f"its session leader {stat.session} stays here: it gets a session of its own over there")
+    if stat.tty_nr and not options.shell_job:
+        notices.append("its controlling terminal stays here: it has none over there")
+    pending = status.sig_pending | status.shared_pending
+    if pending:
+        signals = [str(number + 1) for number in range(64) if pending >> number & 1]
+        notices.append(f"signals pending now: {', '.join(signals)}")
+    return notices

@@ -1,0 +1,109 @@
+"""What preflight finds out: the target's needs and a host's offers. Plain records, made there and judged elsewhere."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from core.options import PidMode, TcpChoice
+
+ASSUMED_SHARED: Final = "assumed"  # filesystem_id of a file that the user says is the same over there
+
+
+@dataclass(frozen=True, slots=True)
+class PreflightOptions:
+    """What the user chose. `assume_shared`: paths below which both hosts have the same files."""
+
+    tcp: TcpChoice = "refuse"
+    shell_job: bool = False
+    pid_mode: PidMode = "keep"
+    assume_shared: tuple[str, ...] = ()
+    ext_unix_sk: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HostRecord:
+    """One host: names as in Features, sizes in bytes, masks as in /proc/PID/status; limits are (number, soft, hard)."""
+
+    hostname: str = ""
+    kernel: str = ""
+    boot_id: str = ""
+    machine_id: str = ""
+    xfeatures: int = 0
+    xstate_size: int = 0
+    cpu_flags: tuple[str, ...] = ()
+    memory_available_bytes: int = 0
+    pid_max: int = 0
+    user_id: int = 0
+    capabilities: int = 0
+    capability_bounding: int = 0
+    seccomp: int = 0
+    no_new_privs: bool = False
+    cgroup2_mount: str = ""
+    features: tuple[str, ...] = ()
+    monotonic_ns: int = 0
+    vdso: str = ""  # core.vdso.layout's fingerprint of the kernel's vDSO
+    limits: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def has_freezer(self) -> bool:
+        """A cgroup of ours below our own can be frozen."""
+        return "cgroup2_freezer" in self.features
+
+
+@dataclass(frozen=True, slots=True)
+class FileNeed:
+    """A file that must be the same over there. Of a mapped one the build id or the hash decides, never the time.
+
+    filesystem_id names the file system so that two hosts which have the same one say the same; "" when none can.
+    """
+
+    path: str
+    mode: int
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    build_id: str = ""
+    sha256: bytes = b""
+    writable: bool = False
+    mapped: bool = False
+    device_number: int = 0
+    filesystem: str = ""
+    filesystem_id: str = ""
+    inode: int = 0
+    used_as: tuple[str, ...] = ()
+
+    @property
+    def subject(self) -> str:
+        """How messages name it."""
+        return f"{self.path} ({', '.join(self.used_as)})" if self.used_as else self.path
+
+
+@dataclass(frozen=True, slots=True)
+class ListenNeed:
+    """A bound socket: protocol tcp, tcp6, udp, udp6 with address and port, or unix with path."""
+
+    protocol: str
+    address: str = ""
+    port: int = 0
+    path: str = ""
+    v6only: bool = False
+    used_as: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRecord:
+    """What the target needs of a host. pids: every process and thread id that must be free, as the target sees them."""
+
+    pids: tuple[int, ...] = ()
+    name: str = ""
+    files: tuple[FileNeed, ...] = ()
+    listens: tuple[ListenNeed, ...] = ()
+    memory_bytes: int = 0
+    xfeatures: int = 0
+    kernel_needs: tuple[str, ...] = ()
+    user_ids: tuple[int, ...] = ()
+    capabilities: int = 0
+    capability_bounding: int = 0
+    cgroup: str = ""
+    host: HostRecord = HostRecord()
+    pid_mode: PidMode = "keep"
+    max_fd: int = 0
+    limits: tuple[tuple[int, int, int], ...] = ()

@@ -1,0 +1,234 @@
+"""The source's half of preflight: what the target needs, and every reason why it cannot go. Nothing is stopped.
+
+A table of contents over the refusals; reads /proc and duplicates descriptors, and gives all of them back.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
+from typing import Final
+
+from core.errors import Blocker, MigrateError
+from core.kernel.calls import pidfd_open
+from core.preflight.files import collect_files, collect_listens, collect_uses, refuse_names
+from core.preflight.host import collect_host
+from core.preflight.memory import memory_bytes, notice_tracking, read_max_map_count, refuse_memory
+from core.preflight.process import notice_process, refuse_hopeless, refuse_process, refuse_rights
+from core.preflight.records import FileNeed, HostRecord, ListenNeed, PreflightOptions, TargetRecord
+from core.preflight.supervisors import find_supervisor
+from core.proc.maps import SmapsVma
+from core.proc.reader import ProcReader
+from core.proc.status import Status
+from core.proc.text import printable
+from core.resources import file_table, tcp_socket, udp_socket, unix_socket
+from core.resources.context import OpenFile, OpenTable, make_table, open_files
+from core.tracee.family import Family, has_ended, read_family, without
+
+USES_NAMED: Final = 8
+LOOKS: Final = 4  # at who else has a file open, while the tree forks
+AMX: Final = 0x3 << 17  # a task must ask for its tiles; those that did are refused when they are frozen
+SOURCE_FEATURES: Final = ("ptrace", "kcmp", "pidfd_getfd")
+DESTINATION_FEATURES: Final = ("clone3_set_tid", "ptrace", "pr_set_mm_map")
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFindings:
+    """What preflight found of a target. When it is hopeless the record is empty: a host has nothing to judge."""
+
+    record: TargetRecord
+    blockers: tuple[Blocker, ...]
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Belongings:
+    files: tuple[FileNeed, ...]
+    listens: tuple[ListenNeed, ...]
+    max_fd: int
+
+
+def collect_facts(
+    pid: int, options: PreflightOptions, *, host: HostRecord | None = None, reader: ProcReader | None = None
+) -> TargetFindings:
+    """Everything about `pid` that this side can tell; the target runs on as if nobody looked."""
+    reader = reader or ProcReader()
+    hopeless = refuse_hopeless(reader, pid)
+    if hopeless is not None:
+        return TargetFindings(TargetRecord(), (hopeless,), ())
+    host = host or collect_host(reader)
+    rights = refuse_rights(host)
+    if rights is not None:
+        return TargetFindings(TargetRecord(host=host), (rights,), ())
+    try:
+        return _collect(reader, pid, options, host)
+    except ProcessLookupError:
+        gone = Blocker("no-process", f"pid {pid}", "ended while it was looked at", "see `pgrep -a NAME`")
+        return TargetFindings(TargetRecord(), (gone,), ())
+
+
+def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: HostRecord) -> TargetFindings:
+    family = read_family(pid, reader)
+    with ExitStack() as stack:
+        family, tables = _open_tables(stack, family, reader)
+        everything = make_table(
+            [file for files in tables.values() for file in files], options.tcp, ext_unix_sk=options.ext_unix_sk
+        )
+        everything = replace(everything, holders=file_table.find_peer_holders(everything, reader))
+        others = _find_other_holders(everything, pid, tables, reader)
+        findings = {}
+        for member in family.living:
+            with suppress_ended(member.pid, pid, reader):
+                findings[member.pid] = _collect_member(
+                    reader, member.pid, tables[member.pid], everything, options, host
+                )
+        family = without(family, {member.pid for member in family.living} - set(findings))
+        found = [findings[member.pid] for member in family.living]
+        losses = _losses(everything)
+    supervisor = find_supervisor(reader, pid, reader.status(pid).ppid)
+    blockers = _blockers(family, found)
+    blockers += [*([supervisor] if supervisor else []), *refuse_kernel(host), *_not_named_yet(others, blockers)]
+    status, stat = reader.status(pid), reader.stat(pid)
+    notices = [*notice_process(status, stat, options), *losses]
+    notices += dict.fromkeys(notice for one in found for notice in one.notices)
+    if not host.has_freezer:
+        notices.append("no cgroup v2 can be made here: SIGSTOP will hold the process, which any SIGCONT undoes")
+    record = merge_records([one.record for one in found])
+    record = replace(record, pids=tuple(sorted({*record.pids, *(member.own_pid for member in family.dead)})))
+    return TargetFindings(record, tuple(map(_printable, blockers)), tuple(map(printable, notices)))
+
+
+@contextmanager
+def suppress_ended(pid: int, root: int, reader: ProcReader) -> Iterator[None]:
+    """A process below the root may end while it is looked at."""
+    try:
+        yield
+    except (MigrateError, OSError):
+        if pid == root or not has_ended(pid, reader):
+            raise
+
+
+def _open_tables(
+    stack: ExitStack, family: Family, reader: ProcReader
+) -> tuple[Family, dict[int, tuple[OpenFile, ...]]]:
+    """Open files of the living, and who of the family is still there."""
+    tables: dict[int, tuple[OpenFile, ...]] = {}
+    for member in family.living:
+        with suppress_ended(member.pid, family.members[0].pid, reader):
+            tables[member.pid] = _open_table(stack, member.pid, reader)
+    return without(family, {member.pid for member in family.living} - set(tables)), tables
+
+
+def _find_other_holders(table: OpenTable, root: int, known: Iterable[int], reader: ProcReader) -> list[Blocker]:
+    """Refusals of what somebody outside of the tree has open too; who is born into it meanwhile is not outside."""
+    others: list[Blocker] = []
+    for _ in range(LOOKS):
+        inside = {*known, os.getpid(), *(member.pid for member in read_family(root, reader).members)}
+        others = file_table.find_other_holders(table, sorted(inside), reader)
+        if not others:
+            break
+    return others
+
+
+def _open_table(stack: ExitStack, pid: int, reader: ProcReader) -> tuple[OpenFile, ...]:
+    pidfd = pidfd_open(pid)
+    stack.callback(os.close, pidfd)
+    return stack.enter_context(open_files(pid, reader, pidfd))
+
+
+def _blockers(family: Family, found: list[TargetFindings]) -> list[Blocker]:
+    """Of all processes, each saying which it is about when there are several; what many share is named once."""
+    named: dict[tuple[str, str], Blocker] = {}
+    for member, findings in zip(family.living, found, strict=True):
+        for blocker in findings.blockers:
+            subject = blocker.subject
+            if len(found) > 1 and not subject.startswith("pid "):
+                subject = f"pid {member.pid}: {subject}"
+            named.setdefault((blocker.subject, blocker.reason), replace(blocker, subject=subject))
+    return list(named.values())
+
+
+def _collect_member(
+    reader: ProcReader, pid: int, files: tuple[OpenFile, ...], everything: OpenTable, options: PreflightOptions,
+    host: HostRecord,
+) -> TargetFindings:  # fmt: skip
+    """One process of the tree, whose descriptors are `files` and the whole tree's `everything`."""
+    status, stat, smaps = reader.status(pid), reader.stat(pid), reader.smaps(pid)
+    uses = collect_uses(reader, pid, smaps, files)
+    blockers = (
+        *refuse_process(reader, status, stat), *refuse_memory(smaps), *refuse_names(uses),
+        *file_table.refuse(everything, files),
+    )  # fmt: skip
+    notices = notice_tracking(smaps, read_max_map_count())
+    belongings = _Belongings(
+        files=collect_files(reader, pid, uses, options, host.boot_id),
+        listens=collect_listens(reader, pid, files),
+        max_fd=max((file.fd for file in files), default=0),
+    )
+    return TargetFindings(_record(reader, status, smaps, belongings, options, host), blockers, tuple(notices))
+
+
+def merge_records(records: Sequence[TargetRecord]) -> TargetRecord:
+    """What a whole tree needs; the first record is its root's. Pure."""
+    files: dict[tuple[str, bool], FileNeed] = {}
+    for need in (need for record in records for need in record.files):
+        known = files.get((need.path, need.writable))
+        used_as = tuple(dict.fromkeys((*known.used_as, *need.used_as))) if known else need.used_as
+        files[need.path, need.writable] = replace(need, used_as=used_as[:USES_NAMED])
+    limits: dict[int, tuple[int, int, int]] = {}
+    for limit in (limit for record in records for limit in record.limits):
+        limits[limit[0]] = max(limits.get(limit[0], limit), limit, key=lambda one: one[2])
+    return replace(
+        records[0],
+        pids=tuple(sorted({pid for record in records for pid in record.pids})),
+        files=tuple(files.values()),
+        listens=tuple(dict.fromkeys(need for record in records for need in record.listens)),
+        memory_bytes=sum(record.memory_bytes for record in records),
+        user_ids=tuple(sorted({user for record in records for user in record.user_ids})),
+        capabilities=reduce(or_, (record.capabilities for record in records)),
+        capability_bounding=reduce(or_, (record.capability_bounding for record in records)),
+        max_fd=max(record.max_fd for record in records),
+        limits=tuple(limits.values()),
+    )
+
+
+def _printable(blocker: Blocker) -> Blocker:
+    """Without bytes of a name that no terminal and no message can take."""
+    return replace(blocker, subject=printable(blocker.subject), reason=printable(blocker.reason))
+
+
+def refuse_kernel(host: HostRecord) -> list[Blocker]:
+    """What the source's kernel has to be able to do. Pure."""
+    missing = [name for name in SOURCE_FEATURES if name not in host.features]
+    if not {"pagemap_scan", "uffd_wp_async"} <= set(host.features) and "soft_dirty" not in host.features:
+        missing.append("dirty page tracking")
+    hint = f"kernel {host.kernel}: see the README for what is needed"
+    return [Blocker("kernel-lacks", host.hostname, f"the kernel here lacks {name}", hint) for name in missing]
+
+
+def _not_named_yet(others: list[Blocker], refused: list[Blocker]) -> list[Blocker]:
+    """One refusal per descriptor is enough."""
+    named = {blocker.subject.rpartition("fd ")[2] for blocker in refused}
+    return [blocker for blocker in others if blocker.subject.rpartition("fd ")[2] not in named]
+
+
+def _losses(table: OpenTable) -> tuple[str, ...]:
+    return (*tcp_socket.losses(table), *udp_socket.losses(table), *unix_socket.losses(table))
+
+
+def _record(
+    reader: ProcReader, status: Status, smaps: tuple[SmapsVma, ...], belongings: _Belongings,
+    options: PreflightOptions, host: HostRecord,
+) -> TargetRecord:  # fmt: skip
+    pid = status.pid
+    own_tids = sorted(reader.status(pid, tid).ns_pid[-1] for tid in reader.tids(pid))
+    return TargetRecord(
+        pids=tuple(own_tids), name=status.name, files=belongings.files, listens=belongings.listens,
+        memory_bytes=memory_bytes(status, smaps), xfeatures=host.xfeatures & ~AMX,
+        kernel_needs=DESTINATION_FEATURES, user_ids=tuple(sorted({*status.uids, *status.gids})),
+        capabilities=status.cap_prm | status.cap_inh | status.cap_amb, capability_bounding=status.cap_bnd,
+        cgroup=reader.cgroup2(pid) or "", host=host, pid_mode=options.pid_mode, max_fd=belongings.max_fd,
+        limits=tuple((limit.resource, limit.soft, limit.hard) for limit in reader.limits(pid)),
+    )  # fmt: skip

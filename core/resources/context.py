@@ -1,0 +1,233 @@
+"""What the kinds of open files share: the record of one descriptor, how it is read, owner and flags ops.
+
+Must not know any single kind of file.
+"""
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+
+from core.errors import Blocker
+from core.images.pb.descriptors_pb2 import FownEntry
+from core.images.pb.files_pb2 import FileEntry
+from core.kernel.calls import address_of, pidfd_getfd, syscall
+from core.kernel.unix_diag import UnixState, read_states
+from core.options import TcpChoice
+from core.plan.ops import FdAllocator, Program, Result, Syscall
+from core.proc.fdinfo import FdInfo
+from core.proc.reader import ProcReader
+from core.proc.text import shown
+
+O_LARGEFILE: Final = 0o100000
+# What fcntl(F_SETFL) can change; the kernel ignores the rest.
+SETTABLE: Final = os.O_APPEND | os.O_NONBLOCK | os.O_ASYNC | os.O_DIRECT | os.O_NOATIME
+F_GETOWN_EX: Final = 16
+F_GETOWNER_UIDS: Final = 17
+F_OWNER_PID: Final = 1
+TIMERFD_LINK: Final = "anon_inode:[timerfd]"
+COMING: Final = "coming; until then close it before the migration"
+
+
+@dataclass(frozen=True, slots=True)
+class SocketType:
+    """What socket(2) was called with."""
+
+    domain: int
+    type: int
+    protocol: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """One descriptor of a task. `local_fd` is our duplicate of it, valid while `open_files` is."""
+
+    pid: int
+    fd: int
+    cloexec: bool
+    link: str
+    stat: os.stat_result
+    info: FdInfo
+    local_fd: int
+    socket: SocketType | None
+    path_is_same: bool  # the link, looked up from the task's root, leads to this very file
+    carrier: str = ""  # not a descriptor: it waits in the queue of this UNIX socket, and `fd` is -1
+
+    @property
+    def flags(self) -> int:
+        """O_ flags as open(2) takes them, without O_CLOEXEC, which belongs to the descriptor."""
+        return self.info.flags & ~os.O_CLOEXEC
+
+    @property
+    def is_unix_socket(self) -> bool:
+        """By family."""
+        return self.socket is not None and self.socket.domain == socket.AF_UNIX
+
+    @property
+    def carries(self) -> bool:
+        """A UNIX socket with descriptors in flight; the kernel tells since Linux 5.11."""
+        return any(line.startswith("scm_fds:") and line.split()[1:] != ["0"] for line in self.info.lines)
+
+    @property
+    def subject(self) -> str:
+        """How messages name it."""
+        link = shown(self.link)
+        return f"{link} in flight to {self.carrier}" if self.carrier else f"fd {self.fd} ({link})"
+
+    def blocker(self, code: str, reason: str, hint: str | None = COMING) -> Blocker:
+        """Why this descriptor cannot be carried."""
+        return Blocker(f"fd-{code}", self.subject, reason, hint)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTable:
+    """A task's descriptors together, for what a single one does not tell, and what the user chose."""
+
+    files: tuple[OpenFile, ...]
+    tcp: TcpChoice = "refuse"
+    ext_unix_sk: bool = False
+    unix: Mapping[int, UnixState] = field(default_factory=dict)  # by inode, of every table that is carried together
+    holders: Mapping[int, str] = field(default_factory=dict)  # who holds sockets outside, by inode; preflight knows
+    unseen: bool = False  # more is in flight than anybody looked at: the tasks run
+
+
+class Kind(Protocol):
+    """What every module of a kind of open file offers."""
+
+    def claims(self, file: OpenFile) -> bool:
+        """True when the descriptor is of this kind."""
+
+    def refuse(self, file: OpenFile, table: OpenTable) -> Blocker | None:
+        """Why it cannot be carried; asked by preflight (the task runs) and before a dump (it is frozen)."""
+
+    def collect(self, file: OpenFile, id: int, table: OpenTable) -> FileEntry:
+        """The image of a descriptor that is not refused."""
+
+    def plan(self, entry: FileEntry, fds: FdAllocator, why: str) -> tuple[Program, int]:
+        """Ops that make it, and the number it gets."""
+
+
+def make_table(files: Iterable[OpenFile], tcp: TcpChoice, *, ext_unix_sk: bool = False) -> OpenTable:
+    """The table of these files, with what the kernel tells of their UNIX sockets."""
+    kept = tuple(files)
+    sockets = [(file.local_fd, file.stat.st_ino) for file in kept if file.is_unix_socket]
+    unseen = any(file.carries for file in kept) and not any(file.carrier for file in kept)
+    return OpenTable(kept, tcp, ext_unix_sk, read_states(sockets) if sockets else {}, unseen=unseen)
+
+
+@contextmanager
+def open_files(pid: int, reader: ProcReader, pidfd: int) -> Iterator[tuple[OpenFile, ...]]:
+    """All descriptors of `pid`, ascending, with our duplicates; those are closed at the end.
+
+    A descriptor that goes away while we look is left out. Needs room for as many descriptors here as the task has.
+    """
+    files: list[OpenFile] = []
+    try:
+        for fd in sorted(reader.fds(pid)):
+            file = read_open_file(pid, fd, reader, pidfd)
+            if file is not None:
+                files.append(file)
+        yield tuple(files)
+    finally:
+        for file in files:
+            os.close(file.local_fd)
+
+
+def read_open_file(pid: int, fd: int, reader: ProcReader, pidfd: int) -> OpenFile | None:
+    """One descriptor; None when the task closed it meanwhile. The caller closes `local_fd`."""
+    try:
+        local_fd = pidfd_getfd(pidfd, fd)
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            return None
+        raise
+    try:
+        return _describe(pid, fd, reader, local_fd)
+    except FileNotFoundError:
+        os.close(local_fd)
+        return None
+    except BaseException:
+        os.close(local_fd)
+        raise
+
+
+def _describe(pid: int, fd: int, reader: ProcReader, local_fd: int) -> OpenFile:
+    link = reader.fd_link(pid, fd)
+    if link == TIMERFD_LINK:
+        _settle_timer(local_fd)
+    info = reader.fdinfo(pid, fd)
+    found = os.fstat(local_fd)
+    return OpenFile(
+        pid=pid, fd=fd, cloexec=bool(info.flags & os.O_CLOEXEC), link=link, stat=found, info=info, local_fd=local_fd,
+        socket=_socket_type(local_fd) if link.startswith("socket:") else None,
+        path_is_same=link.startswith("/") and _leads_to(f"{reader.path(pid, 'root')}{link}", found),
+    )  # fmt: skip
+
+
+def read_in_flight(pid: int, local_fd: int, carrier: str, reader: ProcReader) -> OpenFile:
+    """A file that waits in a queue of task `pid`: our descriptor of it is all there is. The caller closes it."""
+    found = _describe(os.getpid(), local_fd, reader, local_fd)
+    return replace(found, pid=pid, fd=-1, cloexec=False, carrier=carrier)
+
+
+def _settle_timer(local_fd: int) -> None:
+    """A periodic timerfd that fired stands still until somebody asks; then it counts what it missed and goes on."""
+    spec = bytearray(32)
+    syscall("timerfd_gettime", local_fd, address_of(spec))
+
+
+def _socket_type(local_fd: int) -> SocketType:
+    live = socket.socket(fileno=local_fd)
+    try:
+        return SocketType(
+            live.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN),
+            live.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE),
+            live.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL),
+        )
+    finally:
+        live.detach()
+
+
+def _leads_to(path: str, wanted: os.stat_result) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)
+
+
+def read_owner(file: OpenFile) -> FownEntry:
+    """Who gets SIGIO, all zero when nobody. Source: fcntl(2), F_SETOWN."""
+    nobody = FownEntry(uid=0, euid=0, signum=0, pid_type=0, pid=0)
+    if file.flags & os.O_PATH:
+        return nobody
+    pid_type, pid = struct.unpack("ii", fcntl.fcntl(file.local_fd, F_GETOWN_EX, bytes(8)))
+    if pid == 0:
+        return nobody
+    uid, euid = struct.unpack("II", fcntl.fcntl(file.local_fd, F_GETOWNER_UIDS, bytes(8)))
+    signum = fcntl.fcntl(file.local_fd, fcntl.F_GETSIG)
+    return FownEntry(uid=uid, euid=euid, signum=signum, pid_type=pid_type, pid=pid)
+
+
+def owner_is_foreign(file: OpenFile) -> bool:
+    """True when SIGIO goes to anybody but the task itself."""
+    owner = read_owner(file)
+    return owner.pid != 0 and (owner.pid_type, owner.pid) != (F_OWNER_PID, file.pid)
+
+
+def owner_and_flags_ops(fd: int, flags: int, owner: FownEntry, made_with: int, why: str) -> Program:
+    """Ops that give `fd` its SIGIO owner (the task itself) and those status flags it was not made with."""
+    ops: list[Syscall] = []
+    if owner.pid:
+        ops.append(itself := Syscall("getpid", (), why))
+        ops.append(Syscall("fcntl", (fd, fcntl.F_SETOWN, Result(itself)), f"{why}: owner"))
+        if owner.signum:
+            ops.append(Syscall("fcntl", (fd, fcntl.F_SETSIG, owner.signum), f"{why}: signal"))
+    if (flags ^ made_with) & SETTABLE:
+        ops.append(Syscall("fcntl", (fd, fcntl.F_SETFL, flags & SETTABLE), f"{why}: flags"))
+    return tuple(ops)

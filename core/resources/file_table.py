@@ -1,0 +1,287 @@
+"""A task's descriptor table as a whole: every descriptor in its number, duplicates sharing one open file.
+
+Names the kinds; what a kind is, its own module knows. Making tables anew is table_plan.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fcntl import FD_CLOEXEC
+from typing import Final
+
+from core.errors import Blocker, Refused, RestoreError
+from core.ids.shared import SharedIds
+from core.images import kinds
+from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
+from core.images.store import ImageSet
+from core.options import TcpChoice
+from core.proc.reader import ProcReader
+from core.resources import (
+    epoll,
+    eventfd,
+    pipe,
+    regular_file,
+    signalfd,
+    tcp_socket,
+    timerfd,
+    udp_socket,
+    uncarried,
+    unix_queue,
+    unix_socket,
+)
+from core.resources.context import Kind, OpenFile, OpenTable, make_table, open_files, owner_is_foreign, read_in_flight
+from core.resources.table_plan import Table, find_sockets
+from core.resources.unix_queue import Packet
+
+KINDS: Final[tuple[Kind, ...]] = (
+    regular_file, pipe, tcp_socket, udp_socket, unix_socket, eventfd, epoll, timerfd, signalfd,
+)  # fmt: skip
+
+
+def kind_of(file: OpenFile) -> Kind | None:
+    """The kind that claims a descriptor."""
+    return next((kind for kind in KINDS if kind.claims(file)), None)
+
+
+def refuse(table: OpenTable, files: Sequence[OpenFile] | None = None) -> list[Blocker]:
+    """Every descriptor (of `files`, or of the whole table) that cannot be carried; the task may run."""
+    return [
+        blocker
+        for file in (table.files if files is None else files)
+        if (blocker := _refuse_one(file, table)) is not None
+    ]
+
+
+def _refuse_one(file: OpenFile, table: OpenTable) -> Blocker | None:
+    kind = kind_of(file)
+    if kind is None:
+        return uncarried.refuse(file)
+    if owner_is_foreign(file):
+        return file.blocker("owner", "its signals go to another process or to one thread (F_SETOWN)")
+    return kind.refuse(file, table)
+
+
+def probe_table(pid: int, pidfd: int, reader: ProcReader, tcp: TcpChoice) -> tuple[list[Blocker], list[str]]:
+    """For preflight, while the task runs: what cannot be carried, and what will be lost."""
+    with open_files(pid, reader, pidfd) as files:
+        table = make_table(files, tcp)
+        return refuse(table), [*tcp_socket.losses(table), *udp_socket.losses(table), *unix_socket.losses(table)]
+
+
+def find_other_holders(table: OpenTable, pids: Sequence[int], reader: ProcReader) -> list[Blocker]:
+    """Pipes and sockets that processes outside of `pids` hold too. Looks at every process: not while frozen."""
+    ours = {file.link: file for file in table.files if file.link.startswith(("pipe:", "socket:"))}
+    shared: dict[str, int] = {}
+    for pid in reader.pids():
+        if pid in pids:
+            continue
+        for link in _links(pid, reader):
+            if link in ours:
+                shared.setdefault(link, pid)
+    hint = "migrate it alone: start it with descriptors of its own"
+    return [ours[link].blocker("shared", f"process {pid} has it open too", hint) for link, pid in shared.items()]
+
+
+def find_peer_holders(table: OpenTable, reader: ProcReader) -> dict[int, str]:
+    """Who has the other ends of UNIX sockets whose peers are not in `table`, by inode. Looks at every process."""
+    wanted = {f"socket:[{state.peer}]": state.peer for state in table.unix.values()
+              if state.peer and state.peer not in table.unix}  # fmt: skip
+    found: dict[int, str] = {}
+    for pid in reader.pids() if wanted else ():
+        for link in _links(pid, reader):
+            if link in wanted and wanted[link] not in found:
+                found[wanted[link]] = f"process {pid} ({_comm(pid, reader)})"
+    return found
+
+
+def _comm(pid: int, reader: ProcReader) -> str:
+    try:
+        return reader.comm(pid)
+    except OSError:
+        return "ended"
+
+
+def _links(pid: int, reader: ProcReader) -> list[str]:
+    found = []
+    try:
+        for fd in reader.fds(pid):
+            found.append(reader.fd_link(pid, fd))
+    except OSError:  # it ended, closed one, or is not ours to look at
+        pass
+    return found
+
+
+def collect(
+    pid: int,
+    pidfd: int,
+    reader: ProcReader,
+    images: ImageSet,
+    *,
+    files_id: int,
+    tcp: TcpChoice,
+    ext_unix_sk: bool = False,
+    ids: SharedIds | None = None,
+) -> None:
+    """Add the table of a frozen task that is alone to `images`; see collect_tables."""
+    collect_tables(
+        [TaskTable(pid, pidfd, files_id)], reader, images, tcp=tcp, ext_unix_sk=ext_unix_sk, ids=ids or SharedIds()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTable:
+    """Whose descriptor table, and its number in the images."""
+
+    pid: int
+    pidfd: int
+    files_id: int
+
+
+def collect_tables(
+    tasks: Sequence[TaskTable],
+    reader: ProcReader,
+    images: ImageSet,
+    *,
+    tcp: TcpChoice,
+    ext_unix_sk: bool,
+    ids: SharedIds,
+) -> None:
+    """Add the tables of a frozen tree to `images`: fdinfo, files, contents of pipes, queues of UNIX sockets.
+
+    Refused with every blocker.
+    """
+    files_id_of = {task.pid: task.files_id for task in tasks}
+    with ExitStack() as stack:
+        files = [file for task in tasks for file in stack.enter_context(open_files(task.pid, reader, task.pidfd))]
+        queues = _look_at_queues(files, reader, ids)
+        in_flight = [file for queue in queues for _, carried in queue.packets for file in carried]
+        table = make_table((*files, *in_flight), tcp, ext_unix_sk=ext_unix_sk)
+        if blockers := refuse(table):
+            raise Refused(blockers)
+        for task in tasks:
+            images.add_empty(kinds.FDINFO, task.files_id)
+        types = {entry.id: entry.type for entry in images.all(kinds.FILES)}
+        new: set[int] = set()
+        for file in table.files:
+            id, is_new = _identify(file, ids)
+            if is_new:
+                new.add(id)
+                types[id] = _collect_file(file, id, table, images).type
+            if not file.carrier:
+                flags = FD_CLOEXEC if file.cloexec else 0
+                info = FdinfoEntry(id=id, flags=flags, type=types[id], fd=file.fd)
+                images.add(kinds.FDINFO, info, files_id_of[file.pid])
+        _collect_pipe_contents(table.files, images)
+        _collect_queues(queues, new, ids, images, reader)
+
+
+def _collect_file(file: OpenFile, id: int, table: OpenTable, images: ImageSet) -> FileEntry:
+    """Its entry, behind that of the service outside that it is connected to."""
+    outside = unix_socket.collect_outside(file, table) if unix_socket.claims(file) else None
+    if outside is not None and all(entry.id != outside.id for entry in images.all(kinds.FILES)):
+        images.add(kinds.FILES, outside)
+    entry = _kind_or_raise(file).collect(file, id, table)
+    images.add(kinds.FILES, entry)
+    return entry
+
+
+def _identify(file: OpenFile, ids: SharedIds) -> tuple[int, bool]:
+    holder, fd = (os.getpid(), file.local_fd) if file.carrier else (file.pid, file.fd)
+    return ids.file(holder, fd, _sharing_key(file))
+
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    """What waits in a UNIX socket: each packet with the files that are in flight with it."""
+
+    file: OpenFile
+    packets: tuple[tuple[Packet, tuple[OpenFile, ...]], ...]
+
+
+def _look_at_queues(files: Sequence[OpenFile], reader: ProcReader, ids: SharedIds) -> list[_Queue]:
+    """Of all UNIX sockets among `files` and of those in flight in them, and so on."""
+    queues: list[_Queue] = []
+    seen: set[int] = set()
+    found = list(files)
+    for file in found:
+        if not unix_socket.claims(file) or file.stat.st_ino in seen or not unix_socket.has_queue(file):
+            continue
+        seen.add(file.stat.st_ino)
+        packets = unix_queue.collect_queue(file)
+        ids.hold(fd for packet in packets for fd in packet.fds)
+        carried = [
+            (packet, tuple(read_in_flight(file.pid, fd, file.subject, reader) for fd in packet.fds))
+            for packet in packets
+        ]
+        queues.append(_Queue(file, tuple(carried)))
+        found += [one for _, several in carried for one in several]
+    return queues
+
+
+def _collect_queues(
+    queues: Sequence[_Queue], new: set[int], ids: SharedIds, images: ImageSet, reader: ProcReader
+) -> None:
+    """Packets of the sockets that no table before had."""
+    for queue in queues:
+        id, _ = _identify(queue.file, ids)
+        for packet, carried in queue.packets if id in new else ():
+            rights = [_identify(file, ids)[0] for file in carried]
+            entry = unix_queue.packet_entry(packet, id, rights)
+            if entry.ucred.pid:
+                entry.ucred.pid = _own_pid(entry.ucred.pid, reader)
+            images.add(kinds.SK_QUEUES, entry, payload=packet.payload)
+
+
+def _own_pid(pid: int, reader: ProcReader) -> int:
+    """What a process that we see as `pid` calls itself; 0 when it is gone."""
+    try:
+        return reader.status(pid).ns_pid[-1]
+    except ProcessLookupError:
+        return 0
+
+
+def _sharing_key(file: OpenFile) -> tuple[str, int, int, int, int]:
+    """What two descriptors of one open file agree in; the rest is for kcmp(2)."""
+    return file.link, file.stat.st_dev, file.stat.st_ino, file.info.pos, file.flags
+
+
+def _kind_or_raise(file: OpenFile) -> Kind:
+    kind = kind_of(file)
+    if kind is None:
+        raise Refused([uncarried.refuse(file)])
+    return kind
+
+
+def _collect_pipe_contents(files: Sequence[OpenFile], images: ImageSet) -> None:
+    """Once for every pipe that the task can read."""
+    done = {entry.pipe_id for entry in images.all(kinds.PIPES_DATA)}
+    for file in files:
+        if pipe.claims(file) and pipe.reads(file) and pipe.pipe_id(file) not in done:
+            content = pipe.collect_content(file)
+            images.add(kinds.PIPES_DATA, content.entry, payload=content.payload)
+            done.add(content.entry.pipe_id)
+
+
+def verify(images: ImageSet, files_id: int, root: str = "/") -> list[Blocker]:
+    """On the destination, before anything is made: files below `root` that are absent or differ, names taken."""
+    table = Table(images, files_id, find_sockets(images))
+    found: list[Blocker | None] = []
+    for id in dict.fromkeys((*table.by_id, *table.sockets.in_flight(table.by_id))):
+        entry = table.made_together(id)[0]
+        if entry.type == FdTypes.REG:
+            found.append(regular_file.verify(entry.reg, table.why(id), root))
+        elif entry.type == FdTypes.UNIXSK:
+            found.append(unix_socket.verify(entry.usk, table.why(id), root))
+            if (outside := table.sockets.outside.get(entry.usk.peer)) is not None:
+                found.append(unix_socket.verify(outside, table.why(id), root))
+    return [blocker for blocker in found if blocker is not None]
+
+
+def check_made(pid: int, reader: ProcReader, images: ImageSet, files_id: int) -> None:
+    """After the program: RestoreError unless the task has exactly the descriptors of its image."""
+    wanted = {info.fd for info in images.all(kinds.FDINFO, files_id)}
+    made = set(reader.fds(pid))
+    if made != wanted:
+        missing, extra = sorted(wanted - made), sorted(made - wanted)
+        raise RestoreError(f"pid {pid}: descriptors are not those of the image: missing {missing}, too many {extra}")

@@ -1,0 +1,141 @@
+"""The task itself: pstree, ids, and the core image of every thread put together from its parts."""
+
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from core.errors import ImageError
+from core.images import kinds
+from core.images.flags import TaskState
+from core.images.pb.core_pb2 import CoreEntry, RseqEntry, TaskCoreEntry, ThreadCoreEntry
+from core.images.pb.ids_pb2 import TaskKobjIdsEntry
+from core.images.pb.pstree_pb2 import PstreeEntry
+from core.images.store import ImageSet
+from core.kernel.ptrace import ThreadState
+from core.plan.ops import Program, Syscall, path_argument
+from core.tracee.sigframe import signed
+
+NAMESPACE_FIELDS: Final = {
+    "pid": "pid_ns_id", "net": "net_ns_id", "ipc": "ipc_ns_id", "uts": "uts_ns_id", "mnt": "mnt_ns_id",
+    "user": "user_ns_id", "cgroup": "cgroup_ns_id", "time": "time_ns_id",
+}  # fmt: skip
+AT_FDCWD: Final = (1 << 64) - 100
+RSEQ_CS_OFFSET: Final = 8
+CGROUP_SET: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TaskIdentity:
+    """Ids of a task as it sees itself."""
+
+    pid: int
+    ppid: int
+    pgid: int
+    sid: int
+    tids: tuple[int, ...]
+
+
+def collect_pstree(identity: TaskIdentity) -> PstreeEntry:
+    """One task. The root's parent is 0: it is nobody of the tree."""
+    return PstreeEntry(
+        pid=identity.pid, ppid=identity.ppid, pgid=identity.pgid, sid=identity.sid, threads=identity.tids
+    )
+
+
+def collect_ids(vm: int, files: int, fs: int, sighand: int) -> TaskKobjIdsEntry:
+    """A task's objects by number, in namespaces that are the host's."""
+    return TaskKobjIdsEntry(
+        vm_id=vm, files_id=files, fs_id=fs, sighand_id=sighand, pid_ns_id=1, net_ns_id=1, ipc_ns_id=1,
+        uts_ns_id=1, mnt_ns_id=1, user_ns_id=1, cgroup_ns_id=1, time_ns_id=1,
+    )  # fmt: skip
+
+
+def collect_zombie_pstree(pid: int, parent: int, pgid: int, sid: int) -> PstreeEntry:
+    """A task that has ended: one thread, its leader."""
+    return PstreeEntry(pid=pid, ppid=parent, pgid=pgid, sid=sid, threads=[pid])
+
+
+def collect_zombie_core(comm: str, exit_code: int) -> CoreEntry:
+    """All that is left of it: name and how it ended, as wait(2) tells."""
+    core = CoreEntry(mtype=CoreEntry.X86_64)
+    core.tc.CopyFrom(
+        TaskCoreEntry(task_state=TaskState.DEAD, exit_code=exit_code, personality=0, flags=0, blk_sigset=0, comm=comm)
+    )
+    return core
+
+
+def collect_thread_core(state: ThreadState, xstate: bytes, comm: str) -> ThreadCoreEntry:
+    """The part that every thread has, as far as ptrace tells it. `xstate`: the raw area to be kept."""
+    head, length = state.robust_list
+    entry = ThreadCoreEntry(futex_rla=head, futex_rla_len=length, blk_sigset=state.sigmask, comm=comm)
+    entry.xstate = xstate
+    entry.cg_set = CGROUP_SET
+    if state.rseq.address:
+        entry.rseq_entry.CopyFrom(
+            RseqEntry(
+                rseq_abi_pointer=state.rseq.address, rseq_abi_size=state.rseq.size, signature=state.rseq.signature
+            )
+        )
+    return entry
+
+
+def collect_task_core(comm: str, flags: int, personality: int, sigmask: int, stop_signal: int) -> TaskCoreEntry:
+    """The part that only the leader's image has. `stop_signal`: 0 unless job control has stopped it."""
+    return TaskCoreEntry(
+        task_state=TaskState.STOPPED if stop_signal else TaskState.ALIVE, exit_code=0, personality=personality,
+        flags=flags & 0xFFFFFFFF, blk_sigset=sigmask, comm=comm, cg_set=CGROUP_SET, stop_signo=stop_signal,
+    )  # fmt: skip
+
+
+def leader_core(images: ImageSet, pid: int) -> CoreEntry:
+    """The core image of a task's leader; ImageError when it is no live task."""
+    core = images.one(kinds.CORE, pid)
+    if not core.HasField("tc") or core.tc.task_state not in (TaskState.ALIVE, TaskState.STOPPED):
+        raise ImageError(kinds.CORE.file_name(pid), "is not the image of a live task")
+    return core
+
+
+def tasks(images: ImageSet) -> list[PstreeEntry]:
+    """Every task of the tree, the root first; ImageError when a parent is not among those before its child."""
+    entries: list[PstreeEntry] = images.all(kinds.PSTREE)
+    seen: set[int] = set()
+    for entry in entries:
+        if entry.pid in seen or (entry.ppid in seen) != bool(seen):
+            raise ImageError("pstree.img", f"pid {entry.pid}: is no child of a task before it, or there twice")
+        seen.add(entry.pid)
+    if not entries:
+        raise ImageError("pstree.img", "holds no task")
+    return entries
+
+
+def is_dead(images: ImageSet, pid: int) -> bool:
+    """True for a zombie. A task without a core image, as in the rounds before a freeze, lives."""
+    return images.has(kinds.CORE, pid) and images.one(kinds.CORE, pid).tc.task_state == TaskState.DEAD
+
+
+def plan_fs(cwd: str, umask: int) -> Program:
+    """Working directory and umask."""
+    return (
+        Syscall("chdir", (path_argument(cwd),), f"working directory {cwd}"),
+        Syscall("umask", (umask,), "umask"),
+    )
+
+
+def plan_personality(personality: int) -> Program:
+    """Execution domain flags, when there are any."""
+    return (Syscall("personality", (personality,), "personality"),) if personality else ()
+
+
+def write_process_file(pid: int, name: str, content: str) -> str | None:
+    """Write /proc/PID/`name`; a notice when this host does not allow it."""
+    try:
+        with open(f"/proc/{pid}/{name}", "w") as file:
+            file.write(content)
+    except OSError as error:
+        return f"pid {pid}: {name} = {content} not carried: {os.strerror(error.errno or 0)}"
+    return None
+
+
+def in_syscall(state: ThreadState) -> bool:
+    """True when the thread was stopped inside a system call."""
+    return signed(state.registers.orig_ax) >= 0

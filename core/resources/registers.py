@@ -1,0 +1,128 @@
+"""Registers of a thread: collect() into CRIU's fields plus our raw xsave area, and back into a ThreadState.
+
+The raw area wins when both are there; an image without it (CRIU's own) is put together from the fields.
+"""
+
+import struct
+from typing import Final
+
+from core.errors import ImageError
+from core.images.pb.core_pb2 import CoreEntry
+from core.images.pb.x86_pb2 import NATIVE, ThreadInfoX86, UserX86FpregsEntry, UserX86RegsEntry, UserX86XsaveEntry
+from core.kernel.ptrace import REGISTER_NAMES, Registers, Rseq, ThreadState
+from core.kernel.xsave import area_size, component_place, usable_size, xcr0
+from core.tracee.sigframe import rewound
+
+LEGACY: Final = struct.Struct("<HHHHQQII128s256s")  # fxsave: control … mxcsr_mask, st, xmm; 416 bytes
+XSTATE_BV: Final = 512
+AMX_TILE_DATA: Final = 18
+# component number → (field of UserX86XsaveEntry, bytes per element, bytes in all)
+COMPONENTS: Final = {
+    2: ("ymmh_space", 4, 256),
+    3: ("bndreg_state", 8, 64),
+    4: ("bndcsr_state", 8, 16),
+    5: ("opmask_reg", 8, 64),
+    6: ("zmm_upper", 8, 512),
+    7: ("hi16_zmm", 8, 1024),
+    9: ("pkru", 4, 8),
+}
+
+
+def collect(state: ThreadState, clear_child_tid: int) -> ThreadInfoX86:
+    """CRIU's thread_info of a stopped thread; interrupted syscalls are rewound, as there is no restart over there."""
+    registers = rewound(state.registers)
+    return ThreadInfoX86(
+        clear_tid_addr=clear_child_tid,
+        gpregs=UserX86RegsEntry(**{name: getattr(registers, name) for name in REGISTER_NAMES}, mode=NATIVE),
+        fpregs=_collect_fpregs(state.xstate),
+    )
+
+
+def trimmed_xstate(xstate: bytes) -> bytes:
+    """The xsave area without the room for AMX tiles, which a task must ask for."""
+    return xstate[: usable_size()]
+
+
+def uses_amx(xstate: bytes) -> bool:
+    """True when AMX tiles hold data: nobody can put those back."""
+    return bool(xstate_features(xstate) >> AMX_TILE_DATA & 1)
+
+
+def xstate_features(xstate: bytes) -> int:
+    """XSTATE_BV: which components are not in their initial state."""
+    return int.from_bytes(xstate[XSTATE_BV : XSTATE_BV + 8], "little")
+
+
+def _collect_fpregs(xstate: bytes) -> UserX86FpregsEntry:
+    cwd, swd, twd, fop, rip, rdp, mxcsr, mxcsr_mask, st, xmm = LEGACY.unpack_from(xstate)
+    return UserX86FpregsEntry(
+        cwd=cwd,
+        swd=swd,
+        twd=twd,
+        fop=fop,
+        rip=rip,
+        rdp=rdp,
+        mxcsr=mxcsr,
+        mxcsr_mask=mxcsr_mask,
+        st_space=struct.unpack("<32I", st),
+        xmm_space=struct.unpack("<64I", xmm),
+        padding=[0] * 24,
+        xsave=_collect_xsave(xstate),
+    )
+
+
+def _collect_xsave(xstate: bytes) -> UserX86XsaveEntry:
+    entry = UserX86XsaveEntry(xstate_bv=xstate_features(xstate) & ~(3 << 17))
+    for component, (field, width, size) in COMPONENTS.items():
+        place = component_place(component)
+        content = bytes(size) if place is None else xstate[place[0] : place[0] + size].ljust(size, b"\0")
+        getattr(entry, field).extend(struct.unpack(f"<{size // width}{'I' if width == 4 else 'Q'}", content))
+    return entry
+
+
+def thread_state(core: CoreEntry, tid: int, sigmask: int) -> ThreadState:
+    """What the thread `tid` is to be, from its core image; ImageError when a field cannot be."""
+    info, thread = core.thread_info, core.thread_core
+    if info.gpregs.mode != NATIVE:
+        raise ImageError(f"core of {tid}", "is a 32-bit task, which is not carried")
+    registers = Registers(**{name: getattr(info.gpregs, name) for name in REGISTER_NAMES})
+    rseq = thread.rseq_entry
+    return ThreadState(
+        tid=tid,
+        registers=registers,
+        xstate=fitted_xstate(thread.xstate or _assemble(info.fpregs)),
+        sigmask=sigmask,
+        rseq=Rseq(rseq.rseq_abi_pointer, rseq.rseq_abi_size, rseq.signature, 0),
+        robust_list=(thread.futex_rla, thread.futex_rla_len),
+    )
+
+
+def fitted_xstate(xstate: bytes) -> bytes:
+    """The area in the size this kernel takes; features that this CPU lacks must not be in use (preflight saw to it)."""
+    full = area_size(xcr0())
+    return xstate[:full].ljust(full, b"\0")
+
+
+def _assemble(fpregs: UserX86FpregsEntry) -> bytes:
+    try:
+        legacy = LEGACY.pack(
+            fpregs.cwd, fpregs.swd, fpregs.twd, fpregs.fop, fpregs.rip, fpregs.rdp, fpregs.mxcsr, fpregs.mxcsr_mask,
+            struct.pack("<32I", *fpregs.st_space), struct.pack("<64I", *fpregs.xmm_space),
+        )  # fmt: skip
+    except struct.error as error:
+        raise ImageError("core", f"floating-point registers: {error}") from error
+    area = bytearray(area_size(xcr0()))
+    area[: len(legacy)] = legacy
+    features = fpregs.xsave.xstate_bv if fpregs.HasField("xsave") else 3
+    area[XSTATE_BV : XSTATE_BV + 8] = (features & xcr0()).to_bytes(8, "little")
+    for component, (field, width, size) in COMPONENTS.items():
+        _put_component(area, component, list(getattr(fpregs.xsave, field)), width, size)
+    return bytes(area)
+
+
+def _put_component(area: bytearray, component: int, words: list[int], width: int, size: int) -> None:
+    place = component_place(component)
+    if place is None or not words:
+        return
+    content = struct.pack(f"<{len(words)}{'I' if width == 4 else 'Q'}", *words)[:size]
+    area[place[0] : place[0] + len(content)] = content

@@ -1,0 +1,114 @@
+"""Files and directories opened by a path, and the memory devices /dev/null, zero, full, random and urandom.
+
+Owns reopening by path with position and flags. Must not carry content: over there the path must lead to the same.
+"""
+
+import os
+import stat
+from typing import Final
+
+from core.errors import Blocker
+from core.images.pb.descriptors_pb2 import FownEntry, RegFileEntry
+from core.images.pb.files_pb2 import FdTypes, FileEntry
+from core.plan.ops import FdAllocator, Program, Syscall, path_argument
+from core.resources.context import (
+    O_LARGEFILE,
+    OpenFile,
+    OpenTable,
+    owner_and_flags_ops,
+    read_owner,
+)
+
+AT_FDCWD: Final = -100
+# They acted when the file was first opened, or are the descriptor's, or go by fcntl afterwards.
+NOT_REPLAYED: Final = (
+    os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_CLOEXEC | os.O_ASYNC | O_LARGEFILE
+)  # fmt: skip
+MEMORY_MAJOR: Final = 1
+MEMORY_MINORS: Final = {3: "null", 5: "zero", 7: "full", 8: "random", 9: "urandom"}
+
+
+def claims(file: OpenFile) -> bool:
+    """A path, and behind it something that opening the path again gives back."""
+    mode = file.stat.st_mode
+    by_path = stat.S_ISREG(mode) or stat.S_ISDIR(mode) or bool(file.flags & os.O_PATH) or is_memory_device(file.stat)
+    return file.link.startswith("/") and by_path
+
+
+def is_memory_device(found: os.stat_result) -> bool:
+    """One of the devices that hold nothing."""
+    is_memory = stat.S_ISCHR(found.st_mode) and os.major(found.st_rdev) == MEMORY_MAJOR
+    return is_memory and os.minor(found.st_rdev) in MEMORY_MINORS
+
+
+def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
+    """Deleted, replaced, hidden or locked files."""
+    if file.link.startswith("/memfd:"):
+        return file.blocker("memfd", "memory files are not carried yet")
+    if file.stat.st_nlink == 0:
+        return file.blocker("deleted", "the file is deleted; its content has no path over there")
+    if not file.path_is_same:
+        return file.blocker("path", "its path leads to another file, or to none", "put the file back in its place")
+    if file.info.locks:
+        return file.blocker("lock", "holds a file lock", "file locks are coming; release it before the migration")
+    try:
+        file.link.encode()
+    except UnicodeEncodeError:
+        return file.blocker("name", "its path is not UTF-8, which images cannot hold", "rename the file")
+    return None
+
+
+def collect(file: OpenFile, id: int, table: OpenTable) -> FileEntry:
+    """Path, position, flags."""
+    entry = reg_file_entry(id, file.link, file.flags, file.stat, file.info.pos, read_owner(file))
+    return FileEntry(type=FdTypes.REG, id=id, reg=entry)
+
+
+def reg_file_entry(
+    id: int, path: str, flags: int, found: os.stat_result, pos: int = 0, owner: FownEntry | None = None
+) -> RegFileEntry:
+    """The image of a file by path, also for those that are only mapped, executed or a working directory."""
+    nobody = FownEntry(uid=0, euid=0, signum=0, pid_type=0, pid=0)
+    entry = RegFileEntry(
+        id=id, flags=flags, pos=pos, fown=owner or nobody, name=path, mnt_id=-1, mode=found.st_mode
+    )  # fmt: skip
+    if stat.S_ISREG(found.st_mode):
+        entry.size = found.st_size
+    return entry
+
+
+def plan(entry: FileEntry, fds: FdAllocator, why: str) -> tuple[Program, int]:
+    """Open the path, go to the position."""
+    file = entry.reg
+    fd = fds.take()
+    ops = [open_op(file, why)]
+    if file.flags & os.O_PATH:
+        return tuple(ops), fd
+    if file.pos:
+        ops.append(Syscall("lseek", (fd, file.pos, os.SEEK_SET), f"{why}: position"))
+    return (*ops, *owner_and_flags_ops(fd, file.flags, file.fown, file.flags & ~os.O_ASYNC, why)), fd
+
+
+def open_op(file: RegFileEntry, why: str) -> Syscall:
+    """openat(2) of the file as it was opened, without what would create or empty it."""
+    flags = file.flags & ~NOT_REPLAYED
+    if stat.S_ISLNK(file.mode):
+        flags |= os.O_NOFOLLOW
+    return Syscall("openat", (AT_FDCWD, path_argument(file.name), flags | os.O_NOCTTY, 0), why)
+
+
+def verify(file: RegFileEntry, subject: str, root: str = "/") -> Blocker | None:
+    """Why the file below `root` is not the one in the image: absent, of another type or another size.
+
+    Asked on the destination before anything is made there. Size decides because nothing else of content is in an image.
+    """
+    try:
+        found = os.lstat(f"{root.rstrip('/')}{file.name}")
+    except OSError as error:
+        return Blocker("file-missing", subject, f"{file.name}: {error.strerror}", "copy it, or mount its file system")
+    if file.HasField("mode") and stat.S_IFMT(file.mode) != stat.S_IFMT(found.st_mode):
+        return Blocker("file-differs", subject, f"{file.name}: is of another type here", "put the same file there")
+    if file.HasField("size") and file.size != found.st_size and stat.S_ISREG(found.st_mode):
+        reason = f"{file.name}: {found.st_size} bytes here, {file.size} there"
+        return Blocker("file-differs", subject, reason, "copy it, or share its file system")
+    return None

@@ -1,0 +1,283 @@
+"""Plans the descriptor tables of a tree: every file made once, every descriptor in its number.
+
+Descriptors come in ascending order, so that the number the kernel gives each time is known beforehand. What a kind is,
+its own module knows.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fcntl import F_SETFD, FD_CLOEXEC
+from socket import IPPROTO_UDP
+from typing import Final
+
+from core.errors import Blocker, ImageError, Refused
+from core.images import kinds
+from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
+from core.images.store import ImageSet
+from core.options import TcpChoice
+from core.plan.ops import FdAllocator, Program, Syscall
+from core.plan.placement import Wanted, place
+from core.plan.unix_names import shown
+from core.resources import (
+    epoll,
+    eventfd,
+    pipe,
+    regular_file,
+    signalfd,
+    tcp_socket,
+    timerfd,
+    udp_socket,
+    unix_queue,
+    unix_socket,
+)
+from core.resources.context import Kind
+from core.resources.pipe import PipeContent
+from core.resources.unix_connected import Sockets
+from core.resources.unix_queue import Sending
+
+BY_TYPE: Final[dict[FdTypes, Kind]] = {
+    FdTypes.REG: regular_file,
+    FdTypes.PIPE: pipe,
+    FdTypes.UNIXSK: unix_socket,
+    FdTypes.EVENTFD: eventfd,
+    FdTypes.EVENTPOLL: epoll,
+    FdTypes.TIMERFD: timerfd,
+    FdTypes.SIGNALFD: signalfd,
+}
+LATE: Final = (FdTypes.EVENTPOLL, FdTypes.TIMERFD)
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlan:
+    """`program` makes all descriptors; `late_program`, when all else stands, registers with epoll and arms timers;
+    `close_program`, when every task has its descriptors, closes what was kept for others."""
+
+    program: Program
+    late_program: Program
+    close_program: Program = ()
+
+
+def plan(images: ImageSet, files_id: int, *, tcp: TcpChoice) -> FilePlan:
+    """Programs that fill the only table; ImageError when the images do not fit together."""
+    return plan_tables(images, {1: files_id}, tcp=tcp)[1]
+
+
+def plan_tables(images: ImageSet, tables: Mapping[int, int], *, tcp: TcpChoice) -> dict[int, FilePlan]:
+    """Programs that fill the empty tables of a tree's tasks, in that order: pid (as it calls itself) → table's number.
+
+    An open file is made in the first task that has it, the others take it from there (pidfd_getfd).
+    """
+    placed: dict[int, tuple[int, int]] = {}
+    plans: dict[int, FilePlan] = {}
+    sockets = find_sockets(images)
+    for pid, files_id in tables.items():
+        plans[pid] = _TablePlanner(Table(images, files_id, sockets), pid, tables, placed, tcp).plan()
+    return plans
+
+
+def find_sockets(images: ImageSet) -> Sockets:
+    """All UNIX sockets of the images and what waits in them."""
+    entries = images.all(kinds.FILES)
+    return Sockets(entries, images.records(kinds.SK_QUEUES), 1 + max((entry.id for entry in entries), default=0))
+
+
+class _TablePlanner:
+    """Plans one task's table. `placed`: file → (pid, descriptor) for all that tasks before it have made."""
+
+    def __init__(
+        self, table: "Table", pid: int, pids: Collection[int], placed: dict[int, tuple[int, int]], tcp: TcpChoice
+    ) -> None:
+        self._table = table
+        self._pid = pid
+        self._pids = pids
+        self._placed = placed
+        self._tcp = tcp
+        self._fds = FdAllocator()
+        self._pidfds: dict[int, int] = {}
+        self._spare = 1 + max((info.fd for info in table.infos), default=0)
+        self._taken: dict[int, int] = {}  # files of other tasks, by id
+        self._kept: list[int] = []  # descriptors that are here for other tasks only
+
+    def plan(self) -> FilePlan:
+        """All of it."""
+        ops: list[Syscall] = []
+        late: list[FileEntry] = []
+        done: set[int] = set()
+        for info in self._table.infos:
+            if info.id in done:
+                continue
+            if info.id in self._placed:
+                done.add(info.id)
+                ops += self._take(info.id)
+                continue
+            group = self._table.made_together(info.id)
+            done.update(entry.id for entry in group)
+            ops += self._make(group)
+            late.append(group[0])
+        ops += self._finish_sockets()
+        ops += [Syscall("close", (fd,), "the way to another task's descriptors") for fd in self._pidfds.values()]
+        return FilePlan(
+            tuple(ops),
+            tuple(op for type in LATE for entry in late if entry.type == type for op in self._plan_late(entry)),
+            tuple(Syscall("close", (fd,), "kept for another task, or in flight") for fd in self._kept),
+        )
+
+    def _plan_late(self, entry: FileEntry) -> Program:
+        number, why = self._placed[entry.id][1], self._table.why(entry.id)
+        planner = epoll.plan_late if entry.type == FdTypes.EVENTPOLL else timerfd.plan_late
+        return planner(entry, number, why)
+
+    def _finish_sockets(self) -> list[Syscall]:
+        """Names, connections and queues of the sockets made here, which needs what is in flight in them."""
+        sockets, ops = self._table.sockets, []
+        for id in sockets.in_flight(self._numbers()):
+            if id not in self._placed:
+                group = self._table.made_together(id)
+                ops += self._make(group)
+                ops += self._plan_late(group[0]) if group[0].type in LATE else ()
+            elif self._placed[id][0] != self._pid and id not in self._taken:
+                ops += self._take(id)
+        numbers = self._numbers()
+        ops += sockets.plan_finish(numbers, self._table.why)
+        everything = self._taken | numbers
+        sending = Sending(sockets.by_id, everything, lambda packet: sockets.route(packet, numbers), self._pids)
+        filled, rooms = unix_queue.plan_send(sockets.packets_for(numbers), sending, self._fds, self._table.why)
+        return [*ops, *filled, *sockets.plan_last(numbers, rooms, self._table.why)]
+
+    def _numbers(self) -> dict[int, int]:
+        """Everything that was made here."""
+        return {id: fd for id, (pid, fd) in self._placed.items() if pid == self._pid}
+
+    def _make(self, group: Sequence[FileEntry]) -> list[Syscall]:
+        program, made = _make(group, self._table, self._fds, self._tcp)
+        wanted = {id: self._table.wanted(id) or [self._keep(id)] for id in made}
+        self._placed.update((id, (self._pid, numbers[0].fd)) for id, numbers in wanted.items())
+        return [*program, *place({number: wanted[id] for id, number in made.items()}, self._fds)]
+
+    def _keep(self, id: int) -> Wanted:
+        """A number for an end that only other tasks have."""
+        self._kept.append(fd := self._next_spare())
+        return Wanted(fd, True, f"{self._table.describe(id)}, for another task")
+
+    def _next_spare(self) -> int:
+        self._spare += 1
+        return self._spare - 1
+
+    def _take(self, id: int) -> list[Syscall]:
+        owner, fd = self._placed[id]
+        why = self._table.why(id)
+        ops = self._open_pidfd(owner)
+        number = self._fds.take()
+        ops.append(Syscall("pidfd_getfd", (self._pidfds[owner], fd, 0), f"{why}: from pid {owner}"))
+        wanted = self._table.wanted(id) or [self._keep(id)]
+        self._taken[id] = wanted[0].fd
+        kept = [one for one in wanted if one.fd == number and not one.cloexec]  # pidfd_getfd sets close-on-exec
+        ops += place({number: wanted}, self._fds)
+        return ops + [Syscall("fcntl", (one.fd, F_SETFD, 0), f"{one.why}: not close-on-exec") for one in kept]
+
+    def _open_pidfd(self, owner: int) -> list[Syscall]:
+        if owner in self._pidfds:
+            return []
+        why = f"pid {owner}, whose descriptors are shared"
+        made, self._pidfds[owner] = self._fds.take(), self._next_spare()
+        opened = Syscall("pidfd_open", (owner, 0), why)
+        return [opened, *place({made: [Wanted(self._pidfds[owner], True, why)]}, self._fds)]
+
+
+class Table:
+    """The images of one table, by descriptor and by file."""
+
+    def __init__(self, images: ImageSet, files_id: int, sockets: Sockets) -> None:
+        self.sockets = sockets
+        self.infos = sorted(images.all(kinds.FDINFO, files_id), key=lambda info: info.fd)
+        self.by_id: dict[int, list[FdinfoEntry]] = {}
+        for info in self.infos:
+            self.by_id.setdefault(info.id, []).append(info)
+        self._files = {entry.id: entry for entry in images.all(kinds.FILES)} | sockets.gone
+        self._contents = {
+            record.message.pipe_id: PipeContent(record.message, record.payload)
+            for record in images.records(kinds.PIPES_DATA)
+        }
+        self._check(kinds.FDINFO.file_name(files_id))
+
+    def _check(self, name: str) -> None:
+        for id, infos in self.by_id.items():
+            if id not in self._files:
+                raise ImageError(name, f"fd {infos[0].fd} is file {id}, which {kinds.FILES.file_name()} does not have")
+        if len({info.fd for info in self.infos}) != len(self.infos):
+            raise ImageError(name, "has a descriptor twice")
+
+    def made_together(self, id: int) -> list[FileEntry]:
+        """The file, with the other ends if it is a pipe or a pair of sockets."""
+        if id not in self._files:
+            raise ImageError(kinds.FILES.file_name(), f"does not have file {id}, which is in flight")
+        entry = self._files[id]
+        if entry.type == FdTypes.UNIXSK:
+            return [self._files[one] for one in self.sockets.made_with(id)]
+        if entry.type != FdTypes.PIPE:
+            return [entry]
+        ends = [other for other in self._files.values() if other.type == FdTypes.PIPE]
+        return [other for other in ends if other.pipe.pipe_id == entry.pipe.pipe_id]
+
+    def content(self, pipe_id: int) -> PipeContent | None:
+        """What a pipe held."""
+        return self._contents.get(pipe_id)
+
+    def wanted(self, id: int) -> list[Wanted]:
+        """All numbers of a file, ascending."""
+        return [
+            Wanted(info.fd, bool(info.flags & FD_CLOEXEC), f"fd {info.fd} ({describe(self._files[id])})")
+            for info in self.by_id.get(id, ())
+        ]
+
+    def why(self, id: int) -> str:
+        """How messages name a file: by its first number, if it has one here."""
+        wanted = self.wanted(id)
+        return wanted[0].why if wanted else self.describe(id)
+
+    def describe(self, id: int) -> str:
+        """How messages name a file without a number."""
+        return describe(self._files[id])
+
+
+def _make(group: Sequence[FileEntry], table: Table, fds: FdAllocator, tcp: TcpChoice) -> tuple[Program, dict[int, int]]:
+    """Ops that make a file (or all ends of a pipe), and the number of each by id."""
+    entry = group[0]
+    if entry.type == FdTypes.PIPE:
+        content = table.content(entry.pipe.pipe_id)
+        return pipe.plan_pipe(group, content, fds, {end.id: table.why(end.id) for end in group})
+    why = table.why(entry.id)
+    if entry.type == FdTypes.UNIXSK:
+        return table.sockets.plan_made([one.id for one in group], fds, table.why)
+    if entry.type == FdTypes.INETSK:
+        _check_connection(entry, tcp, why)
+    program, number = _planning_kind(entry, why).plan(entry, fds, why)
+    return program, {entry.id: number}
+
+
+def _check_connection(entry: FileEntry, tcp: TcpChoice, why: str) -> None:
+    if tcp_socket.is_connection(entry.isk) and tcp != "close":
+        hint = "--tcp close: the program finds it closed by its peer"
+        raise Refused([Blocker("fd-tcp-established", why, "is an established TCP connection", hint)])
+
+
+def _planning_kind(entry: FileEntry, why: str) -> Kind:
+    if entry.type == FdTypes.INETSK:
+        return udp_socket if entry.isk.proto == IPPROTO_UDP else tcp_socket
+    kind = BY_TYPE.get(entry.type)
+    if kind is None:
+        raise ImageError(kinds.FILES.file_name(), f"{why}: a kind of file that is not carried")
+    return kind
+
+
+def describe(entry: FileEntry) -> str:
+    """A file of an image as messages name it."""
+    if entry.type == FdTypes.REG:
+        return entry.reg.name
+    if entry.type == FdTypes.PIPE:
+        return f"pipe:[{entry.pipe.pipe_id}]"
+    if entry.type == FdTypes.INETSK:
+        return f"{'udp' if entry.isk.proto == IPPROTO_UDP else 'tcp'} port {entry.isk.src_port}"
+    if entry.type == FdTypes.UNIXSK:
+        return f"UNIX socket {shown(entry.usk.name)}"
+    return FdTypes.Name(entry.type).lower()

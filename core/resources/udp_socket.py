@@ -1,0 +1,104 @@
+"""UDP sockets, bound or not, with or without a peer. Datagrams that wait are lost, as the network may lose any."""
+
+import os
+import select
+import socket
+from typing import Final
+
+from core.errors import Blocker, RestoreError
+from core.images.pb.files_pb2 import FdTypes, FileEntry
+from core.images.pb.sockets_pb2 import InetSkEntry
+from core.plan.ops import FdAllocator, Program, Syscall
+from core.plan.socket_options import (
+    address_words,
+    borrowed_socket,
+    has_filter,
+    inet_sockaddr,
+    ip_option_ops,
+    option_ops,
+    read_ip_options,
+    read_options,
+    set_option,
+)
+from core.resources.context import OpenFile, OpenTable, owner_and_flags_ops, read_owner
+
+FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
+CONNECTED, UNCONNECTED = 1, 7  # TCP_ESTABLISHED, TCP_CLOSE: the kernel has no other words for UDP
+ANY: Final = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+LINK_LOCAL: Final = "fe80:"
+
+
+def claims(file: OpenFile) -> bool:
+    """By family and protocol."""
+    kind = file.socket
+    return kind is not None and kind.domain in FAMILIES and kind.protocol == socket.IPPROTO_UDP
+
+
+def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
+    """Filters and addresses that mean an interface."""
+    with borrowed_socket(file.local_fd) as live:
+        if has_filter(live):
+            return file.blocker("socket-filter", "UDP socket with a BPF filter")
+        if any(address.startswith(LINK_LOCAL) for address, _ in (_here(live), _peer(live))):
+            return file.blocker("socket-link-local", "UDP socket with a link-local address")
+        return None
+
+
+def losses(table: OpenTable) -> list[str]:
+    """Datagrams that wait now."""
+    lost = []
+    for file in filter(claims, table.files):
+        poller = select.poll()
+        poller.register(file.local_fd, select.POLLIN)
+        if poller.poll(0):
+            lost.append(f"datagrams that wait in {file.subject} are lost")
+    return lost
+
+
+def _here(live: socket.socket) -> tuple[str, int]:
+    address, port = live.getsockname()[:2]
+    return address, port
+
+
+def _peer(live: socket.socket) -> tuple[str, int]:
+    try:
+        address, port = live.getpeername()[:2]
+    except OSError:
+        return ANY[live.family], 0
+    return address, port
+
+
+def collect(file: OpenFile, id: int, table: OpenTable) -> FileEntry:
+    """Addresses and options."""
+    with borrowed_socket(file.local_fd) as live:
+        family = live.family
+        (source, source_port), (peer, peer_port) = _here(live), _peer(live)
+        entry = InetSkEntry(
+            id=id, ino=file.stat.st_ino & 0xFFFFFFFF, family=family, type=socket.SOCK_DGRAM,
+            proto=socket.IPPROTO_UDP, state=CONNECTED if peer_port else UNCONNECTED, flags=file.flags, backlog=0,
+            src_port=source_port, src_addr=address_words(source, family),
+            dst_port=peer_port, dst_addr=address_words(peer, family),
+            fown=read_owner(file), opts=read_options(live), ip_opts=read_ip_options(live), uid=file.stat.st_uid,
+        )  # fmt: skip
+        if family == socket.AF_INET6:
+            entry.v6only = bool(live.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+        return FileEntry(type=FdTypes.INETSK, id=id, isk=entry)
+
+
+def plan(entry: FileEntry, fds: FdAllocator, why: str) -> tuple[Program, int]:
+    """Make, set, bind, connect; connecting sends nothing."""
+    sock = entry.isk
+    if sock.family not in FAMILIES or len(sock.src_addr) < (1 if sock.family == socket.AF_INET else 4):
+        raise RestoreError(f"{why}: family {sock.family} with {len(sock.src_addr)} address words cannot be UDP")
+    fd = fds.take()
+    made_with = sock.flags & os.O_NONBLOCK
+    ops = [Syscall("socket", (sock.family, sock.type | made_with, sock.proto), why)]
+    if sock.family == socket.AF_INET6 and sock.HasField("v6only"):
+        ops.append(set_option(fd, socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(sock.v6only), why))
+    ops += option_ops(fd, sock.opts, why)
+    ops += ip_option_ops(fd, sock.ip_opts, why)
+    for call, words, port in (("bind", sock.src_addr, sock.src_port), ("connect", sock.dst_addr, sock.dst_port)):
+        if port:
+            address = inet_sockaddr(sock.family, list(words), port)
+            ops.append(Syscall(call, (fd, address, len(address)), f"{why}: {call} port {port}"))
+    return (*ops, *owner_and_flags_ops(fd, sock.flags, sock.fown, made_with, why)), fd

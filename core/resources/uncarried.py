@@ -1,0 +1,58 @@
+"""Descriptors that no kind carries: names each so that a person knows what it is."""
+
+import os
+import socket
+import stat
+from typing import Final
+
+from core.errors import Blocker
+from core.resources.context import OpenFile
+
+ANONYMOUS: Final = {
+    "inotify": "inotify watches",
+    "[fanotify]": "fanotify marks",
+    "[io_uring]": "io_uring",
+    "[userfaultfd]": "userfaultfd",
+    "[perf_event]": "a performance counter",
+    "[pidfd]": "a pidfd",
+    "bpf-map": "a BPF map",
+    "bpf-prog": "a BPF program",
+    "[kvm-vm]": "a virtual machine",
+    "seccomp notify": "a seccomp listener",
+}
+NEVER: Final = "the program must not hold it when it is migrated"
+FAMILIES: Final = {
+    int(family): family.name
+    for family in (socket.AF_NETLINK, socket.AF_PACKET, socket.AF_INET, socket.AF_INET6, socket.AF_VSOCK)
+}
+TERMINAL_MAJORS: Final = frozenset([4, 5, *range(136, 144)])
+
+
+def refuse(file: OpenFile) -> Blocker:
+    """The refusal for a descriptor that no kind claims."""
+    kind, hint = _describe(file)
+    return file.blocker("kind", f"{kind} cannot be carried", hint)
+
+
+def _describe(file: OpenFile) -> tuple[str, str]:
+    if file.socket is not None:
+        name = FAMILIES.get(file.socket.domain, f"family {file.socket.domain}")
+        return f"a socket of {name}, protocol {file.socket.protocol},", "only TCP, UDP and UNIX sockets are carried"
+    if file.link.startswith("anon_inode:"):
+        word = file.link.removeprefix("anon_inode:")
+        return ANONYMOUS.get(word, f"an object of kind {word}"), NEVER
+    if file.link.startswith("pidfd:"):
+        return ANONYMOUS["[pidfd]"], NEVER
+    if stat.S_ISFIFO(file.stat.st_mode):
+        return "a named pipe", "coming; use an unnamed pipe or a socket"
+    if stat.S_ISCHR(file.stat.st_mode):
+        return _describe_device(file)
+    if stat.S_ISBLK(file.stat.st_mode):
+        return "a block device", NEVER
+    return "a file of unknown kind", NEVER
+
+
+def _describe_device(file: OpenFile) -> tuple[str, str]:
+    if os.major(file.stat.st_rdev) in TERMINAL_MAJORS:
+        return "a terminal", "start it with input and output redirected, e.g. setsid PROGRAM </dev/null >log 2>&1"
+    return "a device", NEVER

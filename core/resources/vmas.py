@@ -1,0 +1,255 @@
+"""VMAs of an address space: collect() from /proc/PID/maps, plan() from the VMAs a task has to those it shall have.
+
+plan_update serves the whole restore (from nothing) and every pre-copy round (from the last one). Pages that stay mapped
+the same way keep what landed in them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from core.errors import Blocker, CollectError
+from core.images.pb.memory_pb2 import VmaEntry
+from core.plan.ops import FdAllocator, Program, Syscall, path_argument
+from core.proc.maps import Vma
+
+REGULAR, STACK, VSYSCALL, VDSO, HEAP = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 5
+FILE_PRIVATE, FILE_SHARED, ANON_SHARED, ANON_PRIVATE, VVAR = 1 << 6, 1 << 7, 1 << 8, 1 << 9, 1 << 12
+PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
+MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_GROWSDOWN, MAP_NORESERVE = 0x1, 0x2, 0x20, 0x100, 0x4000
+MAP_FIXED_NOREPLACE: Final = 0x100000
+AT_FDCWD: Final = (1 << 64) - 100
+O_RDWR, O_CLOEXEC = 2, 0o2000000
+KERNEL_VMAS: Final = {"[vdso]": VDSO, "[vvar]": VVAR, "[vvar_vclock]": VVAR, "[vsyscall]": VSYSCALL}
+# smaps VmFlags that mean memory of a kind that is not carried yet
+REFUSED_FLAGS: Final = {
+    "ht": "is huge-page (hugetlb) memory",
+    "io": "is device memory",
+    "pf": "maps device pages",
+    "um": "is served by a userfaultfd of its own",
+    "uw": "is write-protected by a userfaultfd of its own",
+    "nl": "is a non-linear mapping",
+    "ss": "is a shadow stack",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MappedVma:
+    """A VMA to be: the image's entry and, for a file, what to open."""
+
+    entry: VmaEntry
+    path: str = ""
+
+    @property
+    def start(self) -> int:
+        """First byte."""
+        return self.entry.start
+
+    @property
+    def end(self) -> int:
+        """Past the last byte."""
+        return self.entry.end
+
+
+def is_kernel_vma(entry: VmaEntry) -> bool:
+    """[vdso], [vvar], [vsyscall]: not mapped by a plan but moved or left alone."""
+    return bool(entry.status & (VDSO | VVAR | VSYSCALL))
+
+
+def carries_pages(entry: VmaEntry) -> bool:
+    """True when the VMA's own pages are content: private memory. Shared file pages are in the file."""
+    return bool(entry.status & (ANON_PRIVATE | FILE_PRIVATE)) and not is_kernel_vma(entry)
+
+
+def refuse(vma: Vma, flags: frozenset[str]) -> Blocker | None:
+    """Why this VMA cannot be carried; None when it can. `flags` are the VmFlags of smaps."""
+    subject = f"vma {vma.start:#x}-{vma.end:#x} {vma.path or '(anonymous)'}"
+    if vma.name in KERNEL_VMAS:
+        return None
+    for flag, reason in REFUSED_FLAGS.items():
+        if flag in flags:
+            return Blocker("vma-kind", subject, reason, "not carried yet")
+    if vma.path.startswith("/dev/zero") or vma.path.startswith("/memfd:") or vma.path.startswith("/SYSV"):
+        return Blocker("vma-shared-memory", subject, "is shared memory", "shared memory is not carried yet")
+    if vma.path.startswith("anon_inode:") or vma.path.startswith("socket:"):
+        return Blocker(
+            "vma-kind", subject, "maps a kernel object", "close what uses it (io_uring, perf, packet socket)"
+        )
+    if vma.path.endswith(" (deleted)"):
+        return Blocker("vma-deleted-file", subject, "its file is deleted", "restart the program after its upgrade")
+    if vma.shared and vma.is_anonymous:
+        return Blocker("vma-shared-memory", subject, "is shared memory", "shared memory is not carried yet")
+    return None
+
+
+def collect(vma: Vma, flags: frozenset[str], file_ids: Mapping[str, int]) -> VmaEntry:
+    """The image's entry for a VMA; `file_ids` gives the id of each mapped path's file entry."""
+    kernel = KERNEL_VMAS.get(vma.name)
+    protection = PROT_READ * vma.readable | PROT_WRITE * vma.writable | PROT_EXEC * vma.executable
+    entry = VmaEntry(start=vma.start, end=vma.end, pgoff=vma.offset, shmid=0, prot=protection, fd=-1)
+    entry.flags = MAP_SHARED if vma.shared else MAP_PRIVATE
+    entry.status = REGULAR
+    if kernel is not None:
+        entry.flags |= MAP_ANONYMOUS
+        entry.pgoff = 0
+        # CRIU counts [vdso] and [vvar] as regular anonymous areas too, but never [vsyscall].
+        entry.status = kernel if kernel == VSYSCALL else REGULAR | ANON_PRIVATE | kernel
+    elif vma.inode or vma.path.startswith("/"):
+        _collect_file(entry, vma, flags, file_ids)
+    else:
+        _collect_anonymous(entry, vma, flags)
+    if "nr" in flags:
+        entry.flags |= MAP_NORESERVE
+    return entry
+
+
+def _collect_file(entry: VmaEntry, vma: Vma, flags: frozenset[str], file_ids: Mapping[str, int]) -> None:
+    if vma.path not in file_ids:
+        raise CollectError(f"vma {vma.start:#x}-{vma.end:#x}", f"no file was collected for {vma.path}")
+    entry.shmid = file_ids[vma.path]
+    entry.status |= FILE_SHARED if vma.shared else FILE_PRIVATE
+    entry.fdflags = O_RDWR if vma.shared and (vma.writable or "mw" in flags) else 0
+
+
+def _collect_anonymous(entry: VmaEntry, vma: Vma, flags: frozenset[str]) -> None:
+    entry.flags |= MAP_ANONYMOUS
+    entry.pgoff = 0
+    entry.status |= ANON_SHARED if vma.shared else ANON_PRIVATE
+    if vma.name == "[heap]":
+        entry.status |= HEAP
+    if vma.name == "[stack]" or "gd" in flags:
+        entry.flags |= MAP_GROWSDOWN
+        entry.status |= STACK if vma.name == "[stack]" else 0
+
+
+def _backing(vma: MappedVma) -> tuple[object, ...]:
+    """What makes two VMAs the same memory, wherever their borders are; protection is not part of it."""
+    entry = vma.entry
+    kind = (entry.flags & ~MAP_NORESERVE, vma.path)
+    return (*kind, entry.pgoff - entry.start) if vma.path else kind
+
+
+@dataclass(frozen=True, slots=True)
+class VmaUpdate:
+    """The steps from one list of VMAs to another: what to take away, what to make, what only changes protection."""
+
+    unmap: tuple[tuple[int, int], ...]
+    create: tuple[MappedVma, ...]
+    protect: tuple[tuple[int, int, int], ...]
+
+
+def compare(old: Sequence[MappedVma], new: Sequence[MappedVma]) -> VmaUpdate:
+    """Pure interval arithmetic: cut both lists at every border, then look at each piece."""
+    borders = sorted({point for vma in (*old, *new) for point in (vma.start, vma.end)})
+    before, after = _pieces(old, borders), _pieces(new, borders)
+    unmap: list[tuple[int, int]] = []
+    create: list[MappedVma] = []
+    protect: list[tuple[int, int, int]] = []
+    for start, end in pairwise(borders):
+        was, shall = before.get(start), after.get(start)
+        if was is not None and (shall is None or _backing(was) != _backing(shall)):
+            _extend(unmap, start, end)
+            was = None
+        if shall is None:
+            continue
+        if was is None:
+            create.append(_cut(shall, start, end))
+        elif was.entry.prot != shall.entry.prot:
+            protect.append((start, end, shall.entry.prot))
+    return VmaUpdate(tuple(unmap), tuple(_joined(create)), tuple(protect))
+
+
+def _pieces(vmas: Sequence[MappedVma], borders: Sequence[int]) -> dict[int, MappedVma]:
+    found: dict[int, MappedVma] = {}
+    position = 0
+    for vma in sorted(vmas, key=lambda vma: vma.start):
+        while borders[position] < vma.start:
+            position += 1
+        while borders[position] < vma.end:
+            found[borders[position]] = vma
+            position += 1
+    return found
+
+
+def _extend(ranges: list[tuple[int, int]], start: int, end: int) -> None:
+    if ranges and ranges[-1][1] == start:
+        ranges[-1] = (ranges[-1][0], end)
+    else:
+        ranges.append((start, end))
+
+
+def _cut(vma: MappedVma, start: int, end: int) -> MappedVma:
+    if (start, end) == (vma.start, vma.end):
+        return vma
+    entry = VmaEntry()
+    entry.CopyFrom(vma.entry)
+    entry.start, entry.end = start, end
+    if vma.path:
+        entry.pgoff += start - vma.start
+    return MappedVma(entry, vma.path)
+
+
+def _joined(vmas: Iterable[MappedVma]) -> list[MappedVma]:
+    """Pieces of one VMA that follow each other, as one again."""
+    joined: list[MappedVma] = []
+    for vma in vmas:
+        last = joined[-1] if joined else None
+        if last and last.end == vma.start and last.entry.prot == vma.entry.prot and _backing(last) == _backing(vma):
+            joined[-1] = _lengthened(last, vma.end)
+        else:
+            joined.append(vma)
+    return joined
+
+
+def _lengthened(vma: MappedVma, end: int) -> MappedVma:
+    entry = VmaEntry()
+    entry.CopyFrom(vma.entry)
+    entry.end = end
+    return MappedVma(entry, vma.path)
+
+
+def plan_update(old: Sequence[MappedVma], new: Sequence[MappedVma], fds: FdAllocator) -> Program:
+    """Ops that turn the VMAs `old` into `new`. Kernel VMAs are not among either."""
+    update = compare(old, new)
+    ops = [Syscall("munmap", (start, end - start), f"{start:#x}-{end:#x} is gone") for start, end in update.unmap]
+    ops += _plan_create(update.create, fds)
+    ops += [
+        Syscall("mprotect", (start, end - start, prot), f"{start:#x}-{end:#x} protection {prot}")
+        for start, end, prot in update.protect
+    ]
+    return tuple(ops)
+
+
+def _plan_create(vmas: Sequence[MappedVma], fds: FdAllocator) -> list[Syscall]:
+    """mmap each; a file is opened once for all its VMAs in a row."""
+    ops: list[Syscall] = []
+    opened: tuple[str, int, int] | None = None
+    for vma in vmas:
+        wanted = (vma.path, vma.entry.fdflags & 3)
+        if opened and opened[:2] != wanted:
+            ops.append(_plan_close(opened, fds))
+            opened = None
+        if vma.path and opened is None:
+            opened = (*wanted, fds.take())
+            flags = wanted[1] | O_CLOEXEC
+            ops.append(Syscall("openat", (AT_FDCWD, path_argument(vma.path), flags, 0), f"mapped file {vma.path}"))
+        ops.append(_plan_mmap(vma, opened[2] if opened else -1))
+    if opened:
+        ops.append(_plan_close(opened, fds))
+    return ops
+
+
+def _plan_close(opened: tuple[str, int, int], fds: FdAllocator) -> Syscall:
+    fds.release(opened[2])
+    return Syscall("close", (opened[2],), f"mapped file {opened[0]}")
+
+
+def _plan_mmap(vma: MappedVma, fd: int) -> Syscall:
+    entry = vma.entry
+    size = entry.end - entry.start
+    flags = entry.flags | MAP_FIXED_NOREPLACE
+    name = vma.path or ("[heap]" if entry.status & HEAP else "[stack]" if entry.status & STACK else "anonymous memory")
+    return Syscall(
+        "mmap", (entry.start, size, entry.prot, flags, fd, entry.pgoff), f"{name} {entry.start:#x}+{size:#x}"
+    )

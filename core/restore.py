@@ -1,0 +1,119 @@
+"""`migrate restore`: from a directory of images to a running process. A table of contents."""
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from core import build
+from core.errors import ImageError, RestoreError
+from core.images import kinds
+from core.images.pagemap import PagemapReader, Run
+from core.images.store import ImageSet, read_directory
+from core.memory.landing import LandingMemory
+from core.memory.ranges import Ranges
+from core.options import RestoreOptions
+from core.prepare import Stopwatch
+from core.proc.reader import ProcReader
+from core.task_plan import TreePlan, clock_offsets, compile_tree
+from core.tree import SkeletonTree
+from core.vdso.dumped import check_dumped_vdso
+
+CHUNK_BYTES = 4 << 20
+FILL_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreReport:
+    """The restored process and where the time went (seconds by phase). `child`: whom of ours to wait for."""
+
+    pid: int
+    phases: tuple[tuple[str, float], ...]
+    notices: tuple[str, ...]
+    child: int
+
+
+def read_plan(directory: Path, options: RestoreOptions) -> tuple[ImageSet, TreePlan]:
+    """Read and compile; ImageError before anything is started."""
+    images = read_directory(directory)
+    if not images.has(kinds.INVENTORY):
+        raise ImageError(str(directory), "holds no inventory.img: not a directory of images")
+    bounding = ProcReader().status(os.getpid()).cap_bnd
+    return images, compile_tree(images, bounding, options)
+
+
+def plan_text(directory: Path, options: RestoreOptions) -> str:
+    """What a restore would do, one operation per line; nothing is started."""
+    return "\n".join(read_plan(directory, options)[1].describe())
+
+
+def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int], None] | None = None) -> RestoreReport:
+    """Restore the process of `directory`; it runs when this returns. On any error nothing of it is left.
+
+    `before_run` is called with its PID when all that is left is to let it run.
+    """
+    watch = Stopwatch()
+    images, plan = read_plan(directory, options)
+    pagemaps = {task.pid: PagemapReader(directory, task.pid) for task in plan.tasks}
+    for task in plan.tasks:
+        check_dumped_vdso(pagemaps[task.pid], task.memory.kernel)
+    build.refuse_files(images)
+    watch.lap("read images")
+    tree = SkeletonTree(ProcReader(), options.pid_mode, offsets=clock_offsets(images))
+    tree.make(plan.shapes, {task.pid: task.memory for task in plan.tasks})
+    watch.lap("skeleton")
+    try:
+        fill(tree, pagemaps, plan)
+        watch.lap("pages")
+        notices = tree.complete(plan, images)
+        if before_run:
+            before_run(tree.root.stem.pid)
+    except BaseException:
+        tree.kill()
+        raise
+    stem = tree.root.stem
+    tree.let_go()
+    watch.lap("task")
+    return RestoreReport(stem.pid, tuple(watch.phases), tuple(notices), stem.init_pid or stem.pid)
+
+
+def fill(tree: SkeletonTree, pagemaps: Mapping[int, PagemapReader], plan: TreePlan) -> None:
+    """Write the pages of the images into the tasks, several chunks at a time."""
+    with _PagesFiles() as files, ThreadPoolExecutor(FILL_THREADS) as pool:
+        jobs = [
+            pool.submit(_fill_chunk, tree.skeletons[task.pid].landing_memory(), files.of(owner), run, offset)
+            for task in plan.tasks
+            for run, owner in pagemaps[task.pid].resolved()
+            if not any(run.address < end and start < run.end for start, end in task.memory.kernel.values())
+            for offset in range(0, run.end - run.address, CHUNK_BYTES)
+        ]
+        for job in jobs:
+            job.result()
+
+
+class _PagesFiles(ExitStack):
+    """The pages files of a chain of directories, each opened once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._opened: dict[int, int] = {}
+
+    def of(self, owner: PagemapReader) -> int:
+        if id(owner) not in self._opened:
+            self._opened[id(owner)] = descriptor = owner.open_pages()
+            self.callback(os.close, descriptor)
+        return self._opened[id(owner)]
+
+
+def _fill_chunk(landing: LandingMemory, pages_fd: int, run: Run, offset: int) -> None:
+    start = run.address + offset
+    end = min(start + CHUNK_BYTES, run.end)
+    content = os.pread(pages_fd, end - start, (run.offset or 0) + offset)
+    if len(content) != end - start:
+        raise ImageError("pages", f"ends before the pages of {start:#x}")
+    try:
+        landing.land(Ranges.of([(start, end)]), content)
+    except OSError as error:
+        raise RestoreError(f"pages {start:#x}-{end:#x}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,332 @@
+"""Compiles an image set into the plan of one task: which programs run in which thread at which stage. Pure.
+
+Stages are CRIU's: each is finished by every thread before the next begins; credentials come last.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from core.errors import ImageError
+from core.images import kinds
+from core.images.flags import TaskState
+from core.images.inventory import check_inventory
+from core.images.pb.core_pb2 import CoreEntry
+from core.images.pb.memory_pb2 import MmEntry, VmaEntry
+from core.images.pb.pstree_pb2 import PstreeEntry
+from core.images.pb.seccomp_pb2 import SeccompEntry
+from core.images.pb.signals_pb2 import SignalQueueEntry
+from core.images.store import ImageSet
+from core.kernel.ptrace import ThreadState
+from core.options import RestoreOptions
+from core.plan.births import TaskShape, plan_births
+from core.plan.ops import FdAllocator, Program
+from core.proc.maps import Vma
+from core.resources import (
+    address_space,
+    credentials,
+    posix_timers,
+    process_settings,
+    process_tree,
+    registers,
+    seccomp,
+    signals,
+    table_plan,
+    thread,
+    thread_settings,
+    time_namespace,
+    vmas,
+)
+from core.resources.named_files import path_of, paths_by_id
+from core.resources.table_plan import FilePlan
+from core.resources.time_namespace import NO_OFFSETS, Clocks
+from core.resources.vmas import VDSO, VVAR, MappedVma
+
+
+class Stage(StrEnum):
+    """Stages that run programs in the task, in order."""
+
+    FORKING = "FORKING"  # the task's threads are made
+    RESTORE = "RESTORE"  # files, memory marks, signal actions
+    RESTORE_SIGCHLD = "RESTORE_SIGCHLD"  # queued signals, while all are blocked
+    RESTORE_CREDS = "RESTORE_CREDS"  # rights go last; timers are armed
+    SEAL = "SEAL"  # what changing rights would undo, and what there is no way back from: seccomp at the very end
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A program and the thread (as it calls itself) that runs it."""
+
+    stage: Stage
+    tid: int
+    program: Program
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """The address space of one task: what is mapped, and where it has [vdso] and its like."""
+
+    mapped: tuple[MappedVma, ...]
+    kernel: dict[str, tuple[int, int]]
+
+    def as_vmas(self) -> list[Vma]:
+        """All of it, by borders alone: what our own area must keep out of."""
+        spans = [(vma.start, vma.end, "") for vma in self.mapped]
+        spans += [(start, end, name) for name, (start, end) in self.kernel.items()]
+        return [Vma(start, end, True, True, True, False, path=name) for start, end, name in spans]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPlan:
+    """Everything needed to make one task out of a stem."""
+
+    pid: int
+    tids: tuple[int, ...]
+    memory: "MemoryPlan"
+    files_id: int
+    steps: tuple[Step, ...]
+    states: dict[int, ThreadState]
+    cores: dict[int, CoreEntry]
+    yield_signal: int
+    coredump_filter: int | None
+    stopped: bool  # by job control, or a SIGSTOP is on its way
+
+    def describe(self) -> Iterator[str]:
+        """One line per operation, for `restore --plan`."""
+        for op in vmas.plan_update((), self.memory.mapped, FdAllocator()):
+            yield f"FORKING  pid {self.pid}: {op.name}: {op.why}"
+        for step in self.steps:
+            for op in step.program:
+                yield f"{step.stage}  thread {step.tid}: {op.name}: {op.why}"
+        yield f"resume  pid {self.pid}: registers of {len(self.tids)} threads"
+
+
+def memory_plan(images: ImageSet, pid: int) -> MemoryPlan:
+    """Address space of a task, from its mm image and the files it maps."""
+    return MemoryPlan(mapped_vmas(images, pid), kernel_vmas(images.one(kinds.MM, pid)))
+
+
+def mapped_vmas(images: ImageSet, pid: int) -> tuple[MappedVma, ...]:
+    """VMAs that a plan maps, with the files behind them: all but the kernel's own."""
+    paths = paths_by_id(images)
+    entries = images.one(kinds.MM, pid).vmas
+    return tuple(
+        MappedVma(entry, _file_path(images, paths, entry)) for entry in entries if not vmas.is_kernel_vma(entry)
+    )
+
+
+def _file_path(images: ImageSet, paths: dict[int, str], entry: VmaEntry) -> str:
+    if not entry.status & (vmas.FILE_PRIVATE | vmas.FILE_SHARED):
+        return ""
+    return paths.get(entry.shmid) or path_of(images, entry.shmid)
+
+
+def kernel_vmas(mm: MmEntry) -> dict[str, tuple[int, int]]:
+    """Where the task had [vdso], [vvar] and [vvar_vclock]: name → (start, end)."""
+    found = {}
+    for entry in mm.vmas:
+        if entry.status & VDSO:
+            found["[vdso]"] = (entry.start, entry.end)
+        elif entry.status & VVAR:
+            name = "[vvar_vclock]" if "[vvar]" in found else "[vvar]"
+            found[name] = (entry.start, entry.end)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class TreePlan:
+    """A whole tree: who is born how, what each living task becomes, and the dead by pid: name and wait(2) status."""
+
+    shapes: tuple[TaskShape, ...]
+    tasks: tuple[TaskPlan, ...]
+    dead: dict[int, tuple[str, int]]
+
+    @property
+    def root(self) -> TaskPlan:
+        """The first task."""
+        return self.tasks[0]
+
+    def describe(self) -> Iterator[str]:
+        """One line per operation, for `restore --plan`."""
+        yield f"ROOT_TASK  pid {self.root.pid}: clone3(set_tid)"
+        for birth in plan_births(self.shapes):
+            yield f"FORKING  {birth.describe()}"
+        for task in self.tasks:
+            yield from task.describe()
+
+
+def tree_shapes(images: ImageSet) -> tuple[TaskShape, ...]:
+    """The tree as it was, root first."""
+    return tuple(
+        TaskShape(entry.pid, entry.ppid, entry.pgid, entry.sid, process_tree.is_dead(images, entry.pid))
+        for entry in process_tree.tasks(images)
+    )
+
+
+def compile_tree(images: ImageSet, launcher_bounding: int, options: RestoreOptions) -> TreePlan:
+    """The plan of `images`; ImageError when they do not fit together."""
+    try:
+        return _compile_tree(images, launcher_bounding, options)
+    except (LookupError, ValueError, OverflowError, struct.error) as error:  # fields that make no sense together
+        raise ImageError("images", f"do not fit together: {error!r}") from error
+
+
+def _compile_tree(images: ImageSet, launcher_bounding: int, options: RestoreOptions) -> TreePlan:
+    check_inventory(images.one(kinds.INVENTORY))
+    shapes = tree_shapes(images)
+    entries = {entry.pid: entry for entry in process_tree.tasks(images)}
+    files = table_plan.plan_tables(images, _tables(images, shapes), tcp=options.tcp)
+    return TreePlan(
+        shapes,
+        tuple(
+            _compile_task(images, entries[shape.pid], files, launcher_bounding) for shape in shapes if not shape.dead
+        ),
+        {shape.pid: _end_of(images, shape.pid) for shape in shapes if shape.dead},
+    )
+
+
+def _end_of(images: ImageSet, pid: int) -> tuple[str, int]:
+    task = images.one(kinds.CORE, pid).tc
+    return task.comm, task.exit_code
+
+
+def _tables(images: ImageSet, shapes: Sequence[TaskShape]) -> dict[int, int]:
+    """Descriptor table of each living task; ImageError when two share one."""
+    tables = {shape.pid: images.one(kinds.IDS, shape.pid).files_id for shape in shapes if not shape.dead}
+    for table in tables.values():
+        if not images.has(kinds.FDINFO, table):
+            raise ImageError(kinds.FDINFO.file_name(table), "is missing")
+    if len(set(tables.values())) != len(tables):
+        raise ImageError("ids", "two tasks share a descriptor table (CLONE_FILES), which is not restored yet")
+    return tables
+
+
+def _compile_task(
+    images: ImageSet, entry: PstreeEntry, files: Mapping[int, FilePlan], launcher_bounding: int
+) -> TaskPlan:
+    if entry.pid not in entry.threads:
+        raise ImageError("pstree.img", f"task {entry.pid} is not among its own threads")
+    cores = {tid: images.one(kinds.CORE, tid) for tid in entry.threads}
+    states = {tid: registers.thread_state(core, tid, _sigmask(core)) for tid, core in cores.items()}
+    return TaskPlan(
+        pid=entry.pid,
+        tids=tuple(entry.threads),
+        memory=memory_plan(images, entry.pid),
+        files_id=images.one(kinds.IDS, entry.pid).files_id,
+        steps=tuple(_steps(images, entry, cores, states, launcher_bounding, files[entry.pid])),
+        states=states,
+        cores=cores,
+        yield_signal=signals.free_signal(_used_signals(cores)),
+        stopped=cores[entry.pid].tc.task_state == TaskState.STOPPED or signals.is_stopping(_queues(cores)),
+        coredump_filter=_coredump_filter(images.one(kinds.MM, entry.pid)),
+    )
+
+
+def _coredump_filter(mm: MmEntry) -> int | None:
+    return mm.coredump_filter if mm.HasField("coredump_filter") else None
+
+
+def _queues(cores: Mapping[int, CoreEntry]) -> list[SignalQueueEntry]:
+    return [core.tc.signals_s for core in cores.values()] + [core.thread_core.signals_p for core in cores.values()]
+
+
+def _used_signals(cores: Mapping[int, CoreEntry]) -> set[int]:
+    """Signals that come about while the task is made."""
+    timers = {timer.si_signo for core in cores.values() for timer in core.tc.timers.posix}
+    return signals.numbers_of(_queues(cores)) | timers
+
+
+def _sigmask(core: CoreEntry) -> int:
+    return core.tc.blk_sigset if core.HasField("tc") else core.thread_core.blk_sigset
+
+
+def _steps(
+    images: ImageSet,
+    entry: PstreeEntry,
+    cores: dict[int, CoreEntry],
+    states: dict[int, ThreadState],
+    launcher_bounding: int,
+    files: FilePlan,
+) -> Iterator[Step]:
+    pid = entry.pid
+    leader = process_tree.leader_core(images, pid)
+    mm = images.one(kinds.MM, pid)
+    others = [(tid, cores[tid]) for tid in entry.threads if tid != pid]
+    yield Step(Stage.RESTORE, pid, _plan_task(images, pid, leader, mm) + files.program)
+    yield Step(Stage.RESTORE, pid, thread.plan_clone(others))
+    yield Step(Stage.RESTORE, pid, thread.plan_leader(leader))
+    for tid, core in cores.items():
+        yield Step(Stage.RESTORE, tid, _plan_thread(core, states[tid], leader))
+    timers = leader.tc.timers.posix
+    yield Step(Stage.RESTORE, pid, posix_timers.plan_create(timers, chosen_ids=posix_timers.probe_chosen_ids()))
+    ids = [timer.it_id for timer in timers]
+    yield Step(
+        Stage.RESTORE_SIGCHLD, pid, files.close_program + signals.plan_queue(leader.tc.signals_s, pid, timers=ids)
+    )
+    for tid, core in cores.items():
+        yield Step(Stage.RESTORE_SIGCHLD, tid, signals.plan_queue(core.thread_core.signals_p, pid, tid, timers=ids))
+    yield from _rights_steps(images, cores, pid, launcher_bounding, files)
+    for tid, core in cores.items():
+        if tid != pid:
+            yield Step(Stage.SEAL, tid, _plan_seal(core, is_root=not entry.ppid))
+    yield Step(
+        Stage.SEAL, pid,
+        address_space.plan_dumpable(mm)
+        + _plan_seal(leader, is_root=not entry.ppid)
+        + process_settings.plan_seal(leader.tc, mm),
+    )  # fmt: skip
+
+
+def _rights_steps(
+    images: ImageSet, cores: Mapping[int, CoreEntry], pid: int, launcher_bounding: int, files: FilePlan
+) -> Iterator[Step]:
+    """One program per thread: seccomp while the task may, timers, credentials."""
+    armed = _plan_posix_timers(cores, pid, clock_offsets(images).by_clock())
+    filters = images.one(kinds.SECCOMP) if images.has(kinds.SECCOMP) else SeccompEntry()
+    secure = seccomp.plan_all(filters, {tid: core.thread_core for tid, core in cores.items()}, pid)
+    for tid, core in cores.items():
+        late = files.late_program + signals.plan_timers(core.tc.timers) if tid == pid else ()
+        rights = credentials.plan(core.thread_core.creds, launcher_bounding)
+        yield Step(Stage.RESTORE_CREDS, tid, secure[tid] + late + armed.get(tid, ()) + rights)
+
+
+def _plan_seal(core: CoreEntry, *, is_root: bool) -> Program:
+    """The root's parent stays behind; here it is a keeper that ends, and that must not kill what was moved."""
+    death = () if is_root else thread.plan_parent_death(core.thread_core)
+    return death + thread_settings.plan_speculation(core.thread_core)
+
+
+def clock_offsets(images: ImageSet) -> Clocks:
+    """How far the tree's clocks have to be set forward on this host; the same whenever it is asked."""
+    if not images.has(kinds.TIMENS, time_namespace.IMAGE_ID):
+        return NO_OFFSETS
+    return time_namespace.offsets_here(images.one(kinds.TIMENS, time_namespace.IMAGE_ID))
+
+
+def _plan_posix_timers(cores: Mapping[int, CoreEntry], pid: int, offsets: Mapping[int, int]) -> dict[int, Program]:
+    queues = _queues(cores)
+    expired = {id for queue in queues for id in signals.expired_timers(queue)}
+    return posix_timers.plan_all(cores[pid].tc.timers.posix, expired, signals.numbers_of(queues), pid, offsets)
+
+
+def _plan_task(images: ImageSet, pid: int, leader: CoreEntry, mm: MmEntry) -> Program:
+    fs = images.one(kinds.FS, pid)
+    return (
+        process_tree.plan_personality(leader.tc.personality)
+        + address_space.plan(mm, path_of(images, mm.exe_file_id), FdAllocator())
+        + signals.plan_actions(leader.tc.sigactions)
+        + process_tree.plan_fs(path_of(images, fs.cwd_id), fs.umask)
+        + process_settings.plan(leader.tc)
+    )
+
+
+def _plan_thread(core: CoreEntry, state: ThreadState, leader: CoreEntry) -> Program:
+    comm = core.thread_core.comm or (core.tc.comm if core.HasField("tc") else leader.tc.comm)
+    plan = thread.plan(core, state, comm) + signals.plan_stack(core.thread_core.sas)
+    return plan + thread_settings.plan(core.thread_core)
+
+
+def threads_made(plan: TaskPlan) -> Sequence[int]:
+    """Threads besides the leader, in the order in which the plan makes them."""
+    return [tid for tid in plan.tids if tid != plan.pid]

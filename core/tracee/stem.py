@@ -1,0 +1,206 @@
+"""The stem: what a restored task begins as. Spawned with its final PID, emptied, then filled by programs."""
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from core.errors import RestoreError, TraceeError
+from core.kernel import ptrace
+from core.kernel.calls import SYSCALLS
+from core.kernel.ptrace import ThreadState
+from core.options import PidMode
+from core.plan.ops import FdAllocator, Program, Syscall
+from core.proc.maps import Vma
+from core.proc.reader import ProcReader
+from core.tracee.borrow import MINUS_ONE, PAGE, Borrow, Results, Steps, all_but
+from core.tracee.lender import find_lender
+from core.tracee.namespace_init import NamespaceInit, spawn_in_namespace
+from core.tracee.remote import RemoteMemory, find_hole
+from core.tracee.spawn import attach, spawn
+
+STEM_FILE: Final = Path(__file__).parent.parent / "native" / "stem"
+AREA_SIZE: Final = 4 << 20
+KERNEL_NAMES: Final = ("[vvar]", "[vvar_vclock]", "[vdso]")
+MREMAP_MAYMOVE_FIXED: Final = 3
+SYSCALL_INSTRUCTION: Final = b"\x0f\x05"
+
+
+@dataclass(slots=True)
+class Stem:
+    """A task in the making: `pid` is ours for it, `own_pid` what it calls itself.
+
+    `threads` maps the tid a thread calls itself to our view of it; leader first.
+    """
+
+    pid: int
+    own_pid: int
+    memory: RemoteMemory
+    borrow: Borrow
+    threads: dict[int, ThreadState]
+    fds: FdAllocator = field(default_factory=FdAllocator)
+    init: NamespaceInit | None = None  # None: it is in our PID namespace
+    _ended: bool = False
+
+    @property
+    def init_pid(self) -> int:
+        """Our PID of its namespace's init; 0: it is in ours."""
+        return self.init.pid if self.init is not None else 0
+
+    @property
+    def leader(self) -> ThreadState:
+        """The first thread."""
+        return self.threads[self.own_pid]
+
+    def run(self, steps: Steps) -> Results:
+        """Run a program in the leader."""
+        return self.borrow.run(self.leader, steps)
+
+    def adopt_threads(self, own_tids: Sequence[int], tids: Sequence[int]) -> None:
+        """Take over threads that a program has made: each stands in its first stop."""
+        for own_tid, tid in zip(own_tids, tids, strict=True):
+            ptrace.wait_stop(tid)
+            self.threads[own_tid] = replace(self.leader, tid=tid)
+            self.borrow.add_task(tid, own_tid)
+
+    def kill(self) -> None:
+        """End it for good and reap it, traced or parked; its namespace too. Idempotent."""
+        if not self._ended:
+            self._ended = True  # the PID may be somebody else's from now on
+            end_stem(self.pid, self.init)
+        self.memory.close()
+
+
+def make_stem(
+    pid: int, avoid: Sequence[Vma], reader: ProcReader, cgroup_fd: int = -1, pid_mode: PidMode = "keep",
+    timens_offsets: str = "",
+) -> Stem:  # fmt: skip
+    """Make a stem that calls itself `pid` and whose memory holds nothing but our area and the kernel's own VMAs.
+
+    `avoid` are the VMAs that the task will have: our area keeps out of their way. `timens_offsets`: see spawn().
+    """
+    init, thread = _begin(pid, reader, cgroup_fd, pid_mode, timens_offsets)
+    memory = RemoteMemory(thread.tid)
+    try:
+        vmas = reader.maps(thread.tid)
+        own_ids = {thread.tid: pid}
+        lender = find_lender(memory, vmas, [thread], reader.status(thread.tid), own_ids=own_ids)
+        hole = find_hole([*vmas, *avoid], AREA_SIZE + PAGE)
+        borrow = lender.map_area(thread, AREA_SIZE, hole)
+        stem = Stem(thread.tid, pid, memory, borrow, {pid: thread}, init=init)
+        own = [vma for vma in vmas if vma.name not in (*KERNEL_NAMES, "[vsyscall]")]
+        stem.run(tuple(_unmap(vma) for vma in own))
+        return stem
+    except BaseException:
+        memory.close()
+        end_stem(thread.tid, init)
+        raise
+
+
+def _begin(
+    pid: int, reader: ProcReader, cgroup_fd: int, pid_mode: PidMode, timens_offsets: str
+) -> tuple[NamespaceInit | None, ThreadState]:
+    """The init of its own namespace if it gets one, and the new stem in a ptrace stop."""
+    if pid_mode == "namespace":
+        return spawn_in_namespace(pid, reader, cgroup_fd, timens_offsets)
+    what = f"pid {pid}: clone3(set_tid)"
+    spawned = spawn(STEM_FILE, [pid], cgroup_fd, 0, what, timens_offsets=timens_offsets)
+    try:
+        return None, attach(spawned)
+    except BaseException:
+        end_stem(spawned, None)
+        raise
+
+
+def end_stem(pid: int, init: NamespaceInit | None) -> None:
+    """Kill and reap a task of ours, traced or parked; with all of its namespace if it has one."""
+    if init is not None:
+        init.kill(ProcReader())
+        return
+    tids = sorted(_tids(pid), key=lambda tid: tid != pid)  # also those that were made and not adopted yet
+    try:
+        os.kill(pid, signal.SIGKILL)
+        ptrace.reap_killed(tids)
+        os.waitpid(pid, 0x40000000)  # __WALL
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+def _tids(pid: int) -> list[int]:
+    try:
+        return ProcReader().tids(pid)
+    except ProcessLookupError:
+        return []
+
+
+def _unmap(vma: Vma) -> Syscall:
+    return Syscall("munmap", (vma.start, vma.end - vma.start), f"the stem's own {vma.path or 'memory'}")
+
+
+def plan_kernel_vmas(here: Sequence[Vma], wanted: dict[str, tuple[int, int]], avoid: Sequence[Vma]) -> Program:
+    """Move [vvar], [vvar_vclock] and [vdso] to where the task had them, by way of a hole where both overlap.
+
+    `wanted`: name → (start, end). RestoreError when this kernel's have another size or are missing.
+    """
+    mine = {vma.name: vma for vma in here if vma.name in KERNEL_NAMES}
+    _check_same_kernel_vmas(mine, wanted)
+    size = sum(vma.end - vma.start for vma in mine.values())
+    hole = find_hole([*here, *avoid], size)
+    ops: list[Syscall] = []
+    for vma in mine.values():
+        if vma.name not in wanted:
+            ops.append(_unmap(vma))
+            continue
+        length = vma.end - vma.start
+        ops.append(_move(vma.name, vma.start, hole, length))
+        hole += length
+    start_of = {op.args[4]: op for op in ops if op.name == "mremap"}
+    for (target, _op), name in zip(list(start_of.items()), [n for n in mine if n in wanted], strict=True):
+        length = wanted[name][1] - wanted[name][0]
+        ops.append(_move(name, int(target), wanted[name][0], length))  # type: ignore[arg-type]  # _move puts ints
+    return tuple(ops)
+
+
+def _move(name: str, start: int, target: int, length: int) -> Syscall:
+    return Syscall("mremap", (start, length, length, MREMAP_MAYMOVE_FIXED, target), f"{name} to {target:#x}")
+
+
+def _check_same_kernel_vmas(mine: dict[str, Vma], wanted: dict[str, tuple[int, int]]) -> None:
+    for name, (start, end) in wanted.items():
+        found = mine.get(name)
+        if found is None or found.end - found.start != end - start:
+            raise RestoreError(
+                f"{name}: the task had {end - start:#x} bytes, this kernel gives "
+                f"{found.end - found.start if found else 0:#x}: the kernels' vDSO differ"
+            )
+
+
+def find_syscall_instruction(memory: RemoteMemory, vmas: Sequence[Vma]) -> int:
+    """Address of a `syscall` in code that the task keeps; the vDSO has one."""
+    ordered = sorted(vmas, key=lambda vma: vma.name != "[vdso]")
+    for vma in ordered:
+        if vma.executable and vma.readable and vma.name != "[vsyscall]":
+            position = memory.read(vma.start, min(vma.end - vma.start, 1 << 22)).find(SYSCALL_INSTRUCTION)
+            if position >= 0:
+                return vma.start + position
+    raise TraceeError(memory.pid, "has no `syscall` instruction in its code, so our area cannot be taken away")
+
+
+def remove_area(stem: Stem, instruction: int) -> None:
+    """Unmap our area by a `syscall` of the task's own code. Only registers may be set afterwards."""
+    area, tid = stem.borrow.area, stem.leader.tid
+    registers = replace(
+        stem.leader.registers, ip=instruction, ax=SYSCALLS["munmap"], orig_ax=MINUS_ONE, di=area.address,
+        si=area.end - area.address, sp=area.writable,
+    )  # fmt: skip
+    ptrace.write_registers(tid, registers)
+    ptrace.write_sigmask(tid, all_but(signal.SIGKILL))
+    for _ in range(2):
+        ptrace.resume(tid, ptrace.PTRACE_SYSCALL)
+        if not ptrace.wait_stop(tid).syscall:
+            raise RestoreError(f"pid {stem.pid}: did not reach its last system call")
+    result = ptrace.read_registers(tid).ax
+    if result:
+        raise RestoreError(f"pid {stem.pid}: munmap of the restorer's area failed: {os.strerror(2**64 - result)}")

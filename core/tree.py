@@ -1,0 +1,169 @@
+"""A tree of skeletons: born in the order that sessions and groups need, furnished, completed stage by stage, let go.
+
+A failure in any task at any stage ends all of them: nothing of a tree stays behind.
+"""
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from core.build import Skeleton, explained, run_stage, set_registers
+from core.errors import MigrateError
+from core.images.store import ImageSet
+from core.kernel import ptrace
+from core.kernel.calls import prlimit
+from core.options import PidMode
+from core.plan.births import Act, Birth, TaskShape, plan_births
+from core.plan.ops import Out, Syscall, path_argument
+from core.proc.maps import Vma
+from core.proc.reader import ProcReader
+from core.resources.time_namespace import NO_OFFSETS, Clocks, notice, read_offsets
+from core.task_plan import MemoryPlan, Stage, TreePlan
+from core.tracee.borrow import all_but
+from core.tracee.stem import Stem, make_stem
+from core.tracee.stem_fork import fork_stem
+
+PR_SET_NAME: Final = 15
+PR_SET_CHILD_SUBREAPER: Final = 36
+WALL: Final = 0x40000000
+RLIMIT_CORE: Final = 4
+NOTHING_BUT_KILL: Final = (1 << 64) - 1
+SIGCHLD_ONLY: Final = (1 << (signal.SIGCHLD - 1)).to_bytes(8, "little")
+STAGES: Final = (Stage.RESTORE, Stage.RESTORE_SIGCHLD, Stage.RESTORE_CREDS, Stage.SEAL)
+
+
+class SkeletonTree:
+    """All tasks of a tree by the pid they call themselves, parents before children."""
+
+    def __init__(
+        self,
+        reader: ProcReader,
+        pid_mode: PidMode = "keep",
+        cgroup_fd: int = -1,
+        offsets: Clocks = NO_OFFSETS,
+    ) -> None:
+        self._reader = reader
+        self._pid_mode: PidMode = pid_mode
+        self._cgroup_fd = cgroup_fd
+        self._offsets = offsets
+        self.skeletons: dict[int, Skeleton] = {}
+
+    @property
+    def root(self) -> Skeleton:
+        """The first task."""
+        return next(iter(self.skeletons.values()))
+
+    def make(self, shapes: Sequence[TaskShape], memories: Mapping[int, MemoryPlan]) -> None:
+        """Bear every task of `shapes` and give the living ones their address spaces. On any error none is left."""
+        try:
+            self._make_root(shapes[0].pid, memories)
+            for birth in plan_births(shapes):
+                self._act(birth)
+            for pid, memory in memories.items():
+                self.skeletons[pid].furnish(memory)
+        except BaseException as error:
+            self.kill()
+            raise explained(error) from error
+
+    def _make_root(self, pid: int, memories: Mapping[int, MemoryPlan]) -> None:
+        avoid: list[Vma] = [vma for memory in memories.values() for vma in memory.as_vmas()]
+        stem = make_stem(pid, avoid, self._reader, self._cgroup_fd, self._pid_mode, self._timens())
+        self.skeletons[pid] = Skeleton(stem, self._reader)
+
+    def _timens(self) -> str:
+        """Offsets of the tree's own time namespace, which count from the host's clocks; none: it stays in ours."""
+        if not self._offsets:
+            return ""
+        return read_offsets(self._reader, os.getpid()).plus(self._offsets).as_timens_offsets()
+
+    def _act(self, birth: Birth) -> None:
+        match birth.act:
+            case Act.FORK:
+                parent = self.skeletons[birth.by]
+                stem = fork_stem(parent.stem, birth.pid, self._reader)
+                self.skeletons[birth.pid] = Skeleton(stem, self._reader, parent.mapped)
+            case Act.SETSID:
+                self._run(birth.pid, Syscall("setsid", (), f"session of pid {birth.pid}"))
+            case Act.SETPGID:
+                self._run(birth.pid, Syscall("setpgid", (0, birth.group), f"process group {birth.group}"))
+            case Act.ADOPT | Act.UNADOPT:
+                on = int(birth.act is Act.ADOPT)
+                self._run(birth.pid, Syscall("prctl", (PR_SET_CHILD_SUBREAPER, on, 0, 0, 0), "child subreaper"))
+            case Act.EXIT:
+                own_pid = self.skeletons[birth.pid].stem.own_pid
+                self._end(birth.pid, 0)
+                self._run(birth.by, Syscall("wait4", (own_pid, 0, WALL, 0), f"helper {own_pid}"))
+
+    def _run(self, pid: int, op: Syscall) -> None:
+        self.skeletons[pid].stem.run((op,))
+
+    def _end(self, pid: int, exit_code: int) -> None:
+        """The task ends as wait(2)'s `exit_code` says; its parent has not waited for it."""
+        skeleton = self.skeletons.pop(pid)
+        end_task(skeleton.stem, exit_code)
+        skeleton.close()
+
+    def complete(self, plan: TreePlan, images: ImageSet) -> list[str]:
+        """Run every stage in every task, barrier by barrier; all of them then stand whole in a ptrace stop."""
+        notices = [notice(self._offsets)] if self._offsets else []
+        try:
+            for stage in STAGES:
+                if stage is Stage.RESTORE_SIGCHLD:
+                    self._bury(plan)
+                for task in plan.tasks:
+                    notices += run_stage(self.skeletons[task.pid], task, stage, images, self._reader)
+            for task in plan.tasks:
+                set_registers(self.skeletons[task.pid], task, self._reader)
+        except (MigrateError, OSError) as error:
+            raise explained(error) from error
+        return notices
+
+    def _bury(self, plan: TreePlan) -> None:
+        """Zombies become zombies; what that told their parents is taken back, it was told long ago."""
+        for pid, (comm, exit_code) in plan.dead.items():
+            self._run(pid, Syscall("prctl", (PR_SET_NAME, path_argument(comm), 0, 0, 0), f"name {comm!r}"))
+            self._end(pid, exit_code)
+        if not plan.dead and len(plan.tasks) == len(plan.shapes) == 1:
+            return
+        no_time = bytes(16)
+        for skeleton in self.skeletons.values():
+            drained = Syscall("rt_sigtimedwait", (SIGCHLD_ONLY, Out(128), no_time, 8), "SIGCHLD", may_fail=True)
+            skeleton.stem.run((drained,))
+
+    def tids(self) -> list[int]:
+        """Every thread as we see it."""
+        return [state.tid for skeleton in self.skeletons.values() for state in skeleton.stem.threads.values()]
+
+    def let_go(self) -> None:
+        """Detach: the tree runs, or freezes where its cgroup says so, from its restored registers on."""
+        ptrace.detach(self.tids())
+        for skeleton in self.skeletons.values():
+            skeleton.close()
+
+    def kill(self) -> None:
+        """End every task, children first. Idempotent."""
+        for skeleton in reversed(self.skeletons.values()):
+            skeleton.kill()
+        self.skeletons.clear()
+
+
+def end_task(stem: Stem, exit_code: int) -> None:
+    """Let a stem end with this wait(2) status; it stays a zombie until its parent waits for it."""
+    number = exit_code & 0x7F
+    if number:
+        die_of(stem, number)
+    else:
+        stem.borrow.start(stem.leader, (Syscall("exit_group", (exit_code >> 8,), "zombie"),), NOTHING_BUT_KILL)
+    ptrace.reap_killed([stem.pid])
+
+
+def die_of(stem: Stem, number: int) -> None:
+    """Let a stem be killed by a signal, which has its default action; no core is written."""
+    prlimit(stem.pid, RLIMIT_CORE, (0, 0))
+    stem.borrow.start(stem.leader, (Syscall("tkill", (stem.own_pid, number), "zombie"),), all_but(number))
+    if number == signal.SIGKILL:
+        return
+    while (stop := ptrace.wait_stop(stem.pid)).is_interrupt or stop.signal != number:
+        ptrace.resume(stem.pid)
+    ptrace.resume(stem.pid, signal_number=number)
