@@ -1,0 +1,48 @@
+"""`migrate features`: what this kernel can do for us, asked by doing."""
+
+import sys
+
+from migrate.cli.report import table_lines
+from migrate.cli.watch import ExitCode, say
+
+# What each answer is good for; without the ones in NEEDED nothing can be moved.
+USES = {
+    "ptrace": "stopping a process and reading its registers",
+    "ptrace_suspend_seccomp": "processes with seccomp filters",
+    "kcmp": "finding descriptors that share one open file",
+    "pidfd_getfd": "looking into the descriptors of a process",
+    "clone3_set_tid": "giving a process its PID back",
+    "pr_set_mm_map": "putting heap, arguments and environment back",
+    "cgroup2_freezer": "holding the copies that must not run",
+    "uffd_wp_async": "finding written pages (the better way, with pagemap_scan)",
+    "pagemap_scan": "finding written pages (the better way, with uffd_wp_async)",
+    "soft_dirty": "finding written pages (the other way)",
+    "mremap_many": "moving many mappings by one call",
+}
+NEEDED = ("ptrace", "kcmp", "pidfd_getfd", "clone3_set_tid", "pr_set_mm_map")
+
+
+def features() -> int:
+    """Tell what this kernel and our rights allow, each asked by doing it.
+
+    Exit code 0: a process can be moved from here and to here. 1: something that is needed is missing.
+    """
+    from core import collect_host
+
+    there = frozenset(collect_host().features)
+    say(table_lines(("FEATURE", "HERE", "FOR"), feature_rows(there)), sys.stdout)
+    missing = missing_features(there)
+    say([f"missing: {name}: {USES.get(name, 'finding written pages')}" for name in missing])
+    return ExitCode.FAILED if missing else ExitCode.DONE
+
+
+def feature_rows(there: frozenset[str]) -> list[tuple[str, str, str]]:
+    """Name, yes or no, use; those that we have no words for come last."""
+    rows = [(name, "yes" if name in there else "no", use) for name, use in USES.items()]
+    return rows + [(name, "yes", "") for name in sorted(there - USES.keys())]
+
+
+def missing_features(there: frozenset[str]) -> list[str]:
+    """What has to be there and is not."""
+    tracking = {"uffd_wp_async", "pagemap_scan"} <= there or "soft_dirty" in there
+    return [name for name in NEEDED if name not in there] + ([] if tracking else ["write tracking"])

@@ -1,0 +1,161 @@
+"""`migrate dump` and `migrate restore`: a process into a directory of images, and back. Options as in criu(8)."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from core.errors import Refused, UsageError
+from migrate.cli.logs import MigrationStamp, start_logging
+from migrate.cli.options import LaterText, LogFile, PidMode, ShellJob, Verbose, refuse_later
+from migrate.cli.parse import parse_choice, parse_pid
+from migrate.cli.watch import ExitCode, say
+from migrate.cli.wishes import PID_CHOICES
+from migrate.cli.words import count, seconds, size
+
+if TYPE_CHECKING:
+    from core import PreflightOptions
+
+# Nobody is taken away by a dump, and nothing is tracked.
+ONLY_AGAINST_MOVING = frozenset({"supervisor", "kernel-lacks"})
+LaterFlag = Annotated[bool, typer.Option(hidden=True)]
+Directory = Annotated[
+    Path, typer.Option("-D", "--images-dir", metavar="DIR", help="Directory of the images.", show_default=False)
+]
+TcpClose = Annotated[bool, typer.Option("--tcp-close", help="Established TCP connections are closed.")]
+
+
+def dump(
+    tree: Annotated[str, typer.Option("-t", "--tree", metavar="PID", help="The process.", show_default=False)],
+    images_dir: Directory,
+    leave_running: Annotated[bool, typer.Option("-R", "--leave-running", help="It runs on afterwards.")] = False,
+    shell_job: ShellJob = False,
+    tcp_close: TcpClose = False,
+    verbose: Verbose = 0,
+    log_file: LogFile = None,
+    tcp_established: LaterFlag = False,
+    ext_unix_sk: LaterFlag = False,
+    file_locks: LaterFlag = False,
+    link_remap: LaterFlag = False,
+    ghost_limit: LaterText = None,
+    prev_images_dir: LaterText = None,
+    track_mem: LaterFlag = False,
+    leave_stopped: LaterFlag = False,
+    evasive_devices: LaterFlag = False,
+    manage_cgroups: LaterText = None,
+    external: LaterText = None,
+    root: LaterText = None,
+    action_script: LaterText = None,
+) -> int:
+    """Write the state of a process into a directory, in CRIU's image format 1.1.
+
+    The process ends when all is written; with -R, and after any failure, it runs on.
+    """
+    refuse_later(
+        tcp_established=tcp_established, ext_unix_sk=ext_unix_sk, file_locks=file_locks, link_remap=link_remap,
+        ghost_limit=ghost_limit, prev_images_dir=prev_images_dir, track_mem=track_mem, leave_stopped=leave_stopped,
+        evasive_devices=evasive_devices, manage_cgroups=manage_cgroups, external=external, root=root,
+        action_script=action_script,
+    )  # fmt: skip
+    pid = parse_pid(tree)
+    start_logging(log_file, verbose, MigrationStamp())
+    import core
+
+    options = core.DumpOptions(leave_running, shell_job, "close" if tcp_close else "refuse")
+    _refuse(pid, core.PreflightOptions(options.tcp, shell_job))
+    report = core.dump(pid, images_dir, options)
+    stopped_s = sum(spent for _, spent in report.phases[1:])  # the first is before the freeze
+    pages = f"{count(report.pages, 'page')}, {size(report.pages * core.PAGE_SIZE)}"
+    after = f"runs on; it stood still for {seconds(stopped_s)}" if leave_running else f"has ended; {seconds(stopped_s)}"
+    say([f"Dumped PID {pid} to {images_dir}: {pages}. It {after}.", *_phase_lines(report.phases, verbose)], sys.stdout)
+    return ExitCode.DONE
+
+
+def restore(
+    images_dir: Directory,
+    detached: Annotated[
+        bool, typer.Option("-d", "--restore-detached", help="Return at once instead of waiting for its end.")
+    ] = False,
+    pidfile: Annotated[
+        Path | None, typer.Option("--pidfile", metavar="FILE", help="Write its PID there before it runs; a new file.")
+    ] = None,
+    shell_job: ShellJob = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, operation by operation.")] = False,
+    tcp_close: TcpClose = False,
+    pid_mode: PidMode = "keep",
+    verbose: Verbose = 0,
+    log_file: LogFile = None,
+    tcp_established: LaterFlag = False,
+    ext_unix_sk: LaterFlag = False,
+    file_locks: LaterFlag = False,
+    link_remap: LaterFlag = False,
+    restore_sibling: LaterFlag = False,
+    evasive_devices: LaterFlag = False,
+    leave_stopped: LaterFlag = False,
+    manage_cgroups: LaterText = None,
+    external: LaterText = None,
+    inherit_fd: LaterText = None,
+    root: LaterText = None,
+    action_script: LaterText = None,
+) -> int:
+    """Start the process whose images are in a directory, with the PID it had."""
+    refuse_later(
+        tcp_established=tcp_established, ext_unix_sk=ext_unix_sk, file_locks=file_locks, link_remap=link_remap,
+        restore_sibling=restore_sibling, evasive_devices=evasive_devices, leave_stopped=leave_stopped,
+        manage_cgroups=manage_cgroups, external=external, inherit_fd=inherit_fd, root=root, action_script=action_script,
+    )  # fmt: skip
+    start_logging(log_file, verbose, MigrationStamp())
+    import core
+
+    options = core.RestoreOptions(
+        detached, str(pidfile) if pidfile else None, shell_job, "close" if tcp_close else "refuse",
+        "namespace" if parse_choice("--pid", pid_mode, PID_CHOICES) == "namespace" else "keep",
+    )  # fmt: skip
+    if plan:
+        say([core.plan_text(images_dir, options)], sys.stdout)
+        return ExitCode.DONE
+    report = core.restore(images_dir, options, _pidfile_writer(pidfile))
+    spent = seconds(sum(one for _, one in report.phases))
+    notes = [f"note: {notice}" for notice in report.notices]
+    say([f"Restored PID {report.pid} in {spent}.", *notes, *_phase_lines(report.phases, verbose)], sys.stdout)
+    if not detached:
+        _wait_for_end(report.child)
+    return ExitCode.DONE
+
+
+def _refuse(pid: int, options: "PreflightOptions") -> None:
+    """Refused with every reason that `migrate check` would find here and that speaks against a dump too."""
+    import core
+
+    blockers = core.collect_facts(pid, options).blockers
+    if against := [one for one in blockers if one.code not in ONLY_AGAINST_MOVING]:
+        raise Refused(against)
+
+
+def _phase_lines(phases: tuple[tuple[str, float], ...], verbose: int) -> list[str]:
+    return [f"  {name:<12} {spent * 1e3:8.1f} ms" for name, spent in phases] if verbose else []
+
+
+def _pidfile_writer(path: Path | None) -> Callable[[int], None] | None:
+    """Writes a new file while the process cannot run yet: when that fails, nothing is started."""
+    if path is None:
+        return None
+
+    def write(pid: int) -> None:
+        try:
+            with open(path, "x") as file:
+                file.write(f"{pid}\n")
+        except OSError as error:
+            raise UsageError(f"--pidfile {path}: cannot be written: {error.strerror}") from error
+
+    return write
+
+
+def _wait_for_end(pid: int) -> None:
+    """Blocks until the process ends; Ctrl-C only ends the waiting."""
+    with contextlib.suppress(ChildProcessError, KeyboardInterrupt):
+        os.waitpid(pid, 0)

@@ -1,0 +1,106 @@
+"""From the words of the command line to the request that migrate/source.py takes: every value checked, none guessed."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import UsageError
+from migrate.cli.parse import parse_choice, parse_count, parse_duration, parse_pid, parse_rate
+from migrate.transport.destination import parse_destination
+
+if TYPE_CHECKING:
+    from migrate.world import MigrationRequest
+
+TCP_CHOICES = ("refuse", "close", "established")
+PID_CHOICES = ("keep", "namespace")
+COMPRESS_CHOICES = ("auto", "zstd", "none")
+TRACK_CHOICES = ("auto", "uffd", "soft-dirty")
+STREAMS_AT_MOST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What `migrate check` takes, as written: which process, where to, what of it may be left behind."""
+
+    pid: str
+    host: str
+    keys: Sequence[Path] | None = None
+    known_hosts: Path | None = None
+    remote_command: str = "migrate"
+    tcp: str = "refuse"
+    pid_mode: str = "keep"
+    shared: Sequence[Path] | None = None
+    shell_job: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What `migrate PID host` takes besides, as written."""
+
+    max_downtime: str | None = None
+    deadline: str | None = None
+    bandwidth: str | None = None
+    streams: str = "1"
+    compress: str = "auto"
+    track: str = "auto"
+
+
+def parse_request(subject: Subject, pace: Pace) -> "MigrationRequest":
+    """The request; UsageError names the first value that is wrong."""
+    from migrate.world import MigrationRequest  # brings SSH with it
+
+    if parse_choice("--tcp", subject.tcp, TCP_CHOICES) == "established":
+        raise UsageError(
+            "--tcp established: not carried yet", hint="--tcp close closes the connections; clients have to reconnect"
+        )
+    return MigrationRequest(
+        pid=parse_pid(subject.pid),
+        destination=str(parse_destination(subject.host)),
+        route=parse_route(subject),
+        tcp=subject.tcp,
+        pid_mode=parse_choice("--pid", subject.pid_mode, PID_CHOICES),
+        shell_job=subject.shell_job,
+        assume_shared=parse_shared(subject.shared),
+        max_downtime_s=None if pace.max_downtime is None else parse_duration("--max-downtime", pace.max_downtime),
+        deadline_s=None if pace.deadline is None else parse_duration("--deadline", pace.deadline),
+        bandwidth_bytes_per_s=None if pace.bandwidth is None else parse_rate("--bandwidth", pace.bandwidth),
+        streams=parse_streams(pace.streams),
+        compress=parse_choice("--compress", pace.compress, COMPRESS_CHOICES),
+        track=parse_choice("--track", pace.track, TRACK_CHOICES),
+    )
+
+
+def parse_streams(text: str) -> int:
+    """--streams: one, for now; the source's keeper sends down one only, and the other side would wait for the rest."""
+    streams = parse_count("--streams", text, STREAMS_AT_MOST)
+    if streams > 1:
+        raise UsageError(f"--streams {streams}: more than one is not carried yet", hint="leave it out")
+    return streams
+
+
+def parse_shared(paths: Sequence[Path] | None) -> tuple[str, ...]:
+    """--shared: absolute paths, since both hosts read them."""
+    for path in paths or ():
+        if not path.is_absolute():
+            raise UsageError(f"--shared {path}: is not an absolute path")
+    return tuple(str(path) for path in paths or ())
+
+
+def parse_route(subject: Subject) -> tuple[tuple[str, str], ...]:
+    """How to get to the other host again: it goes into the journal, so paths are made absolute."""
+    try:
+        words = shlex.split(subject.remote_command)
+    except ValueError as error:
+        raise UsageError(
+            f"--remote-command {subject.remote_command!r}: {error}", hint="quote it as a shell would"
+        ) from error
+    if not words:
+        raise UsageError("--remote-command: is empty", hint="for example: --remote-command 'sudo -n migrate'")
+    known_hosts = [("known_hosts", str(subject.known_hosts.absolute()))] if subject.known_hosts else []
+    return (
+        *(("identity_file", str(key.absolute())) for key in subject.keys or ()),
+        *known_hosts,
+        ("remote_command", subject.remote_command),
+    )

@@ -1,0 +1,359 @@
+"""The engines of a real migration: core's live halves, spoken to in the control protocol's messages.
+
+Turns messages into calls and back, and joins pages with their streams; decides nothing.
+"""
+
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal, cast
+
+from core import (
+    DumpOptions,
+    ImageSet,
+    LandingMemory,
+    LiveDestination,
+    LiveSource,
+    Ranges,
+    RestoreOptions,
+    decode_stream,
+    encode_stream,
+    remove_parked,
+    resume_parked,
+)
+from core.errors import KernelLacks, PageStreamError, TraceeError
+from migrate.errors import OutOfOrder
+from migrate.pagesrv.lander import PageLander
+from migrate.pagesrv.receiver import PageReceiver
+from migrate.pagesrv.sender import PageSender, RoundCount
+from migrate.pb import control_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+PROGRESS_EVERY_S = 0.1
+SEND_BUFFERS = 3
+
+
+class LiveSourceEngine:
+    """SourceEngine over core.LiveSource."""
+
+    def __init__(self, migration_id: str, page_fds: Sequence[int]) -> None:
+        self._id = migration_id
+        self._page_fds = list(page_fds)
+        self._live: LiveSource | None = None
+        self._sender: PageSender | None = None
+
+    def attach(self, request: pb.Attach) -> pb.Attached:
+        """See SourceEngine."""
+        options = DumpOptions(
+            tcp=_tcp(request.tcp), shell_job=request.shell_job,
+            track=None if request.track in ("", "auto") else cast(Literal["uffd", "soft-dirty"], request.track),
+        )  # fmt: skip
+        live = self._live = LiveSource(request.pid, f"migrate-{self._id}", options)
+        live.attach()
+        self._sender = PageSender(
+            self._page_fds[0], cast(Literal["auto", "zstd", "none"], request.compress or "auto"),
+            request.bandwidth_bytes_per_s,
+        )  # fmt: skip
+        processes = live.processes.values()
+        return pb.Attached(
+            threads=sum(len(live.reader.tids(process.pid)) for process in processes),
+            fds=sum(len(live.reader.fds(process.pid)) for process in processes),
+            vmas=sum(len(process.prepared.vma_flags) for process in processes),
+            tracker=next(process.tracker_name for process in processes),
+            cgroup=live.holder.path if live.holder else "",
+            stopped_seconds=live.stopped_s, notices=[pb.Notice(text=text) for text in live.notices],
+        )  # fmt: skip
+
+    def _attached(self) -> LiveSource:
+        if self._live is None:
+            raise OutOfOrder("the source is not attached")
+        return self._live
+
+    def scan(self, number: int) -> pb.Scanned:
+        """See SourceEngine."""
+        began = time.monotonic()
+        scanned = self._attached().scan()
+        return pb.Scanned(
+            round=self._round(number, scanned.tree), pages=self._pending_pages(), seconds=time.monotonic() - began,
+            stopped_seconds=scanned.stopped_s,
+        )  # fmt: skip
+
+    def _pending_pages(self) -> int:
+        return sum(process.pending.total_pages for process in self._attached().processes.values())
+
+    def _round(self, number: int, tree: ImageSet) -> pb.Round:
+        """Everybody's address space; a memory's number is its process's own pid."""
+        memories = [
+            pb.Memory(mm_id=process.own_pid, pid=process.own_pid, mm_image=encode_stream(process.memory))
+            for process in self._attached().processes.values()
+        ]
+        return pb.Round(number=number, memories=memories, tree=encode_stream(tree))
+
+    def send_pages(self, number: int, fresh: Sequence[int], progress: Callable[[pb.Progress], None]) -> pb.PagesSent:
+        """See SourceEngine."""
+        if self._sender is None:
+            raise OutOfOrder("the source is not attached")
+        live = self._attached()
+        report = _Reporter(progress, self._pending_pages())
+        for process in live.processes.values():
+            try:
+                if process.own_pid in fresh:
+                    process.forget_sent()
+                reader = process.page_reader(SEND_BUFFERS)
+                part = self._sender.send_round(number, process.own_pid, reader, process.pending, report)
+            except TraceeError:
+                if not live.has_left(process.pid):
+                    raise
+                continue  # a child that has just ended: the next round does without it
+            report.add(part.pages, part.sent_bytes)
+            process.was_sent(part.missing)
+        total = self._sender.end_round(number)
+        end = pb.RoundEnd(number=number, frames=total.frames, pages=total.pages, bytes=total.raw_bytes)
+        return pb.PagesSent(
+            end=end, raw_bytes=total.raw_bytes, zero_pages=total.zero_pages, sent_bytes=total.sent_bytes,
+            seconds=total.seconds,
+        )  # fmt: skip
+
+    def freeze(self) -> pb.Frozen:
+        """See SourceEngine."""
+        at = time.time()
+        froze = self._attached().freeze()
+        gone = [
+            pb.GoneRuns(mm_id=pid, starts=[start for start, _ in runs], ends=[end for _, end in runs])
+            for pid, runs in froze.gone.items()
+        ]
+        round_ = self._round(0, froze.tree)
+        round_.last = True
+        return pb.Frozen(
+            round=round_, finish=pb.Finish(images=encode_stream(froze.images), gone=gone),
+            pages=self._pending_pages(), phases=_phases(froze.phases), at_realtime=at,
+        )  # fmt: skip
+
+    def hand_over(self) -> pb.HandedOver:
+        """See SourceEngine."""
+        began = time.monotonic()
+        self._attached().hold()
+        return pb.HandedOver(phases=_phases([("hold", time.monotonic() - began)]))
+
+    def release(self) -> None:
+        """See SourceEngine."""
+        self._attached().kill()
+
+    def thaw(self) -> None:
+        """See SourceEngine."""
+        if self._live is not None:
+            self._live.thaw()
+
+    def throttle(self, share: float) -> pb.Throttled:
+        """See SourceEngine."""
+        try:
+            self._attached().throttle(share)
+        except KernelLacks as error:
+            return pb.Throttled(possible=False, reason=str(error))
+        return pb.Throttled(possible=True)
+
+    def close(self) -> None:
+        """See SourceEngine."""
+        if self._live is not None:
+            self._live.close()
+
+
+class _Reporter:
+    """Progress at most every PROGRESS_EVERY_S."""
+
+    def __init__(self, send: Callable[[pb.Progress], None], total_pages: int) -> None:
+        self._send = send
+        self._total = total_pages
+        self._last = time.monotonic()
+        self._pages = self._bytes = 0
+
+    def add(self, pages: int, sent_bytes: int) -> None:
+        """One process is done: what is told from here on is of the next."""
+        self._pages += pages
+        self._bytes += sent_bytes
+
+    def __call__(self, pages: int, sent_bytes: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= PROGRESS_EVERY_S:
+            self._last = now
+            self._send(
+                pb.Progress(
+                    phase="pages",
+                    done_pages=self._pages + pages,
+                    total_pages=self._total,
+                    sent_bytes=self._bytes + sent_bytes,
+                )
+            )
+
+
+def _tcp(choice: str) -> Literal["refuse", "close", "established"]:
+    return cast(Literal["refuse", "close", "established"], choice or "refuse")
+
+
+def _phases(phases: Sequence[tuple[str, float]]) -> list[pb.PhaseTime]:
+    return [pb.PhaseTime(name=name, seconds=seconds) for name, seconds in phases]
+
+
+class _Landing(threading.Thread):
+    """Lands one round of one stream; `done` is readable when it has ended, well or not."""
+
+    def __init__(self, receiver: PageReceiver, number: int) -> None:
+        super().__init__(daemon=True)
+        self._receiver = receiver
+        self._number = number
+        self.done = os.eventfd(0, os.EFD_CLOEXEC)
+        self.count = RoundCount()
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        """One round."""
+        try:
+            self.count = self._receiver.run_until_round_end(self._number)
+        except Exception as error:  # noqa: BLE001 whatever it was, the keeper's thread reports it
+            self.error = error
+        finally:
+            os.eventfd_write(self.done, 1)
+
+    def close(self) -> None:
+        """Forget it; a thread still reading ends with its stream."""
+        os.close(self.done)
+
+
+class LiveDestinationEngine:
+    """DestinationEngine over core.LiveDestination."""
+
+    def __init__(self, migration_id: str) -> None:
+        self._id = migration_id
+        self._live: LiveDestination | None = None
+        self._streams: list[int] = []
+        self._receivers: list[PageReceiver] = []
+        self._landings: list[_Landing] = []
+        self._memories: dict[int, LandingMemory] = {}
+        self._number: int | None = None
+        self._resumed = False
+
+    def prepare(self, request: pb.Agree) -> pb.Agreed:
+        """See DestinationEngine."""
+        pid_mode: Literal["keep", "namespace"] = "namespace" if request.pid_mode == "namespace" else "keep"
+        options = RestoreOptions(tcp="close", shell_job=request.shell_job, pid_mode=pid_mode)
+        self._live = LiveDestination(f"migrate-{self._id}-copy", options)
+        return pb.Agreed(cgroup=self._live.prepare(request.target.cgroup or None))
+
+    def _prepared(self) -> LiveDestination:
+        if self._live is None:
+            raise OutOfOrder("the destination is not prepared")
+        return self._live
+
+    def add_stream(self, fd: int) -> None:
+        """See DestinationEngine."""
+        self._streams.append(fd)
+        self._receivers.append(PageReceiver(fd, PageLander(self._memories)))
+        if self._number is not None:
+            self._landings.append(_Landing(self._receivers[-1], self._number))
+
+    def begin_round(self, request: pb.Round) -> Sequence[int]:
+        """See DestinationEngine."""
+        live = self._prepared()
+        images = {memory.pid: decode_stream(memory.mm_image) for memory in request.memories}
+        fresh = live.begin_round(decode_stream(request.tree), images)
+        self._memories.update({memory.mm_id: live.landing_memory(memory.pid) for memory in request.memories})
+        self._number = request.number
+        self._landings = [_Landing(receiver, request.number) for receiver in self._receivers]
+        return fresh
+
+    def land(self, end: pb.RoundEnd | None, wake: Sequence[int]) -> pb.RoundLanded | None:
+        """See DestinationEngine."""
+        poll = select.poll()
+        for fd in wake:
+            poll.register(fd, select.POLLIN)
+        while True:
+            landed = self._landed(end)
+            if landed is not None:
+                return landed
+            watched = [landing.done for landing in self._landings if landing.is_alive()]
+            for fd in watched:
+                poll.register(fd, select.POLLIN)
+            ready = {fd for fd, _ in poll.poll()}
+            for fd in watched:
+                poll.unregister(fd)
+            self._raise_broken()
+            if ready & set(wake):
+                return None
+            for landing in self._landings:
+                if landing.done in ready:
+                    landing.join()
+
+    def _raise_broken(self) -> None:
+        for landing in self._landings:
+            if landing.error is not None:
+                raise landing.error
+
+    def _landed(self, end: pb.RoundEnd | None) -> pb.RoundLanded | None:
+        """The round's answer when every stream has come to its end."""
+        self._raise_broken()
+        if end is None or not self._landings or any(landing.is_alive() for landing in self._landings):
+            return None
+        total = RoundCount()
+        for landing in self._landings:
+            total = total.plus(landing.count)
+            landing.close()
+        self._landings, self._number = [], None
+        if (total.frames, total.pages) != (end.frames, end.pages):
+            raise PageStreamError(f"round {end.number}: {end.pages} pages were sent, {total.pages} landed")
+        return pb.RoundLanded(number=end.number, frames=total.frames, pages=total.pages, seconds=total.seconds)
+
+    def finish(self, request: pb.Finish) -> pb.Ready:
+        """See DestinationEngine."""
+        gone = {runs.mm_id: Ranges.ordered(zip(runs.starts, runs.ends, strict=True)) for runs in request.gone}
+        parked = self._prepared().finish(decode_stream(request.images), gone)
+        return pb.Ready(phases=_phases(parked.phases), cgroup=parked.cgroup, notices=parked.notices, pids=parked.pids)
+
+    def resume(self) -> Sequence[pb.PhaseTime]:
+        """See DestinationEngine."""
+        began = time.monotonic()
+        self._prepared().resume()
+        self._resumed = True
+        return _phases([("thaw", time.monotonic() - began)])
+
+    def abort(self) -> None:
+        """See DestinationEngine."""
+        self._close_streams()
+        if self._live is not None:
+            self._live.abort()
+
+    def close(self) -> None:
+        """See DestinationEngine. A copy that runs gets rid of what held it."""
+        self._close_streams()
+        if self._resumed:
+            try:
+                self._prepared().let_go()
+            except OSError as error:  # its parent takes no processes: the copy stays in ours, which does not hurt
+                log.warning("the copy stays in our cgroup: %s", error)
+
+    def _close_streams(self) -> None:
+        streams, self._streams = self._streams, []
+        for fd in streams:
+            os.close(fd)
+
+
+def source_engine(migration_id: str, page_fds: Sequence[int]) -> LiveSourceEngine:
+    """The engine of a source's keeper."""
+    return LiveSourceEngine(migration_id, page_fds)
+
+
+def destination_engine(migration_id: str) -> LiveDestinationEngine:
+    """The engine of a destination's keeper."""
+    return LiveDestinationEngine(migration_id)
+
+
+def kill_parked(cgroup: str) -> None:
+    """Remove a parked tree whose keeper is gone."""
+    remove_parked(cgroup)
+
+
+__all__ = ["destination_engine", "kill_parked", "resume_parked", "source_engine"]

@@ -1,0 +1,115 @@
+"""Pre-copy: rounds while the target runs, until `decide` says freeze. Owns the rounds' records and their events."""
+
+from collections.abc import Callable, Sequence
+from typing import assert_never
+
+from core.errors import MigrateError, PageStreamError
+from migrate import events
+from migrate.convergence import Again, Freeze, GiveUp, Goal, RoundRecord, Throttle, decide, expected_downtime_s
+from migrate.engine import Keeper, Peer
+from migrate.errors import FarError, GaveUp, KeeperLost
+from migrate.pb import control_pb2 as pb
+from migrate.world import World
+
+WHY_LIMIT_S = 2.0
+
+
+class Precopy:
+    """The rounds of one migration. `goal` loses may_throttle when the kernel cannot."""
+
+    def __init__(
+        self,
+        world: World,
+        keeper: Keeper,
+        far: Peer,
+        migration_id: str,
+        goal: Goal,
+        emit: Callable[[events.Event], None],
+    ) -> None:
+        self._world = world
+        self._keeper = keeper
+        self._far = far
+        self._id = migration_id
+        self._goal = goal
+        self._emit = emit
+        self._began = world.now()
+        self._last_scan: float | None = None
+        self._cpu_share = 1.0
+        self.rounds: list[RoundRecord] = []
+        self.sent_bytes = 0
+        self.pages = 0
+
+    async def run(self) -> float:
+        """Rounds until it is time to freeze; returns the expected downtime. GaveUp when it never will be."""
+        while True:
+            await self._round()
+            decision = decide(self.rounds, self._goal)
+            match decision:
+                case Freeze():
+                    return decision.expected_s
+                case Again():
+                    await self._world.sleep(decision.wait_s)
+                case Throttle():
+                    await self._throttle(decision.share)
+                case GiveUp():
+                    raise GaveUp(decision.reason, hint="allow more with --max-downtime, or more time with --deadline")
+                case _:
+                    assert_never(decision)
+
+    async def _round(self) -> None:
+        number = len(self.rounds) + 1
+        scanned_at = self._world.now()
+        scanned = await self._keeper.ask(pb.Scan(number=number), pb.Scanned)
+        ready = await self._far.ask(scanned.round, pb.RoundReady)
+        sent = await self.send(number, scanned.pages, ready.fresh)
+        now = self._world.now()
+        since = None if self._last_scan is None else scanned_at - self._last_scan
+        self._last_scan = scanned_at
+        record = RoundRecord(
+            number, scanned.pages, sent.sent_bytes, now - scanned_at, since, now - self._began, self._cpu_share
+        )
+        self.rounds.append(record)
+        rate = record.sent_bytes / record.took_s if record.took_s > 0 else 0.0
+        expected = expected_downtime_s(self.rounds, self._goal)
+        self._emit(events.RoundDone(number, record.dirty_pages, record.sent_bytes, record.took_s, rate, expected))
+
+    async def send(self, number: int, total_pages: int, fresh: Sequence[int]) -> pb.PagesSent:
+        """Send what is pending and wait until it landed."""
+        began = self._world.now()
+
+        def heard(progress: pb.Progress) -> None:
+            rate = progress.sent_bytes / max(self._world.now() - began, 1e-6)
+            self._emit(events.RoundProgress(number, progress.done_pages, total_pages, progress.sent_bytes, rate))
+
+        try:
+            sent = await self._keeper.ask(pb.SendPages(number=number, fresh=fresh), pb.PagesSent, on_progress=heard)
+        except KeeperLost:
+            raise
+        except MigrateError as error:
+            raise await self._why(error) from error
+        landed = await self._far.ask(sent.end, pb.RoundLanded)
+        if (landed.frames, landed.pages) != (sent.end.frames, sent.end.pages):
+            raise PageStreamError(
+                f"round {number}: sent {sent.end.frames} frames with {sent.end.pages} pages, "
+                f"landed {landed.frames} with {landed.pages}"
+            )
+        self.sent_bytes += sent.sent_bytes
+        self.pages += sent.end.pages
+        return sent
+
+    async def _why(self, error: MigrateError) -> MigrateError:
+        """A stream that broke here may be the effect of what failed there: ask."""
+        try:
+            status = await self._far.ask(pb.Status(migration_id=self._id), pb.StatusAnswer, timeout_s=WHY_LIMIT_S)
+        except MigrateError:
+            return error
+        return FarError(f"destination: {status.detail}", kind="PageStreamError") if status.detail else error
+
+    async def _throttle(self, share: float) -> None:
+        answer = await self._keeper.ask(pb.Throttle(cpu_share=share), pb.Throttled)
+        if not answer.possible:
+            self._goal = self._goal.without_throttle()
+            self._emit(events.Notice(f"the target cannot be throttled: {answer.reason}"))
+            return
+        self._cpu_share = share
+        self._emit(events.Throttled(share))
