@@ -1,0 +1,35 @@
+"""Processes of every kind move to another host and find there all that they had."""
+
+import pytest
+
+from tests.migrate.moving import Pair, assert_nothing_left
+from tests.program_build import Program, discover
+from tests.waiting import wait_until
+
+# One of each kind of state; the round trips in tests/roundtrip have all of them.
+SAMPLE = {
+    "alt_stack.c", "blocked_accept.c", "blocked_epoll.c", "blocked_futex.c", "blocked_nanosleep.c", "comm.c",
+    "creds_nobody.c", "cwd.c", "directory_position.c", "dup_shared_offset.c", "epoll_targets.c",
+    "eventfd.c", "file_append.c", "file_mapping_private.c", "file_mapping_shared.c",
+    "interpreter_files.py", "listen_tcp4.c", "listen_unix_path.c", "memory_many_vmas.c", "pipe_full.c",
+    "process_vectors.c", "rlimits.c", "signal_masks.c", "signalfd.c", "timerfd.c",
+}  # fmt: skip
+PROGRAMS = [one for one in discover() if not one.later and ("live" in one.tags or one.name in SAMPLE)]
+
+
+def test_the_sample_is_of_programs_that_there_are() -> None:
+    assert {program.name for program in discover()} >= SAMPLE
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_program_passes_on_the_other_host(program: Program, pair: Pair) -> None:
+    run = pair.start(program)
+    pair.move(run)
+    assert run.early_result() is None
+    run.release()
+    assert run.result() == "PASS"
+    wait_until(lambda: not pair.b.alive(run.pid), "it ended by itself")
+
+
+def test_all_those_moves_left_nothing_behind(pair: Pair) -> None:
+    assert_nothing_left([pair.a, pair.b])

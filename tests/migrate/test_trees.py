@@ -1,0 +1,38 @@
+"""Trees of processes move to another host whole, once and twice in a row, and leave nothing behind."""
+
+import pytest
+
+from tests.migrate.moving import Pair, assert_nothing_left, processes
+from tests.program_build import Program, discover
+from tests.waiting import wait_until
+
+TWICE = {"tree_orphans.c", "tree_zombies.c"}
+TREES = [one for one in discover() if one.name.startswith("tree_") and not one.later and one.name not in TWICE]
+
+
+@pytest.mark.parametrize("program", TREES, ids=lambda program: program.name)
+def test_tree_passes_on_the_other_host(program: Program, pair: Pair) -> None:
+    run = pair.start(program)
+    before = processes(pair.a, str(run.scratch_dir))
+    pair.move(run, "--max-downtime", "5s")
+    assert processes(pair.a, str(run.scratch_dir)) == []
+    if program.name != "tree_forking.c":
+        assert processes(pair.b, str(run.scratch_dir)) == before
+    run.release()
+    assert run.result() == "PASS"
+    wait_until(lambda: not processes(pair.b, str(run.scratch_dir)), "all of it ended by itself")
+
+
+@pytest.mark.parametrize("name", sorted(TWICE))
+def test_tree_passes_after_two_moves(name: str, pair: Pair) -> None:
+    run = pair.start(name)
+    before = processes(pair.a, str(run.scratch_dir))
+    pair.move(run, "--max-downtime", "5s")
+    pair.move(run, "--max-downtime", "5s", back=True)
+    assert processes(pair.a, str(run.scratch_dir)) == before
+    run.release()
+    assert run.result() == "PASS"
+
+
+def test_all_those_moves_left_nothing_behind(pair: Pair) -> None:
+    assert_nothing_left([pair.a, pair.b])

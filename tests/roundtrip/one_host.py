@@ -1,0 +1,65 @@
+"""A live move that begins and ends on this machine: the copy lives in a PID namespace of its own, so both have room."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from core import EMPTY, DumpOptions, LiveDestination, LiveSource, Parked, Ranges, RestoreOptions
+from core.images.store import ImageSet
+from core.options import HoldChoice
+
+BUFFERS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Both halves when the copy is ready and the source held."""
+
+    source: LiveSource
+    destination: LiveDestination
+    parked: Parked
+
+    def commit(self) -> int:
+        """Resume the copy and end the source; the copy's PID here."""
+        self.destination.resume()
+        self.source.kill()
+        return self.parked.pids[0]
+
+
+@contextmanager
+def moved(pid: int, hold: HoldChoice) -> Iterator[Move]:
+    """`pid`, live, up to the moment before the resume. Copy and source are gone at the end."""
+    name = f"migrate-survival-{os.getpid()}"
+    source = LiveSource(pid, name, DumpOptions(hold=hold))
+    destination = LiveDestination(f"{name}-copy", RestoreOptions(pid_mode="namespace", hold=hold))
+    try:
+        yield Move(source, destination, _move(source, destination))
+    finally:
+        destination.abort()
+        source.kill()
+        source.close()
+
+
+def _move(source: LiveSource, destination: LiveDestination) -> Parked:
+    source.attach()
+    destination.prepare(None)
+    _round(source, destination, source.scan().tree)
+    froze = source.freeze()
+    _round(source, destination, froze.tree)
+    parked = destination.finish(froze.images, froze.gone)
+    source.hold()
+    return parked
+
+
+def _round(source: LiveSource, destination: LiveDestination, tree: ImageSet) -> None:
+    processes = {process.own_pid: process for process in source.processes.values()}
+    fresh = destination.begin_round(tree, {pid: process.memory for pid, process in processes.items()})
+    for pid, process in processes.items():
+        if pid in fresh:
+            process.forget_sent()
+        reader, landing = process.page_reader(BUFFERS), destination.landing_memory(pid)
+        reader.missing = EMPTY
+        for start, content in reader.read(process.pending):
+            landing.land(Ranges.of([(start, start + len(content))]), content)
+        process.was_sent(reader.missing)

@@ -1,0 +1,126 @@
+"""What cannot be carried is named when it is found, and the process lives on; signals meanwhile are not lost."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from core import DumpOptions, RestoreOptions, dump, restore
+from core.errors import CollectError
+from core.resources import posix_timers
+from tests.roundtrip.targets import READER, ended_afterwards, is_traced, ready
+from tests.waiting import wait_until
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+HOLDERS = {
+    "local descriptor table": "d = (ctypes.c_uint * 4)(0, 0, 0xfffff, 0x51); assert libc.syscall(154, 1, d, 16) == 0",
+    "thread keyring": "assert libc.syscall(250, 0, -1, 1) > 0",
+    "process keyring": "assert libc.syscall(250, 0, -2, 1) > 0",
+    "CLOCK_THREAD_CPUTIME_ID": (
+        "import threading, time; threading.Thread(target=time.sleep, args=(100,), daemon=True).start();"
+        "assert libc.syscall(222, 3, None, ctypes.byref(ctypes.c_int())) == 0"
+    ),
+    "SECCOMP_RET_USER_NOTIF": (
+        "program = (ctypes.c_ulonglong * 4)(0x20, 0, 0x7fc00000 << 32 | 6, 0x7fff0000 << 32 | 6);"
+        "program[1] = 0x15 | 1 << 24 | 0xffff << 32;"
+        "fprog = (ctypes.c_ulonglong * 2)(4, ctypes.addressof(program));"
+        "assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.byref(fprog)) == 0"
+    ),
+}
+
+
+@contextmanager
+def holding(code: str, mark: Path) -> Iterator[int]:
+    """A process that did `code` and waits."""
+    text = f"import ctypes, time; libc = ctypes.CDLL(None); {code}; open({str(mark)!r}, 'w'); time.sleep(100)"
+    null = subprocess.DEVNULL
+    with subprocess.Popen(
+        [sys.executable, "-c", text], stdin=null, stdout=null, stderr=null, start_new_session=True
+    ) as process:
+        try:
+            wait_until(lambda: mark.exists() or process.poll() is not None, "the process is ready")
+            assert process.poll() is None
+            yield process.pid
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("what", HOLDERS)
+def test_it_is_named_and_the_process_lives_on(what: str, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    with holding(HOLDERS[what], tmp_path / "mark") as pid:
+        with pytest.raises(CollectError, match=what):
+            dump(pid, images, DumpOptions())
+        assert not is_traced(pid) and READER.status(pid).state in "RS"
+
+
+def test_timer_ids_are_kept_without_the_kernels_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posix_timers, "probe_chosen_ids", lambda: False)
+    images = tmp_path / "images"
+    images.mkdir()
+    with ready("posix_timers.c", tmp_path) as run:
+        dump(run.pid, images, DumpOptions())
+        run.stop()
+        restore(images, RestoreOptions())
+        with ended_afterwards(run.pid):
+            run.release()
+            assert run.result() == "PASS"
+
+
+class _Sender(threading.Thread):
+    """Queues numbered signals of both kinds until told to end."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self.sent = 0
+        self.enough = threading.Event()
+        self._pid = pid
+
+    def run(self) -> None:
+        while not self.enough.is_set() and self.sent < 2000:
+            for number in (signal.SIGRTMIN + 5, signal.SIGRTMIN + 6):
+                assert LIBC.sigqueue(self._pid, number, ctypes.c_void_p(self.sent)) == 0
+            self.sent += 1
+            self.enough.wait(0.0002)
+
+
+def test_no_signal_is_lost_that_comes_during_the_freeze(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    with ready("signals_counted.c", tmp_path) as run:
+        sender = _Sender(run.pid)
+        sender.start()
+        wait_until(lambda: sender.sent > 10, "signals are on their way")
+        dump(run.pid, images, DumpOptions(leave_running=True))
+        sender.enough.set()
+        sender.join()
+        wait_until(lambda: not READER.status(run.pid).shared_pending >> (signal.SIGRTMIN + 5), "all caught")
+        run.release()
+        assert run.result() == "PASS"
+        assert (run.scratch_dir / "counted").read_text() == f"{sender.sent} {sender.sent}"
+
+
+def test_signals_queued_at_the_freeze_come_with_the_copy(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    with ready("signals_counted.c", tmp_path) as run:
+        os.kill(run.pid, signal.SIGSTOP)
+        for number in range(100):
+            for kind in (signal.SIGRTMIN + 5, signal.SIGRTMIN + 6):
+                assert LIBC.sigqueue(run.pid, kind, ctypes.c_void_p(number)) == 0
+        dump(run.pid, images, DumpOptions())
+        run.stop()
+        restore(images, RestoreOptions())
+        with ended_afterwards(run.pid):
+            os.kill(run.pid, signal.SIGCONT)
+            run.release()
+            assert run.result() == "PASS"
+            assert (run.scratch_dir / "counted").read_text() == "100 100"

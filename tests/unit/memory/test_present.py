@@ -1,0 +1,93 @@
+import mmap
+import os
+
+import pytest
+
+from core.kernel import pagemap_scan
+from core.kernel.calls import syscall
+from core.kernel.pagemap_scan import PageCategory, PageRegion, ZeroFrames, parse_entries
+from core.memory.dirty.soft_dirty import SoftDirtyTracker, probe_soft_dirty, sort_soft_dirty
+from core.memory.present import present_ranges, read_page_sets, scan_present, sort_regions, spans_of
+from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
+from core.memory.zero_frames import probe_zero_frames
+from tests.requires import require
+from tests.unit.memory.area import area
+
+PRESENT, SWAPPED, FILE, GUARD, SOFT_DIRTY = 1 << 63, 1 << 62, 1 << 61, 1 << 58, 1 << 55
+ZERO = ZeroFrames(page=7, huge=1024)
+
+
+def test_pagemap_entries_become_regions_by_category() -> None:
+    entries = [PRESENT | 1, PRESENT | 2, 0, PRESENT | FILE | 3, SWAPPED | 4, GUARD, PRESENT | 7, PRESENT | 1500]
+    kinds = parse_entries(entries, 0x10000, ZERO)
+    category = PageCategory
+    assert kinds == [
+        (0x10000, 0x12000, category.PRESENT),
+        (0x13000, 0x14000, category.PRESENT | category.FILE),
+        (0x14000, 0x15000, category.SWAPPED),
+        (0x15000, 0x16000, category.GUARD),
+        (0x16000, 0x18000, category.PRESENT | category.PFNZERO),
+    ]
+
+
+def test_a_page_of_zero_frames_unknown_is_never_taken_for_zero() -> None:
+    assert parse_entries([PRESENT | 7], 0, ZeroFrames())[0][2] == PageCategory.PRESENT
+
+
+def region(page: int, categories: int) -> PageRegion:
+    return page * PAGE_SIZE, (page + 1) * PAGE_SIZE, int(categories)
+
+
+def test_a_file_page_only_read_is_not_carried() -> None:
+    pages = sort_regions([region(0, PageCategory.PRESENT), region(1, PageCategory.PRESENT | PageCategory.FILE)])
+    assert list(pages.carried.pages()) == [0]
+
+
+def test_soft_dirty_tells_written_pending_and_every_zero_page() -> None:
+    present = PageCategory.PRESENT
+    found = [
+        region(0, present),
+        region(1, present | PageCategory.SOFT_DIRTY),
+        region(2, present),
+        region(3, present | PageCategory.PFNZERO),
+        region(4, PageCategory.GUARD),
+    ]
+    pages = sort_soft_dirty(found, Ranges.from_pages([2, 9]), everything=False)
+    assert [list(each.pages()) for each in (pages.carried, pages.zero, pages.guard)] == [[1, 2], [3], [4]]
+    assert list(sort_soft_dirty(found, EMPTY, everything=True).carried.pages()) == [0, 1, 2]
+
+
+def test_present_tells_written_pages_and_neither_holes_nor_zero_pages() -> None:
+    with area(16) as memory:
+        memory.fill(3, 4, 6)
+        assert memory.load(9) == 0
+        assert present_ranges(os.getpid(), memory.vmas).spans == (memory.span(4, 6),)
+        assert read_page_sets(os.getpid(), memory.vmas).zero.spans == (memory.span(9, 10),)
+        assert memory.vmas and read_page_sets(os.getpid(), memory.vmas, spans_of(memory.vmas)).carried == EMPTY
+
+
+def test_reading_the_pagemap_tells_the_same_as_scanning_it() -> None:
+    require(probe_zero_frames() != ZeroFrames(), "CAP_SYS_ADMIN to see frame numbers")
+    pagemap_fd = pagemap_scan.open_pagemap(os.getpid())
+    categories = pagemap_scan.probe_categories(pagemap_fd)
+    require(categories is not None, "PAGEMAP_SCAN (Linux 6.7)")
+    with area(9000) as memory:
+        memory.fill(3, 0, 10)
+        memory.fill(3, 4090, 4100)
+        memory.fill(3, 8000, 9000)
+        assert memory.load(20) == 0
+        syscall("madvise", memory.page(8500), PAGE_SIZE, mmap.MADV_DONTNEED)
+        spans = spans_of(memory.vmas)
+        assert scan_present(pagemap_fd, spans, None) == scan_present(pagemap_fd, spans, categories)
+    os.close(pagemap_fd)
+
+
+def test_soft_dirty_tracker_tells_only_stores_since_the_round_before() -> None:
+    if not probe_soft_dirty():
+        pytest.xfail("this kernel has no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY): nothing to run it on")
+    with area(8) as memory:
+        memory.fill(3)
+        tracker = SoftDirtyTracker(os.getpid())
+        assert tracker.collect_and_rearm(memory.vmas).ranges.spans == (memory.span(0, 8),)
+        memory.store(5)
+        assert tracker.collect_and_rearm(memory.vmas).ranges.spans == (memory.span(5, 6),)

@@ -1,0 +1,114 @@
+"""Looking around on a host: files, ports and names as they really are here."""
+
+import os
+import shutil
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core.preflight import HostRecord, PreflightOptions, TargetRecord, collect_facts, collect_host, judge, look
+from core.preflight.records import FileNeed, ListenNeed
+from tests.requires import require_root
+from tests.unit.preflight.targets import python, running
+
+NOBODY = 1 << 22
+
+
+@pytest.fixture(scope="module")
+def host() -> HostRecord:
+    require_root()
+    return collect_host()
+
+
+def test_a_process_could_live_where_it_lives_but_for_its_pid(host: HostRecord) -> None:
+    with running("/bin/sleep", "100", name="sleep") as pid:
+        record = collect_facts(pid, PreflightOptions(), host=host).record
+        assert [blocker.code for blocker in judge(record, look(record, host=host)).blockers] == ["pid-taken"]
+
+
+def test_with_a_pid_namespace_it_could_live_here_twice(host: HostRecord) -> None:
+    with running("/bin/sleep", "100", name="sleep") as pid:
+        record = collect_facts(pid, PreflightOptions(pid_mode="namespace"), host=host).record
+        assert judge(record, look(record, host=host)).blockers == ()
+
+
+def test_a_changed_library_is_found(host: HostRecord, tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    shutil.copy("/bin/sleep", program)
+    with running(str(program), "100", name="program") as pid:
+        record = collect_facts(pid, PreflightOptions(pid_mode="namespace"), host=host).record
+    content = bytearray(program.read_bytes())
+    other = tmp_path / "other"
+    other.write_bytes(bytes(content) + b"x")
+    os.replace(other, program)
+    (blocker,) = judge(record, look(record, host=host)).blockers
+    assert (blocker.code, blocker.subject) == ("file-differs", f"{program} (exe, mapped)")
+    program.unlink()
+    (blocker,) = judge(record, look(record, host=host)).blockers
+    assert blocker.code == "file-missing"
+
+
+def test_files_are_the_same_by_inode_or_by_content(host: HostRecord, tmp_path: Path) -> None:
+    path = tmp_path / "read"
+    path.write_bytes(b"content")
+    with python(f"r = os.open({str(path)!r}, os.O_RDONLY)", tmp_path) as pid:
+        record = collect_facts(pid, PreflightOptions(pid_mode="namespace"), host=host).record
+    assert judge(record, look(record, host=host)).blockers == ()
+    copy = tmp_path / "copy"
+    copy.write_bytes(b"content")
+    os.replace(copy, path)
+    assert judge(record, look(record, host=host)).blockers == ()
+    copy.write_bytes(b"CONTENT")
+    os.replace(copy, path)
+    assert [blocker.code for blocker in judge(record, look(record, host=host)).blockers] == ["file-differs"]
+
+
+def test_open_for_writing_is_fine_only_for_the_very_same_file(host: HostRecord, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with python(f"w = os.open({str(path)!r}, os.O_CREAT | os.O_WRONLY)", tmp_path) as pid:
+        record = collect_facts(pid, PreflightOptions(pid_mode="namespace"), host=host).record
+        assert judge(record, look(record, host=host)).blockers == ()
+    path.rename(tmp_path / "kept")
+    path.touch()
+    assert [blocker.code for blocker in judge(record, look(record, host=host)).blockers] == ["file-writes"]
+
+
+def test_a_listening_port_is_found_with_its_holder(host: HostRecord) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        need = ListenNeed("tcp", "127.0.0.1", server.getsockname()[1], used_as="fd 6")
+        (blocker,) = judge(TargetRecord(listens=(need,)), look(TargetRecord(listens=(need,)), host=host)).blockers
+        assert blocker.code == "port-taken" and f"(pid {os.getpid()})" in blocker.reason
+
+
+def test_an_address_of_nobody_is_absent(host: HostRecord) -> None:
+    addresses = ("192.0.2.77", "2001:db8::77", "0.0.0.0", "127.0.0.1")
+    needs = tuple(ListenNeed("tcp", address, 80) for address in addresses)
+    assert look(TargetRecord(listens=needs), host=host).absent_addresses == {"192.0.2.77", "2001:db8::77"}
+
+
+def test_unix_names_in_use_and_stale_ones(host: HostRecord, tmp_path: Path) -> None:
+    live, stale, file = tmp_path / "live", tmp_path / "stale", tmp_path / "file"
+    file.touch()
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
+        one.bind(str(live))
+        two.bind(str(stale))
+        two.close()
+        paths = (str(live), str(stale), str(file), str(tmp_path / "none"), str(tmp_path / "no" / "folder"))
+        found = look(TargetRecord(listens=tuple(ListenNeed("unix", path=path) for path in paths)), host=host)
+    assert found.unix_in_use == {str(live), str(file)}
+    assert found.missing_folders == {str(tmp_path / "no" / "folder")}
+
+
+def test_pids_of_threads_count_as_taken(host: HostRecord) -> None:
+    found = look(TargetRecord(pids=(os.getpid(), NOBODY)), host=host)
+    assert set(found.holders) == {os.getpid()}
+
+
+def test_devices_are_compared_by_number(host: HostRecord) -> None:
+    null = FileNeed("/dev/null", os.stat("/dev/null").st_mode, device_number=os.stat("/dev/null").st_rdev)
+    zero = replace(null, device_number=os.stat("/dev/zero").st_rdev)
+    for need, expected in ((null, []), (zero, ["device-differs"])):
+        target = TargetRecord(files=(need,))
+        assert [blocker.code for blocker in judge(target, look(target, host=host)).blockers] == expected

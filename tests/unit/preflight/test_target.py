@@ -1,0 +1,309 @@
+"""Every refusal and notice of the source's half, against real processes where one is cheap."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.errors import Blocker
+from core.preflight import HostRecord, PreflightOptions, TargetFindings, collect_facts, collect_host
+from core.preflight.memory import notice_tracking, refuse_memory
+from core.preflight.process import refuse_namespaces
+from core.preflight.target import refuse_kernel
+from core.proc.maps import SmapsVma, Vma
+from core.proc.reader import ProcReader
+from tests.requires import require, require_program, require_root
+from tests.unit.preflight.targets import python, running
+from tests.waiting import wait_until
+
+PLAIN = PreflightOptions()
+Examine = Callable[..., TargetFindings]
+
+
+@pytest.fixture(scope="module")
+def host() -> HostRecord:
+    require_root()
+    return collect_host()
+
+
+@pytest.fixture
+def examine(host: HostRecord) -> Examine:
+    return lambda pid, options=PLAIN: collect_facts(pid, options, host=host)
+
+
+def codes(findings: TargetFindings) -> set[str]:
+    return {blocker.code for blocker in findings.blockers}
+
+
+def the(findings: TargetFindings, code: str) -> Blocker:
+    (found,) = [blocker for blocker in findings.blockers if blocker.code == code]
+    assert found.hint
+    return found
+
+
+def test_a_plain_process_has_nothing_against_it(examine: Examine) -> None:
+    with running("/bin/sleep", "100", name="sleep") as pid:
+        findings = examine(pid)
+        assert findings.blockers == ()
+        assert findings.notices == ()
+        assert (findings.record.pids, findings.record.name) == ((pid,), "sleep")
+        exe = next(need for need in findings.record.files if "exe" in need.used_as)
+        assert exe.path == os.path.realpath("/bin/sleep")
+        assert exe.mapped and (exe.build_id or exe.sha256)
+        assert any("libc" in need.path for need in findings.record.files)
+
+
+def test_looking_leaves_no_trace(examine: Examine) -> None:
+    reader = ProcReader()
+    with running("/bin/sleep", "100", name="sleep") as pid:
+        ours, its = reader.fds(os.getpid()), reader.fds(pid)
+        examine(pid)
+        assert (reader.fds(os.getpid()), reader.fds(pid)) == (ours, its)
+        status = reader.status(pid)
+        assert (status.state, status.tracer_pid) == ("S", 0)
+
+
+def test_a_pid_that_does_not_exist(examine: Examine) -> None:
+    findings = examine(1 << 22)
+    assert the(findings, "no-process").subject == f"pid {1 << 22}"
+    assert findings.record.pids == ()
+
+
+def test_a_kernel_thread(examine: Examine) -> None:
+    reader = ProcReader()
+    found = next((pid for pid in reader.pids() if reader.stat(pid).is_kernel_thread), 0)
+    require(found > 0, "a kernel thread in this PID namespace")
+    assert codes(examine(found)) == {"kernel-thread"}
+
+
+def test_a_zombie(examine: Examine) -> None:
+    child = subprocess.Popen(["/bin/true"])
+    try:
+        wait_until(lambda: ProcReader().status(child.pid).state == "Z", "the child to end")
+        assert f"its parent {os.getpid()}" in (the(examine(child.pid), "zombie").hint or "")
+    finally:
+        child.wait()
+
+
+def test_ourselves_and_those_who_run_us(examine: Examine) -> None:
+    assert codes(examine(os.getpid())) == {"ourselves"}
+    if os.getppid() not in (0, 1):
+        assert "which runs this program" in the(examine(os.getppid()), "ancestor").reason
+
+
+def test_a_thread_is_not_a_process(examine: Examine) -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        assert the(examine(thread.native_id), "thread").hint == f"give {os.getpid()}"
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_process_that_is_traced_names_the_tracer(examine: Examine, tmp_path: Path) -> None:
+    with running("/bin/sleep", "100", name="sleep") as pid:
+        seize = f"assert libc.ptrace(0x4206, {pid}, None, None) == 0"
+        with python(seize, tmp_path) as tracer:
+            assert f"(pid {tracer})" in the(examine(pid), "traced").reason
+
+
+def test_a_stopped_process_goes(examine: Examine) -> None:
+    with running("/bin/sleep", "100", name="sleep") as pid:
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: ProcReader().status(pid).state == "T", "the process to stop")
+        assert not codes(examine(pid))
+
+
+def test_children_go_along(examine: Examine) -> None:
+    with running("/bin/sh", "-c", "/bin/sleep 100; true", name="sh") as pid:
+        (child,) = wait_until(lambda: ProcReader().children(pid), "the child")
+        try:
+            wait_until(lambda: ProcReader().comm(child) == "sleep", "the child to exec")
+            found = examine(pid)
+            assert found.record.pids == (pid, child)
+            assert any("sleep" in need.path for need in found.record.files)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_other_namespaces_are_named_one_by_one(examine: Examine) -> None:
+    unshare = require_program("unshare")
+    with running(unshare, "--uts", "--ipc", "/bin/sleep", "100", name="sleep") as pid:
+        findings = examine(pid)
+        reasons = {blocker.reason for blocker in findings.blockers if blocker.code == "namespace"}
+        assert reasons == {"is in another uts namespace", "is in another ipc namespace"}
+
+
+def test_a_namespace_made_for_children_counts() -> None:
+    ours = {"pid": 1, "pid_for_children": 1}
+    (blocker,) = refuse_namespaces(7, ours | {"pid_for_children": 0}, ours)
+    assert "of its children" in blocker.reason
+
+
+def test_a_seccomp_filter_goes(examine: Examine, tmp_path: Path) -> None:
+    allow_all = (
+        "program = (ctypes.c_ulonglong * 1)(0x7fff0000 << 32 | 6)\n"
+        "fprog = (ctypes.c_ulonglong * 2)(1, ctypes.addressof(program))\n"
+        "assert libc.prctl(38, 1, 0, 0, 0) == 0\n"
+        "assert libc.prctl(22, 2, ctypes.byref(fprog)) == 0"
+    )
+    with python(allow_all, tmp_path) as pid:
+        assert not codes(examine(pid))
+
+
+def test_posix_timers_go(examine: Examine, tmp_path: Path) -> None:
+    with python("id = ctypes.c_int(); assert libc.timer_create(0, None, ctypes.byref(id)) == 0", tmp_path) as pid:
+        assert not codes(examine(pid))
+
+
+def test_shared_anonymous_memory(examine: Examine, tmp_path: Path) -> None:
+    with python("import mmap; m = mmap.mmap(-1, 4096)", tmp_path) as pid:
+        assert "shared memory" in the(examine(pid), "vma-shared-memory").reason
+
+
+def test_another_root_directory(examine: Examine, tmp_path: Path) -> None:
+    script = f"os.mkdir({str(tmp_path / 'root')!r}); os.close(os.open({str(tmp_path / 'ready')!r}, os.O_CREAT))\n"
+    script += f"os.chroot({str(tmp_path / 'root')!r}); signal.pause()"
+    with python(script, tmp_path) as pid:
+        wait_until(lambda: ProcReader().root(pid) != "/", "the chroot")
+        assert the(examine(pid), "chroot").reason.startswith(f"has {tmp_path}/root")
+
+
+def test_a_descriptor_table_shared_with_a_process_that_is_no_thread(examine: Examine, tmp_path: Path) -> None:
+    script = "if libc.syscall(56, 0x400 | 17, 0, 0, 0, 0) == 0:\n    while True: signal.pause()"
+    with python(script, tmp_path) as pid:
+        (child,) = ProcReader().children(pid)
+        try:
+            reasons = [one.reason for one in examine(pid).blockers if one.code == "shared-task"]
+            assert any(f"descriptor table with process {child}" in reason for reason in reasons)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_established_tcp_names_both_ends(examine: Examine, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with python(f"import socket; s = socket.create_connection(('127.0.0.1', {port}))", tmp_path) as pid:
+            connection, peer = server.accept()
+            with connection:
+                blocker = the(examine(pid), "fd-tcp-established")
+                assert f"127.0.0.1:{port}" in blocker.reason and f"127.0.0.1:{peer[1]}" in blocker.reason
+                assert "--tcp close" in (blocker.hint or "")
+                closing = examine(pid, PreflightOptions(tcp="close"))
+                assert "fd-tcp-established" not in codes(closing)
+                assert any(str(port) in notice for notice in closing.notices)
+
+
+def test_a_terminal_is_refused_and_its_loss_told(examine: Examine, tmp_path: Path) -> None:
+    script = "import fcntl, pty, termios\nmaster, slave = pty.openpty()\nfcntl.ioctl(slave, termios.TIOCSCTTY, 0)"
+    with python(script, tmp_path) as pid:
+        findings = examine(pid)
+        assert "fd-kind" in codes(findings)
+        assert "its controlling terminal stays here: it has none over there" in findings.notices
+        assert not any("terminal" in notice for notice in examine(pid, PreflightOptions(shell_job=True)).notices)
+
+
+def test_a_session_leader_that_stays_is_told(examine: Examine) -> None:
+    child = subprocess.Popen(["/bin/sleep", "100"], stdin=-3, stdout=-3, stderr=-3)
+    try:
+        wait_until(lambda: ProcReader().status(child.pid).name == "sleep", "exec")
+        assert any(f"session leader {os.getsid(0)}" in notice for notice in examine(child.pid).notices)
+        assert examine(child.pid, PreflightOptions(shell_job=True)).notices == ()
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_a_supervisor_is_named(examine: Examine, tmp_path: Path) -> None:
+    script = (
+        "import subprocess\nlibc.prctl(15, b'runsv', 0, 0, 0)\n"
+        "child = subprocess.Popen(['/bin/sleep', '100'], stdin=-3, stdout=-3, stderr=-3)"
+    )
+    with python(script, tmp_path) as supervisor:
+        (pid,) = ProcReader().children(supervisor)
+        try:
+            wait_until(lambda: ProcReader().comm(pid) == "sleep", "exec")
+            blocker = the(examine(pid), "supervisor")
+            assert f"runit (pid {supervisor})" in blocker.reason
+        finally:
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_files_are_needed_as_they_are_used(examine: Examine, tmp_path: Path) -> None:
+    (tmp_path / "read").write_bytes(b"content")
+    script = f"os.chdir({str(tmp_path)!r}); r = os.open('read', 0); w = os.open('log', os.O_CREAT | os.O_WRONLY)"
+    with python(script, tmp_path) as pid:
+        needs = {need.path: need for need in examine(pid).record.files}
+        read, log, cwd = needs[str(tmp_path / "read")], needs[str(tmp_path / "log")], needs[str(tmp_path)]
+        assert (read.size_bytes, read.writable, len(read.sha256)) == (7, False, 32)
+        assert (log.writable, log.sha256, cwd.used_as) == (True, b"", ("cwd",))
+        assert needs["/dev/null"].device_number == os.stat("/dev/null").st_rdev
+        shared = examine(pid, PreflightOptions(assume_shared=(str(tmp_path),))).record.files
+        assert {need.path for need in shared if need.filesystem_id == "assumed"} >= {read.path, log.path, cwd.path}
+
+
+def test_names_that_are_not_utf8_are_refused_and_sayable(examine: Examine, tmp_path: Path) -> None:
+    script = f"os.chdir({str(tmp_path)!r}); os.mkdir(b'd\\xff'); os.chdir(b'd\\xff')\n"
+    script += "w = os.open(b'f\\xff', os.O_CREAT | os.O_WRONLY); libc.prctl(15, 'fünfzehnzeichen'.encode(), 0, 0, 0)"
+    with python(script, tmp_path) as pid:
+        findings = examine(pid)
+        assert {"file-name", "fd-name"} <= codes(findings)
+        assert not any("\udcff" in str(blocker) for blocker in findings.blockers)
+        assert findings.record.name == "fünfzehnzeiche"
+        assert all(need.path.encode() for need in findings.record.files)
+
+
+def test_listening_sockets_are_needed(examine: Examine, tmp_path: Path) -> None:
+    script = (
+        "import socket\nt = socket.create_server(('127.0.0.1', 0))\nu = socket.socket(socket.AF_UNIX)\n"
+        f"u.bind({str(tmp_path / 's')!r}); u.listen()\nd = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n"
+        "d.setsockopt(41, 26, 1); d.bind(('::1', 0))"
+    )
+    with python(script, tmp_path) as pid:
+        tcp, unix, udp = sorted(examine(pid).record.listens, key=lambda need: need.used_as)
+        assert (tcp.protocol, tcp.address) == ("tcp", "127.0.0.1") and tcp.port
+        assert (unix.protocol, unix.path) == ("unix", str(tmp_path / "s"))
+        assert (udp.protocol, udp.address, udp.v6only) == ("udp6", "::1", True)
+
+
+def test_without_rights_the_missing_capabilities_are_named() -> None:
+    user = HostRecord(user_id=1000, capabilities=0)
+    with running("/bin/sleep", "100", name="sleep") as pid:
+        blocker = the(collect_facts(pid, PLAIN, host=user), "rights")
+        assert "CAP_SYS_PTRACE" in blocker.reason and "sudo" in (blocker.hint or "")
+
+
+def test_our_own_seccomp_filter_is_told() -> None:
+    filtered = HostRecord(capabilities=(1 << 41) - 1, seccomp=2)
+    with running("/bin/sleep", "100", name="sleep") as pid:
+        assert codes(collect_facts(pid, PLAIN, host=filtered)) == {"own-seccomp"}
+
+
+def test_a_kernel_without_tracking_or_freezer_is_refused_by_feature() -> None:
+    lacking = HostRecord(features=("ptrace", "pidfd_getfd", "pagemap_scan"))
+    reasons = " ".join(blocker.reason for blocker in refuse_kernel(lacking))
+    assert "kcmp" in reasons and "dirty page tracking" in reasons
+    soft = HostRecord(features=("ptrace", "kcmp", "pidfd_getfd", "soft_dirty", "cgroup2_freezer"))
+    assert refuse_kernel(soft) == []
+
+
+def vmas(count: int, path: str = "") -> list[SmapsVma]:
+    made = (Vma(at << 12, at + 1 << 12, True, True, False, False, 0, (0, 0), 1, path) for at in range(count))
+    return [SmapsVma(vma, frozenset()) for vma in made]
+
+
+def test_many_mappings_are_told_by_threshold() -> None:
+    assert notice_tracking(vmas(9), 100) == []
+    assert "EFAULT" in notice_tracking(vmas(10), 100)[0]
+    assert "vm.max_map_count" in notice_tracking(vmas(80), 100)[0]
+
+
+def test_of_many_mappings_alike_a_few_are_named() -> None:
+    assert len(refuse_memory(vmas(50, "/usr/lib/x (deleted)"))) == 3

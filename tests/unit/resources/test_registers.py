@@ -1,0 +1,86 @@
+"""Registers: into CRIU's fields and back, with our raw area and without it."""
+
+import random
+
+import pytest
+
+from core.errors import ImageError
+from core.images.pb.core_pb2 import CoreEntry, ThreadCoreEntry
+from core.kernel.ptrace import ThreadState
+from core.kernel.xsave import area_size, component_place, xcr0
+from core.resources import registers
+from core.resources.registers import COMPONENTS, LEGACY, XSTATE_BV
+from tests.unit.tracee.states import registers_with, state_with
+
+
+def random_area(seed: int) -> bytes:
+    """An xsave area of this CPU with every component that the image has fields for in use."""
+    numbers = random.Random(seed)
+    area = bytearray(area_size(xcr0()))
+    area[: LEGACY.size] = numbers.randbytes(LEGACY.size)
+    features = 3
+    for component, (_, _, size) in COMPONENTS.items():
+        if place := component_place(component):
+            used = min(size, place[1])
+            area[place[0] : place[0] + used] = numbers.randbytes(used)
+            features |= 1 << component
+    area[XSTATE_BV : XSTATE_BV + 8] = features.to_bytes(8, "little")
+    return bytes(area)
+
+
+def core_of(state: ThreadState, *, raw: bool) -> CoreEntry:
+    core = CoreEntry(mtype=CoreEntry.X86_64, thread_info=registers.collect(state, 0x1234))
+    core.thread_core.CopyFrom(ThreadCoreEntry(futex_rla=0, futex_rla_len=0))
+    if raw:
+        core.thread_core.xstate = state.xstate
+    return core
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("raw", [True, False])
+def test_registers_come_back_with_the_raw_area_and_from_the_fields_alone(seed: int, raw: bool) -> None:
+    state = state_with(xstate=random_area(seed), orig_ax=-1)
+    core = CoreEntry.FromString(core_of(state, raw=raw).SerializeToString())
+    back = registers.thread_state(core, 7, 0xF0)
+    assert back.registers == state.registers
+    assert (back.tid, back.sigmask) == (7, 0xF0)
+    assert core.thread_info.clear_tid_addr == 0x1234
+    for start, end in [(0, LEGACY.size), (XSTATE_BV, XSTATE_BV + 8)]:
+        assert back.xstate[start:end] == state.xstate[start:end]
+    for component in COMPONENTS:
+        if place := component_place(component):
+            assert back.xstate[place[0] : sum(place)] == state.xstate[place[0] : sum(place)], component
+
+
+def test_a_call_that_waits_is_made_again_by_the_image() -> None:
+    state = state_with(orig_ax=0, ax=-512, ip=0x400002)
+    gpregs = registers.collect(state, 0).gpregs
+    assert (gpregs.ax, gpregs.ip, gpregs.orig_ax) == (0, 0x400000, (1 << 64) - 1)
+
+
+def test_an_area_of_another_size_is_fitted() -> None:
+    size = area_size(xcr0())
+    assert registers.fitted_xstate(b"\1" * 600) == b"\1" * 600 + bytes(size - 600)
+    assert len(registers.fitted_xstate(b"\1" * (size + 8192))) == size
+
+
+def test_numbers_that_do_not_fit_are_an_image_error() -> None:
+    core = core_of(state_with(), raw=False)
+    del core.thread_info.fpregs.st_space[4:]
+    with pytest.raises(ImageError, match="floating-point"):
+        registers.thread_state(core, 7, 0)
+
+
+def test_a_32_bit_task_is_an_image_error() -> None:
+    core = core_of(state_with(), raw=True)
+    core.thread_info.gpregs.mode = 2
+    with pytest.raises(ImageError, match="32-bit"):
+        registers.thread_state(core, 7, 0)
+
+
+def test_every_register_has_its_own_field() -> None:
+    gpregs = registers.collect(state_with(orig_ax=-1), 0).gpregs
+    expected = registers_with(orig_ax=-1)
+    assert {name: getattr(gpregs, name) for name in ("r15", "bp", "fs_base", "gs")} == {
+        name: getattr(expected, name) for name in ("r15", "bp", "fs_base", "gs")
+    }

@@ -1,0 +1,146 @@
+"""VMAs: the steps from one address space to another give exactly the other, and keep the pages of what stays."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.images.pb.memory_pb2 import VmaEntry
+from core.plan.ops import FdAllocator
+from core.proc.maps import Vma
+from core.resources import vmas
+from core.resources.vmas import ANON_PRIVATE, FILE_PRIVATE, MAP_ANONYMOUS, MAP_PRIVATE, MappedVma, compare, plan_update
+
+PAGE = 0x1000
+READ, READ_WRITE = 1, 3
+# What a page of an address space is: (file, where in it, protection, whose pages)
+Page = tuple[str, int, int, str]
+
+
+def mapped(first: int, last: int, path: str = "", prot: int = READ_WRITE, pgoff: int = 0) -> MappedVma:
+    """Pages first … last-1; `pgoff` in pages."""
+    kind = FILE_PRIVATE if path else ANON_PRIVATE
+    entry = VmaEntry(
+        start=first * PAGE, end=last * PAGE, pgoff=pgoff * PAGE, shmid=1 if path else 0, prot=prot,
+        flags=MAP_PRIVATE | (0 if path else MAP_ANONYMOUS), status=vmas.REGULAR | kind, fd=-1, fdflags=0,
+    )  # fmt: skip
+    return MappedVma(entry, path)
+
+
+def pages_of(space: list[MappedVma], owner: str) -> dict[int, Page]:
+    pages = {}
+    for vma in space:
+        for address in range(vma.start, vma.end, PAGE):
+            offset = vma.entry.pgoff + address - vma.start if vma.path else 0
+            assert address not in pages, "two VMAs overlap"
+            pages[address] = (vma.path, offset, vma.entry.prot, owner)
+    return pages
+
+
+def applied(old: list[MappedVma], new: list[MappedVma]) -> dict[int, Page]:
+    """What the ops of an update make of the pages of `old`; MAP_FIXED_NOREPLACE and all."""
+    pages = pages_of(old, "kept")
+    update = compare(old, new)
+    for start, end in update.unmap:
+        for address in range(start, end, PAGE):
+            del pages[address]
+    for address, page in pages_of(list(update.create), "fresh").items():
+        assert address not in pages, "mapped over what is there"
+        pages[address] = page
+    for start, end, prot in update.protect:
+        for address in range(start, end, PAGE):
+            path, offset, _, owner = pages[address]
+            pages[address] = (path, offset, prot, owner)
+    return pages
+
+
+def spaces() -> st.SearchStrategy[list[MappedVma]]:
+    @st.composite
+    def build(draw: st.DrawFn) -> list[MappedVma]:
+        space, position = [], 16
+        for _ in range(draw(st.integers(0, 6))):
+            start = position + draw(st.integers(0, 2))
+            position = start + draw(st.integers(1, 5))
+            path = draw(st.sampled_from(["", "", "/a", "/b"]))
+            space.append(
+                mapped(start, position, path, draw(st.sampled_from([READ, READ_WRITE])), draw(st.integers(0, 2)))
+            )
+        return space
+
+    return build()
+
+
+@given(spaces(), spaces())
+def test_an_update_gives_the_new_address_space(old: list[MappedVma], new: list[MappedVma]) -> None:
+    found = {address: page[:3] for address, page in applied(old, new).items()}
+    assert found == {address: page[:3] for address, page in pages_of(new, "").items()}
+
+
+@given(spaces(), spaces())
+def test_pages_of_the_same_memory_are_kept_and_no_others(old: list[MappedVma], new: list[MappedVma]) -> None:
+    before = pages_of(old, "")
+    for address, (path, offset, _, owner) in applied(old, new).items():
+        same = address in before and before[address][:2] == (path, offset)
+        assert owner == ("kept" if same else "fresh")
+
+
+@given(spaces())
+def test_nothing_is_done_where_nothing_changed(space: list[MappedVma]) -> None:
+    assert plan_update(space, space, FdAllocator()) == ()
+
+
+@given(spaces(), spaces())
+def test_a_plan_leaves_no_descriptor(old: list[MappedVma], new: list[MappedVma]) -> None:
+    fds = FdAllocator()
+    program = plan_update(old, new, fds)
+    assert fds.used == set()
+    names = [op.name for op in program]
+    assert names.count("openat") == names.count("close")
+
+
+def test_growth_of_the_heap_maps_the_new_part_alone() -> None:
+    update = compare([mapped(0x10, 0x20)], [mapped(0x10, 0x30)])
+    assert (update.unmap, update.protect) == ((), ())
+    assert [(vma.start, vma.end) for vma in update.create] == [(0x20000, 0x30000)]
+
+
+def test_the_cut_part_of_a_file_has_its_own_offset() -> None:
+    update = compare([mapped(0x10, 0x14, "/a", pgoff=5)], [mapped(0x10, 0x18, "/a", pgoff=5)])
+    assert [(vma.start, vma.entry.pgoff) for vma in update.create] == [(0x14000, 9 * PAGE)]
+
+
+def test_a_changed_protection_alone_keeps_the_memory() -> None:
+    (op,) = plan_update([mapped(0x10, 0x20)], [mapped(0x10, 0x20, prot=READ)], FdAllocator())
+    assert (op.name, op.args) == ("mprotect", (0x10000, 0x10000, READ))
+
+
+def test_a_file_is_opened_once_for_its_vmas_in_a_row() -> None:
+    space = [mapped(1, 2, "/a", READ), mapped(2, 3, "/a", pgoff=9), mapped(4, 5, "/b")]
+    names = [op.name for op in plan_update([], space, FdAllocator())]
+    assert names == ["openat", "mmap", "mmap", "close", "openat", "mmap", "close"]
+
+
+def live(path: str = "", *, shared: bool = False, inode: int = 0) -> Vma:
+    return Vma(0x10000, 0x20000, True, True, False, shared, 0, (0, 0), inode, path)
+
+
+@pytest.mark.parametrize(
+    ("vma", "flags"),
+    [
+        (live("/memfd:x (deleted)", shared=True, inode=3), ""),
+        (live("/lib/x.so (deleted)", inode=3), ""),
+        (live("anon_inode:[io_uring]", shared=True), ""),
+        (live("/dev/zero (deleted)", shared=True, inode=5), ""),
+        (live(shared=True), ""),
+        (live(), "ht"),
+        (live(), "pf io"),
+        (live(), "um"),
+    ],
+)
+def test_memory_that_is_not_carried_is_refused_by_name(vma: Vma, flags: str) -> None:
+    blocker = vmas.refuse(vma, frozenset(flags.split()))
+    assert blocker is not None and "0x10000-0x20000" in blocker.subject
+
+
+@pytest.mark.parametrize("path", ["", "[heap]", "[stack]", "[vdso]", "[vvar]"])
+def test_plain_memory_is_carried(path: str) -> None:
+    assert vmas.refuse(live(path), frozenset({"rd", "wr"})) is None
