@@ -4,9 +4,14 @@ import os
 from collections.abc import Generator, Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.hosts import Host, make_hosts
 from tests.requires import require_root
+
+# The same examples in every run, and no limit of time for one: a busy machine is no failure.
+settings.register_profile("tests", derandomize=True, deadline=None)
+settings.load_profile("tests")
 
 REQUIRE_ALL = os.environ.get("REQUIRE_ALL") == "1"
 Report = pytest.TestReport | pytest.CollectReport

@@ -6,10 +6,13 @@ Every call must come from the OS thread that attached.
 import errno
 import os
 import signal
+import time
 from dataclasses import dataclass, replace
 from typing import Final
 
+from core.errors import MigrateError
 from core.native._kernel import ffi, lib
+from core.proc.reader import ProcReader
 
 PTRACE_CONT: Final = 7
 PTRACE_SYSCALL: Final = 24
@@ -30,6 +33,7 @@ SIGINFO_SIZE: Final = 128
 PEEK_AT_ONCE: Final = 256
 PTRACE_EVENT_STOP: Final = 128
 STOP_TIMEOUT_S: Final = 2.0
+DYING_S: Final = 5.0
 O_TRACESYSGOOD: Final = 1
 O_EXITKILL: Final = 1 << 20
 O_SUSPEND_SECCOMP: Final = 1 << 21
@@ -277,8 +281,37 @@ def set_options(tid: int, options: int) -> None:
 
 
 def detach(tids: list[int]) -> None:
-    """Let go of every stopped thread; those gone are passed over."""
-    lib.mg_detach_threads(ffi.new("int[]", tids), len(tids))
+    """Let go of every stopped thread; those gone are passed over.
+
+    The first one let go may at once meet a deadly signal, which then ends its siblings in their stops. Such a one
+    can no longer be detached: until its tracer has reaped it, nobody is told that the process has ended.
+    """
+    errors = ffi.new("int[]", len(tids))
+    if lib.mg_detach_threads(ffi.new("int[]", tids), len(tids), errors):
+        _reap_dead([tid for tid, error in zip(tids, errors, strict=True) if error])
+
+
+def _reap_dead(tids: list[int]) -> None:
+    """Reap threads that died in their stops. Our own children's status is for whoever waits for them."""
+    reader, leaders = ProcReader(), []
+    for tid in tids:
+        try:
+            status = reader.status(tid)
+        except (OSError, MigrateError):
+            continue
+        if status.tgid != tid:
+            _reap_dying(tid)
+        elif status.ppid != os.getpid():
+            leaders.append(tid)
+    for tid in leaders:  # which end only after their threads
+        _reap_dying(tid)
+
+
+def _reap_dying(tid: int) -> None:
+    status = ffi.new("int *")
+    deadline = time.monotonic() + DYING_S
+    while lib.mg_wait(tid, os.WNOHANG, status) == 0 and time.monotonic() < deadline:
+        time.sleep(0.001)
 
 
 def wait_stop(tid: int) -> Stop:

@@ -219,11 +219,15 @@ int mg_write_thread(const struct mg_thread *thread)
 	return result;
 }
 
-int mg_detach_threads(const int *tids, int count)
+int mg_detach_threads(const int *tids, int count, int *errors)
 {
-	for (int i = 0; i < count; i++)
-		mg_ptrace(PTRACE_DETACH, tids[i], 0, 0);
-	return count;
+	int failed = 0;
+
+	for (int i = 0; i < count; i++) {
+		errors[i] = mg_ptrace(PTRACE_DETACH, tids[i], 0, 0);
+		failed += errors[i] != 0;
+	}
+	return failed;
 }
 
 static void become_stem(int exe_fd, int mount_ns_fd)

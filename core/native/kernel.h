@@ -23,7 +23,7 @@ int mg_read_threads(struct mg_thread *threads, int count);
 int mg_write_thread(const struct mg_thread *thread);
 
 /* PTRACE_DETACH every tid; errors are ignored (the thread is gone). */
-int mg_detach_threads(const int *tids, int count);
+int mg_detach_threads(const int *tids, int count, int *errors);
 
 /*
  * A new process running the file `exe_fd` with nothing but a name: no

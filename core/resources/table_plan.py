@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fcntl import F_SETFD, FD_CLOEXEC
 from socket import IPPROTO_UDP
-from typing import Final
+from typing import Final, Literal
 
 from core.errors import Blocker, ImageError, Refused
 from core.images import kinds
@@ -44,6 +44,10 @@ BY_TYPE: Final[dict[FdTypes, Kind]] = {
     FdTypes.TIMERFD: timerfd,
     FdTypes.SIGNALFD: signalfd,
 }
+MEMBERS: Final[dict[FdTypes, Literal["reg", "pipe", "usk", "efd", "epfd", "tfd", "sgfd", "isk"]]] = {
+    FdTypes.REG: "reg", FdTypes.PIPE: "pipe", FdTypes.UNIXSK: "usk", FdTypes.EVENTFD: "efd",
+    FdTypes.EVENTPOLL: "epfd", FdTypes.TIMERFD: "tfd", FdTypes.SIGNALFD: "sgfd", FdTypes.INETSK: "isk",
+}  # fmt: skip
 LATE: Final = (FdTypes.EVENTPOLL, FdTypes.TIMERFD)
 
 
@@ -78,7 +82,15 @@ def plan_tables(images: ImageSet, tables: Mapping[int, int], *, tcp: TcpChoice) 
 def find_sockets(images: ImageSet) -> Sockets:
     """All UNIX sockets of the images and what waits in them."""
     entries = images.all(kinds.FILES)
+    for entry in entries:
+        _check_member(entry)
     return Sockets(entries, images.records(kinds.SK_QUEUES), 1 + max((entry.id for entry in entries), default=0))
+
+
+def _check_member(entry: FileEntry) -> None:
+    member = MEMBERS.get(entry.type)
+    if member is not None and not entry.HasField(member):
+        raise ImageError("files.img", f"file {entry.id} has no {member}, which its type {entry.type} asks for")
 
 
 class _TablePlanner:

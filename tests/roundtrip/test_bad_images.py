@@ -1,7 +1,6 @@
 """Directories of images that are truncated, corrupt, incomplete or foreign: a named error, and nothing was started."""
 
 import os
-import random
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from core.images.inventory import IMAGES_VERSION
 from core.images.store import read_directory, write_directory
 from tests.requires import require_root
 from tests.roundtrip.targets import READER, own_fds, ready
+from tests.seeds import random_numbers
 
 CUTS = 6
 FLIPS = 12
@@ -73,12 +73,6 @@ def restored(dumped: Dumped, images: Path) -> MigrateError | None:
             os.waitpid(-1, os.WNOHANG)
         assert own_fds() == ours
     raise AssertionError("it runs")
-
-
-def random_numbers() -> random.Random:
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
-    return random.Random(seed)
 
 
 def assert_image_error(error: MigrateError | None, what: str, *names: str) -> None:

@@ -65,9 +65,13 @@ def test_a_call_that_was_stopped_before_is_not_interrupted_by_a_move(name: str, 
             assert run.result() == "PASS"
 
 
-def test_a_signal_that_is_due_still_interrupts(tmp_path: Path) -> None:
-    with ready("blocked_epoll.c", tmp_path) as run:
-        assert run.process is not None
-        with freeze(run.pid, READER):
-            run.process.send_signal(signal.SIGTERM)
-        assert run.process.wait(timeout=10) == -signal.SIGTERM
+def test_a_deadly_signal_that_is_due_ends_the_process_and_its_parent_is_told(tmp_path: Path) -> None:
+    """The first thread let go ends the others in their stops: in one of two runs, without a reaping detach."""
+    for number in range(ROUNDS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with ready("blocked_epoll.c", folder) as run:
+            assert run.process is not None
+            with freeze(run.pid, READER):
+                run.process.send_signal(signal.SIGTERM)
+            assert run.process.wait(timeout=10) == -signal.SIGTERM

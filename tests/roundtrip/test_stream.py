@@ -1,7 +1,6 @@
 """A dump as a stream of bytes is the dump; and `restore --plan` tells what would be done without doing it."""
 
 import os
-import random
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from core.images.store import read_directory, write_directory
 from core.resources.vmas import is_kernel_vma
 from tests.requires import require_root
 from tests.roundtrip.targets import READER, ready
+from tests.seeds import random_numbers
 
 PROGRAMS = ["threads50.c", "pipe_content.c", "epoll.c", "timerfd.c", "listen_tcp4.c", "file_mapping_private.c"]
 
@@ -40,9 +40,7 @@ def test_a_dump_as_a_stream_is_the_dump(dumped: Path, tmp_path: Path) -> None:
 
 
 def test_a_stream_cut_short_or_changed_anywhere_is_an_image_error(dumped: Path) -> None:
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
-    numbers = random.Random(seed)
+    numbers = random_numbers()
     stream = encode_stream(read_directory(dumped))
     for _ in range(100):
         position = numbers.randrange(len(stream))

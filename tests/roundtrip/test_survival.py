@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import random
 import signal
 import tempfile
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from tests.program_build import Run
 from tests.requires import require_root
 from tests.roundtrip.ptrace_steps import die, instead_of
 from tests.roundtrip.targets import READER, home_cgroup, is_traced, ready, tracer
+from tests.seeds import random_numbers
 from tests.waiting import wait_until
 
 NAPS = {"35", "219", "230"}  # nanosleep, restart_syscall, clock_nanosleep
@@ -69,9 +69,7 @@ def assert_unharmed(run: Run) -> None:
 def test_killing_the_tracer_at_a_random_moment_harms_nothing(
     name: str, work: Callable[[int], None], tmp_path: Path
 ) -> None:
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
-    moments = random.Random(seed)
+    moments = random_numbers()
     with ready(name, tmp_path) as run, home_cgroup(run.pid):
         for _ in range(ROUNDS):
             with tracer(lambda: work(run.pid)) as killed:
