@@ -1,5 +1,6 @@
 """The checkpoint/restore engine: synchronous, local, knows no network. What is exported here is all others may use."""
 
+from core.action_scripts import ActionScripts
 from core.checkpoint import DumpReport, dump
 from core.images.store import ImageSet, decode_stream, encode_stream
 from core.kernel.process_vm import Buffer, crc32c
@@ -28,6 +29,7 @@ from core.vdso.layout import vdso_fingerprint
 __all__ = [
     "EMPTY",
     "PAGE_SIZE",
+    "ActionScripts",
     "Buffer",
     "DumpOptions",
     "DumpReport",

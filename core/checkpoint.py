@@ -3,9 +3,10 @@
 import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from core.action_scripts import Action, Network
 from core.collect import Subject, collect_tree
 from core.errors import CollectError, MigrateError, TraceeError, UsageError
 from core.images.pagemap import PagemapWriter
@@ -35,6 +36,9 @@ def dump(pid: int, directory: Path, options: DumpOptions) -> DumpReport:
     """Dump the tree of `pid` into `directory`, then end it; it runs on with leave_running and after any failure."""
     if not directory.is_dir():
         raise UsageError(f"{directory}: is not a directory", hint="make it first")
+    scripts = replace(options.scripts, images=str(directory.absolute()))
+    network = Network(scripts, pid)
+    scripts.run(Action.PRE_DUMP, pid)
     watch = Stopwatch()
     reader = ProcReader()
     with ExitStack() as stack:
@@ -42,6 +46,8 @@ def dump(pid: int, directory: Path, options: DumpOptions) -> DumpReport:
         watch.lap("prepare")
         family, frozen = stop_family(pid, reader)
         stack.callback(release, frozen)
+        stack.callback(network.unlock)
+        network.lock()
         watch.lap("freeze")
         if not family.living:
             raise TraceeError(pid, "has ended")
@@ -55,8 +61,10 @@ def dump(pid: int, directory: Path, options: DumpOptions) -> DumpReport:
         pages = sum(_write_pages(directory, subject, index + 1) for index, subject in enumerate(subjects))
         write_directory(images, directory)
         watch.lap("pages")
+        scripts.run(Action.POST_DUMP, pid)
         if not options.leave_running:
             _kill(subjects, frozen)
+            network.leave()
     return DumpReport(pid, pages, tuple(watch.phases))
 
 

@@ -9,6 +9,7 @@
     │   └── RemoteSyscallError      a syscall inside a task failed: pid, op, errno
     ├── CollectError                state of the target that cannot be carried or read
     ├── RestoreError                the plan failed in a task; nothing of it was left behind
+    ├── ScriptError                 an action script failed or took too long
     └── PageStreamError             a page frame is bad or the stream broke
 
 An error's text is "object: action: reason"; `hint` says what the user can do about it.
@@ -100,6 +101,10 @@ class CollectError(MigrateError):
 
 class RestoreError(MigrateError):
     """A restore failed; what it had made is gone again."""
+
+
+class ScriptError(MigrateError):
+    """An action script of the user failed, could not be started or took too long."""
 
 
 class PageStreamError(MigrateError):

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from core.action_scripts import NO_SCRIPTS, ActionScripts
+
 TcpChoice = Literal["refuse", "close", "established"]
 TrackChoice = Literal["uffd", "soft-dirty"]
 PidMode = Literal["keep", "namespace"]
@@ -19,6 +21,7 @@ class DumpOptions:
     track: TrackChoice | None = None
     ext_unix_sk: bool = False
     hold: HoldChoice = "auto"
+    scripts: ActionScripts = NO_SCRIPTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +34,4 @@ class RestoreOptions:
     tcp: TcpChoice = "refuse"
     pid_mode: PidMode = "keep"
     hold: HoldChoice = "auto"
+    scripts: ActionScripts = NO_SCRIPTS

@@ -4,10 +4,11 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core import build
+from core.action_scripts import Action
 from core.errors import ImageError, RestoreError
 from core.images import kinds
 from core.images.pagemap import PagemapReader, Run
@@ -61,7 +62,9 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
         check_dumped_vdso(pagemaps[task.pid], task.memory.kernel)
     build.refuse_files(images)
     watch.lap("read images")
-    tree = SkeletonTree(ProcReader(), options.pid_mode, offsets=clock_offsets(images))
+    scripts = replace(options.scripts, images=str(directory.absolute()))
+    scripts.run(Action.PRE_RESTORE)
+    tree = SkeletonTree(ProcReader(), options.pid_mode, offsets=clock_offsets(images), scripts=scripts)
     tree.make(plan.shapes, {task.pid: task.memory for task in plan.tasks})
     watch.lap("skeleton")
     try:
@@ -70,12 +73,14 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
         notices = tree.complete(plan, images)
         if before_run:
             before_run(tree.root.stem.pid)
+        tree.ask_scripts()
     except BaseException:
         tree.kill()
         raise
     stem = tree.root.stem
     tree.let_go()
     watch.lap("task")
+    notices += scripts.run_late(Action.POST_RESUME, stem.pid)
     return RestoreReport(stem.pid, tuple(watch.phases), tuple(notices), stem.init_pid or stem.pid)
 
 

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from core.action_scripts import NO_SCRIPTS, Action, ActionScripts
 from core.build import Skeleton, explained, run_stage, set_registers
 from core.errors import MigrateError
 from core.images.store import ImageSet
@@ -42,11 +43,13 @@ class SkeletonTree:
         pid_mode: PidMode = "keep",
         cgroup_fd: int = -1,
         offsets: Clocks = NO_OFFSETS,
+        scripts: ActionScripts = NO_SCRIPTS,
     ) -> None:
         self._reader = reader
         self._pid_mode: PidMode = pid_mode
         self._cgroup_fd = cgroup_fd
         self._offsets = offsets
+        self._scripts = scripts
         self.skeletons: dict[int, Skeleton] = {}
 
     @property
@@ -58,6 +61,8 @@ class SkeletonTree:
         """Bear every task of `shapes` and give the living ones their address spaces. On any error none is left."""
         try:
             self._make_root(shapes[0].pid, memories)
+            for action in (Action.SETUP_NAMESPACES, Action.POST_SETUP_NAMESPACES):
+                self._scripts.run(action, self.root.stem.pid)
             for birth in plan_births(shapes):
                 self._act(birth)
             for pid, memory in memories.items():
@@ -118,6 +123,11 @@ class SkeletonTree:
         except (MigrateError, OSError) as error:
             raise explained(error) from error
         return notices
+
+    def ask_scripts(self) -> None:
+        """Everything stands whole: the last moment at which a script can prevent that it runs."""
+        for action in (Action.POST_RESTORE, Action.NETWORK_UNLOCK, Action.PRE_RESUME):
+            self._scripts.run(action, self.root.stem.pid)
 
     def _bury(self, plan: TreePlan) -> None:
         """Zombies become zombies; what that told their parents is taken back, it was told long ago."""

@@ -158,6 +158,7 @@ class Migration:
             source_name=self._world.host_name,
             root_pid=target.pids[0] if target.pids else request.pid,
             shell_job=request.shell_job,
+            action_scripts=request.action_scripts,
         )
         agreed = await self._parties.there.ask(agree, pb.Agreed)
         self._journal.advance(self.id, Event.AGREED, keeper_socket=agreed.keeper_socket)
@@ -178,6 +179,7 @@ class Migration:
             bandwidth_bytes_per_s=request.bandwidth_bytes_per_s or 0,
             compress=request.compress,
             keep_source=request.keep_source,
+            action_scripts=request.action_scripts,
         )
         attached = await self._parties.here.ask(attach, pb.Attached)
         self._notice(notice.text for notice in attached.notices)

@@ -103,6 +103,7 @@ def examine(request: MigrationRequest) -> SourceView:
         shell_job=request.shell_job,
         pid_mode=cast(Literal["keep", "namespace"], request.pid_mode),
         assume_shared=request.assume_shared,
+        action_scripts=request.action_scripts,
     )
     findings = ThisHost().examine(request.pid, options)
     return SourceView(target_to_facts(findings.record), findings.blockers, findings.notices)

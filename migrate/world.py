@@ -34,6 +34,7 @@ class MigrationRequest:
     track: str = "auto"
     shell_job: bool = False
     assume_shared: tuple[str, ...] = ()  # paths below which both hosts have the same files
+    action_scripts: tuple[str, ...] = ()  # the same files on both hosts
     throttle: bool = True
     keep_source: bool = False
     reconnect_s: float = 30.0  # how long to look for a destination that went silent after the hand-over began

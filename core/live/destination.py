@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core import build
+from core.action_scripts import Action
 from core.errors import RestoreError
 from core.images.store import ImageSet
 from core.memory.landing import LandingMemory
@@ -48,6 +49,7 @@ class LiveDestination:
 
     def prepare(self, cgroup_hint: str | None) -> str:
         """Make what the copy will be parked in; its path. `cgroup_hint`: the cgroup that the source had it in."""
+        self.options.scripts.run(Action.PRE_RESTORE)
         self.holder = choose_holder(
             self.options.hold, lambda: make_leaf(choose_parent(cgroup_hint), self.name), StopHolder()
         )
@@ -75,7 +77,8 @@ class LiveDestination:
             self.tree.kill()
         cgroup_fd = self._need_holder().open()
         try:
-            tree = SkeletonTree(self.reader, self.options.pid_mode, -1 if cgroup_fd is None else cgroup_fd, offsets)
+            cgroup = -1 if cgroup_fd is None else cgroup_fd
+            tree = SkeletonTree(self.reader, self.options.pid_mode, cgroup, offsets, self.options.scripts)
             tree.make(shapes, plans)
         finally:
             if cgroup_fd is not None:
@@ -105,6 +108,8 @@ class LiveDestination:
         notices = tree.complete(plan, images)
         wait_caught_up(images, self._offsets or NO_OFFSETS)
         watch.lap("task")
+        tree.ask_scripts()
+        watch.lap("scripts")
         pids = self._park(tree)
         watch.lap("park")
         notices += [notice] if (notice := self._need_holder().notice) else []
@@ -129,9 +134,10 @@ class LiveDestination:
         """Let the copy run. Idempotent."""
         self._need_holder().thaw()
 
-    def let_go(self) -> None:
-        """After resume(), when there is time: remove our cgroup from under the copy. Idempotent."""
+    def let_go(self) -> list[str]:
+        """After resume(), when there is time: remove our cgroup from under the copy; notices."""
         self._need_holder().give_back()
+        return self.options.scripts.run_late(Action.POST_RESUME, self._need_tree().root.stem.pid)
 
     def abort(self) -> None:
         """Remove everything that was made. Idempotent; never call it on a copy that was told to run."""

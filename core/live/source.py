@@ -3,14 +3,16 @@
 Speaks no protocol and journals nothing: that is migrate/keeper's.
 """
 
+import logging
 import select
 import signal
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from core.action_scripts import Action, Network
 from core.collect import collect_tree
-from core.errors import MigrateError, TraceeError
+from core.errors import MigrateError, ScriptError, TraceeError
 from core.images.store import ImageSet
 from core.kernel import ptrace
 from core.live.process import LiveProcess
@@ -23,6 +25,7 @@ from core.tracee.freezer import FrozenProcess
 from core.tracee.holder import Holder, hold_processes
 
 EXIT_DEADLINE_S = 30.0
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,10 @@ class LiveSource:
     _stack: ExitStack = field(default_factory=ExitStack)
     _family: Family = field(default_factory=Family)
     _held: bool = False
+    _network: Network = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._network = Network(self.options.scripts, self.pid)
 
     @property
     def stopped_s(self) -> float:
@@ -69,6 +76,7 @@ class LiveSource:
 
     def attach(self) -> None:
         """Move the tree into a cgroup of its own, borrow from and track every process of it."""
+        self.options.scripts.run(Action.PRE_DUMP, self.pid)
         self.holder = hold_processes(lambda: self._pids(), self.name, self.options.hold)
         self._meet(read_family(self.pid, self.reader), {})
 
@@ -141,6 +149,7 @@ class LiveSource:
         family, frozen = stop_family(self.pid, self.reader)
         watch.lap("freeze")
         try:
+            self._network.lock()
             self._refuse_strays(family)
             self._meet(family, frozen)
             self._look()
@@ -149,6 +158,7 @@ class LiveSource:
             images = self._collect(family)
             watch.lap("collect")
         except BaseException:
+            self._unlock_network()
             for process in self.processes.values():
                 process.frozen = None
             release(frozen)
@@ -173,6 +183,7 @@ class LiveSource:
         """Let the cgroup hold the freeze instead of us: it survives our death. Returns when everything stands still."""
         if self.holder is None or not all(process.frozen for process in self.processes.values()):
             raise TraceeError(self.pid, "is not frozen")
+        self.options.scripts.run(Action.POST_DUMP, self.pid)
         for pid in set(self.processes) - set(self.holder.pids()):
             self.holder.add_spawned(pid)
         self.holder.request_freeze()
@@ -189,6 +200,7 @@ class LiveSource:
 
     def kill(self) -> None:
         """End the tree (the copy runs) and remove the cgroup; returns when it is gone."""
+        self._network.leave()
         for process in self.processes.values():
             _send_kill(process)
         poll = select.poll()
@@ -214,6 +226,7 @@ class LiveSource:
         """Give everything back: the tree runs on as if nothing had been. Idempotent."""
         if self._held:
             raise TraceeError(self.pid, "has been handed over: only its copy's fate decides now")
+        self._unlock_network()
         if self.holder is not None and not any(process.frozen for process in self.processes.values()):
             self.holder.thaw()  # when hold() failed half-way
         try:
@@ -226,6 +239,13 @@ class LiveSource:
             holder, self.holder = self.holder, None
             if holder is not None:
                 holder.give_back()
+
+    def _unlock_network(self) -> None:
+        """It runs on whatever a script says to that."""
+        try:
+            self._network.unlock()
+        except ScriptError as error:
+            log.warning("%s", error)
 
     def close(self) -> None:
         """Let go of trackers and descriptors; changes nothing of the tree."""

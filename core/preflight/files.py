@@ -58,6 +58,13 @@ def collect_files(
     return _with_content(needs, root)
 
 
+def collect_scripts(options: PreflightOptions, boot_id: str) -> tuple[FileNeed, ...]:
+    """The action scripts, which are called on both hosts."""
+    use = Use(["action script"], mapped=True)
+    needs = [_need(path, use, os.stat(path), None, options, boot_id) for path in options.action_scripts]
+    return _with_content(needs, "")
+
+
 def collect_uses(reader: ProcReader, pid: int, smaps: Sequence[SmapsVma], files: Sequence[OpenFile]) -> dict[str, Use]:
     """Every path that the target has open, mapped, or as its executable or working directory."""
     uses: dict[str, Use] = {}

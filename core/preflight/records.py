@@ -17,6 +17,7 @@ class PreflightOptions:
     pid_mode: PidMode = "keep"
     assume_shared: tuple[str, ...] = ()
     ext_unix_sk: bool = False
+    action_scripts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Final
 
 from core.errors import Blocker, MigrateError
 from core.kernel.calls import pidfd_open
-from core.preflight.files import collect_files, collect_listens, collect_uses, refuse_names
+from core.preflight.files import collect_files, collect_listens, collect_scripts, collect_uses, refuse_names
 from core.preflight.host import collect_host
 from core.preflight.memory import memory_bytes, notice_tracking, read_max_map_count, refuse_memory
 from core.preflight.process import notice_process, refuse_hopeless, refuse_process, refuse_rights
@@ -97,6 +97,7 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
         notices.append("no cgroup v2 can be made here: SIGSTOP will hold the process, which any SIGCONT undoes")
     record = merge_records([one.record for one in found])
     record = replace(record, pids=tuple(sorted({*record.pids, *(member.own_pid for member in family.dead)})))
+    record = replace(record, files=(*record.files, *collect_scripts(options, host.boot_id)))
     return TargetFindings(record, tuple(map(_printable, blockers)), tuple(map(printable, notices)))
 
 

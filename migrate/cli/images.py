@@ -11,10 +11,10 @@ import typer
 
 from core.errors import Refused, UsageError
 from migrate.cli.logs import MigrationStamp, start_logging
-from migrate.cli.options import LaterText, LogFile, PidMode, ShellJob, Verbose, refuse_later
+from migrate.cli.options import ActionScript, LaterText, LogFile, PidMode, ShellJob, Verbose, refuse_later
 from migrate.cli.parse import parse_choice, parse_pid
 from migrate.cli.watch import ExitCode, say
-from migrate.cli.wishes import PID_CHOICES
+from migrate.cli.wishes import PID_CHOICES, parse_scripts
 from migrate.cli.words import count, seconds, size
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def dump(
     leave_running: Annotated[bool, typer.Option("-R", "--leave-running", help="It runs on afterwards.")] = False,
     shell_job: ShellJob = False,
     tcp_close: TcpClose = False,
+    action_script: ActionScript = None,
     verbose: Verbose = 0,
     log_file: LogFile = None,
     tcp_established: LaterFlag = False,
@@ -49,7 +50,6 @@ def dump(
     manage_cgroups: LaterText = None,
     external: LaterText = None,
     root: LaterText = None,
-    action_script: LaterText = None,
 ) -> int:
     """Write the state of a process into a directory, in CRIU's image format 1.1.
 
@@ -59,13 +59,15 @@ def dump(
         tcp_established=tcp_established, ext_unix_sk=ext_unix_sk, file_locks=file_locks, link_remap=link_remap,
         ghost_limit=ghost_limit, prev_images_dir=prev_images_dir, track_mem=track_mem, leave_stopped=leave_stopped,
         evasive_devices=evasive_devices, manage_cgroups=manage_cgroups, external=external, root=root,
-        action_script=action_script,
     )  # fmt: skip
     pid = parse_pid(tree)
     start_logging(log_file, verbose, MigrationStamp())
     import core
 
-    options = core.DumpOptions(leave_running, shell_job, "close" if tcp_close else "refuse")
+    options = core.DumpOptions(
+        leave_running, shell_job, "close" if tcp_close else "refuse",
+        scripts=core.ActionScripts(parse_scripts(action_script)),
+    )  # fmt: skip
     _refuse(pid, core.PreflightOptions(options.tcp, shell_job))
     report = core.dump(pid, images_dir, options)
     stopped_s = sum(spent for _, spent in report.phases[1:])  # the first is before the freeze
@@ -87,6 +89,7 @@ def restore(
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, operation by operation.")] = False,
     tcp_close: TcpClose = False,
     pid_mode: PidMode = "keep",
+    action_script: ActionScript = None,
     verbose: Verbose = 0,
     log_file: LogFile = None,
     tcp_established: LaterFlag = False,
@@ -100,13 +103,12 @@ def restore(
     external: LaterText = None,
     inherit_fd: LaterText = None,
     root: LaterText = None,
-    action_script: LaterText = None,
 ) -> int:
     """Start the process whose images are in a directory, with the PID it had."""
     refuse_later(
         tcp_established=tcp_established, ext_unix_sk=ext_unix_sk, file_locks=file_locks, link_remap=link_remap,
         restore_sibling=restore_sibling, evasive_devices=evasive_devices, leave_stopped=leave_stopped,
-        manage_cgroups=manage_cgroups, external=external, inherit_fd=inherit_fd, root=root, action_script=action_script,
+        manage_cgroups=manage_cgroups, external=external, inherit_fd=inherit_fd, root=root,
     )  # fmt: skip
     start_logging(log_file, verbose, MigrationStamp())
     import core
@@ -114,6 +116,7 @@ def restore(
     options = core.RestoreOptions(
         detached, str(pidfile) if pidfile else None, shell_job, "close" if tcp_close else "refuse",
         "namespace" if parse_choice("--pid", pid_mode, PID_CHOICES) == "namespace" else "keep",
+        scripts=core.ActionScripts(parse_scripts(action_script)),
     )  # fmt: skip
     if plan:
         say([core.plan_text(images_dir, options)], sys.stdout)

@@ -9,6 +9,7 @@ import typer
 from core.errors import MigrateError, UsageError
 from migrate.cli import interrupt
 from migrate.cli.options import (
+    ActionScript,
     EventsFile,
     HostText,
     Json,
@@ -51,6 +52,7 @@ def move(
     pid_mode: PidMode = "keep",
     shared: Shared = None,
     shell_job: ShellJob = False,
+    action_script: ActionScript = None,
     track: Annotated[
         str, typer.Option(metavar="auto|uffd|soft-dirty", help="How written pages are found.", show_default=True)
     ] = "auto",
@@ -68,7 +70,7 @@ def move(
     Its memory goes over while it runs; it stands still only for the last pages. If anything fails it runs on here.
     """
     refuse_later(move_address=move_address)
-    subject = Subject(pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job)
+    subject = Subject(pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job, action_script)
     request = parse_request(subject, Pace(max_downtime, deadline, bandwidth, streams, compress, track))
     with watch(View(json, verbose, log_file, events_file)) as watching:
         if keep_source_on_failure:
@@ -87,6 +89,7 @@ def check(
     pid_mode: PidMode = "keep",
     shared: Shared = None,
     shell_job: ShellJob = False,
+    action_script: ActionScript = None,
     remote_command: RemoteCommand = "migrate",
     known_hosts: KnownHosts = None,
     json: Json = False,
@@ -97,7 +100,7 @@ def check(
 
     Exit code 0: it can move. 3: it cannot, and every reason is named.
     """
-    subject = Subject(pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job)
+    subject = Subject(pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job, action_script)
     request = parse_request(subject, Pace())
     with watch(View(json, verbose, log_file, title=CHECKING)) as watching:
         from migrate import source, wiring

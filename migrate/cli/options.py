@@ -49,6 +49,15 @@ ShellJob: TypeAlias = Annotated[
     bool, typer.Option("-j", "--shell-job", help="Leave the session leader or the terminal behind.")
 ]
 
+ActionScript: TypeAlias = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--action-script",
+        metavar="FILE",
+        help="Call FILE at each moment that criu(8) names (CRTOOLS_SCRIPT_ACTION); may be repeated.",
+    ),
+]
+
 Verbose: TypeAlias = Annotated[
     int, typer.Option("-v", "--verbose", count=True, help="Tell more; -vv also what is logged.", show_default=False)
 ]

@@ -1,5 +1,6 @@
 """From the words of the command line to the request that migrate/source.py takes: every value checked, none guessed."""
 
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class Subject:
     pid_mode: str = "keep"
     shared: Sequence[Path] | None = None
     shell_job: bool = False
+    action_scripts: Sequence[Path] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ def parse_request(subject: Subject, pace: Pace) -> "MigrationRequest":
         pid_mode=parse_choice("--pid", subject.pid_mode, PID_CHOICES),
         shell_job=subject.shell_job,
         assume_shared=parse_shared(subject.shared),
+        action_scripts=parse_scripts(subject.action_scripts),
         max_downtime_s=None if pace.max_downtime is None else parse_duration("--max-downtime", pace.max_downtime),
         deadline_s=None if pace.deadline is None else parse_duration("--deadline", pace.deadline),
         bandwidth_bytes_per_s=None if pace.bandwidth is None else parse_rate("--bandwidth", pace.bandwidth),
@@ -86,6 +89,14 @@ def parse_shared(paths: Sequence[Path] | None) -> tuple[str, ...]:
         if not path.is_absolute():
             raise UsageError(f"--shared {path}: is not an absolute path")
     return tuple(str(path) for path in paths or ())
+
+
+def parse_scripts(paths: Sequence[Path] | None) -> tuple[str, ...]:
+    """--action-script: absolute paths of files that can be executed."""
+    for path in paths or ():
+        if not path.is_file() or not os.access(path, os.X_OK):
+            raise UsageError(f"--action-script {path}: is not a file that can be executed", hint=f"chmod +x {path}")
+    return tuple(str(path.absolute()) for path in paths or ())
 
 
 def parse_route(subject: Subject) -> tuple[tuple[str, str], ...]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, cast
 
 from core import (
+    ActionScripts,
     DumpOptions,
     ImageSet,
     LandingMemory,
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 PROGRESS_EVERY_S = 0.1
 SEND_BUFFERS = 3
+SCRIPT_LIMIT_S = 5.0  # less than our coordinator's patience with us
 
 
 class LiveSourceEngine:
@@ -51,6 +53,7 @@ class LiveSourceEngine:
         options = DumpOptions(
             tcp=_tcp(request.tcp), shell_job=request.shell_job,
             track=None if request.track in ("", "auto") else cast(Literal["uffd", "soft-dirty"], request.track),
+            scripts=_scripts(request.action_scripts),
         )  # fmt: skip
         live = self._live = LiveSource(request.pid, f"migrate-{self._id}", options)
         live.attach()
@@ -194,6 +197,10 @@ def _tcp(choice: str) -> Literal["refuse", "close", "established"]:
     return cast(Literal["refuse", "close", "established"], choice or "refuse")
 
 
+def _scripts(files: Sequence[str]) -> ActionScripts:
+    return ActionScripts(tuple(files), limit_s=SCRIPT_LIMIT_S)
+
+
 def _phases(phases: Sequence[tuple[str, float]]) -> list[pb.PhaseTime]:
     return [pb.PhaseTime(name=name, seconds=seconds) for name, seconds in phases]
 
@@ -240,7 +247,9 @@ class LiveDestinationEngine:
     def prepare(self, request: pb.Agree) -> pb.Agreed:
         """See DestinationEngine."""
         pid_mode: Literal["keep", "namespace"] = "namespace" if request.pid_mode == "namespace" else "keep"
-        options = RestoreOptions(tcp="close", shell_job=request.shell_job, pid_mode=pid_mode)
+        options = RestoreOptions(
+            tcp="close", shell_job=request.shell_job, pid_mode=pid_mode, scripts=_scripts(request.action_scripts)
+        )
         self._live = LiveDestination(f"migrate-{self._id}-copy", options)
         return pb.Agreed(cgroup=self._live.prepare(request.target.cgroup or None))
 
@@ -331,7 +340,8 @@ class LiveDestinationEngine:
         self._close_streams()
         if self._resumed:
             try:
-                self._prepared().let_go()
+                for notice in self._prepared().let_go():
+                    log.warning("%s", notice)
             except OSError as error:  # its parent takes no processes: the copy stays in ours, which does not hurt
                 log.warning("the copy stays in our cgroup: %s", error)
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Every part of core and the layer it is in. A new part needs a line here.
 LAYER = {
-    "core.errors": 0, "core.options": 0, "core.kernel": 0, "core.proc": 0, "core.native": 0,
+    "core.errors": 0, "core.action_scripts": 0, "core.options": 0, "core.kernel": 0, "core.proc": 0, "core.native": 0,
     "core.memory": 1, "core.tracee": 1, "core.ids": 1, "core.plan": 1, "core.images": 1, "core.vdso": 1,
     "core.resources": 2,
     "core.collect": 3, "core.task_plan": 3, "core.checkpoint": 3, "core.restore": 3, "core.build": 3, "core.tree": 3,
