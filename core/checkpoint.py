@@ -9,10 +9,10 @@ from pathlib import Path
 from core.action_scripts import Action, Network
 from core.collect import Subject, collect_tree
 from core.errors import CollectError, MigrateError, TraceeError, UsageError
+from core.images.page_dump import write_pages
 from core.images.pagemap import PagemapWriter
 from core.images.store import write_directory
 from core.kernel import ptrace
-from core.memory.pages import ReadPageReader
 from core.memory.present import read_page_sets
 from core.memory.ranges import Ranges
 from core.options import DumpOptions
@@ -109,9 +109,7 @@ def _write_pages(directory: Path, subject: Subject, pages_id: int) -> int:
     if sets.guard:
         raise CollectError(f"guard pages {sets.guard}", "are not carried yet")
     carried = sets.carried.union(Ranges.of((vma.start, vma.end) for vma in subject.vmas if vma.name == "[vdso]"))
-    with ReadPageReader(subject.pid) as reader, PagemapWriter(directory, subject.own_pid, pages_id=pages_id) as writer:
-        for start, content in reader.read(carried):
-            writer.append(start, content)
-        if reader.missing:
-            raise CollectError(f"pid {subject.pid}: pages {reader.missing}", "cannot be read")
+    with PagemapWriter(directory, subject.own_pid, pages_id=pages_id) as writer:
+        if missing := write_pages(subject.pid, writer, carried):
+            raise CollectError(f"pid {subject.pid}: pages {missing}", "cannot be read")
     return carried.total_pages

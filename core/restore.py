@@ -2,18 +2,17 @@
 
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core import build
 from core.action_scripts import Action
-from core.errors import ImageError, RestoreError
+from core.errors import ImageError
 from core.images import kinds
-from core.images.pagemap import PagemapReader, Run
+from core.images.pagemap import PagemapReader
 from core.images.store import ImageSet, read_directory
-from core.memory.landing import LandingMemory
+from core.memory.fill import fill_all, filling
 from core.memory.ranges import Ranges
 from core.options import RestoreOptions
 from core.prepare import Stopwatch
@@ -21,9 +20,6 @@ from core.proc.reader import ProcReader
 from core.task_plan import TreePlan, clock_offsets, compile_tree
 from core.tree import SkeletonTree
 from core.vdso.dumped import check_dumped_vdso
-
-CHUNK_BYTES = 4 << 20
-FILL_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,40 +81,11 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
 
 
 def fill(tree: SkeletonTree, pagemaps: Mapping[int, PagemapReader], plan: TreePlan) -> None:
-    """Write the pages of the images into the tasks, several chunks at a time."""
-    with _PagesFiles() as files, ThreadPoolExecutor(FILL_THREADS) as pool:
-        jobs = [
-            pool.submit(_fill_chunk, tree.skeletons[task.pid].landing_memory(), files.of(owner), run, offset)
-            for task in plan.tasks
-            for run, owner in pagemaps[task.pid].resolved()
-            if not any(run.address < end and start < run.end for start, end in task.memory.kernel.values())
-            for offset in range(0, run.end - run.address, CHUNK_BYTES)
-        ]
-        for job in jobs:
-            job.result()
-
-
-class _PagesFiles(ExitStack):
-    """The pages files of a chain of directories, each opened once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._opened: dict[int, int] = {}
-
-    def of(self, owner: PagemapReader) -> int:
-        if id(owner) not in self._opened:
-            self._opened[id(owner)] = descriptor = owner.open_pages()
-            self.callback(os.close, descriptor)
-        return self._opened[id(owner)]
-
-
-def _fill_chunk(landing: LandingMemory, pages_fd: int, run: Run, offset: int) -> None:
-    start = run.address + offset
-    end = min(start + CHUNK_BYTES, run.end)
-    content = os.pread(pages_fd, end - start, (run.offset or 0) + offset)
-    if len(content) != end - start:
-        raise ImageError("pages", f"ends before the pages of {start:#x}")
-    try:
-        landing.land(Ranges.of([(start, end)]), content)
-    except OSError as error:
-        raise RestoreError(f"pages {start:#x}-{end:#x}: cannot be written: {error.strerror}") from error
+    """The pages of the images, each checked, into the tasks."""
+    with ExitStack() as stack:
+        jobs = []
+        for task in plan.tasks:
+            skeleton = tree.skeletons[task.pid]
+            ready = stack.enter_context(filling(skeleton.stem, skeleton.landing_memory()))
+            jobs.append((ready, pagemaps[task.pid], Ranges.of(task.memory.kernel.values())))
+        fill_all(jobs)

@@ -4,10 +4,12 @@ A run's pages are in the pages file, in the directory behind the `parent` link, 
 """
 
 import enum
+import errno
 import os
+import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +20,8 @@ from core.images.codec import Record, decode_file, encode_file
 from core.images.kinds import Kind
 from core.images.pb.pagemap_pb2 import PagemapEntry, PagemapHead
 from core.images.store import read_file
+from core.kernel.pages_file import CRC_BYTES, NOWHERE, FillTarget, fill_pages, page_crcs, store_pages
+from core.kernel.process_vm import Buffer
 
 PAGE_SIZE = 4096
 PARENT_LINK = "parent"
@@ -37,12 +41,16 @@ class PageFlags(enum.IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Neighbouring pages of one kind; `offset` in bytes into the pages file, None when they are not in it."""
+    """Neighbouring pages of one kind; `offset` in bytes into the pages file, None when they are not in it.
+
+    `checksums`: CRC-32C of each page, four bytes each; None in images that others wrote.
+    """
 
     address: int
     nr_pages: int
     flags: PageFlags
     offset: int | None = None
+    checksums: bytes | None = field(default=None, compare=False, repr=False)
 
     @property
     def end(self) -> int:
@@ -52,8 +60,12 @@ class Run:
     def clipped(self, start: int, end: int) -> "Run":
         """The part of the run inside [start, end), which must overlap it."""
         first, last = max(self.address, start), min(self.end, end)
+        if (first, last) == (self.address, self.end):
+            return self
         offset = None if self.offset is None else self.offset + first - self.address
-        return replace(self, address=first, nr_pages=(last - first) // PAGE_SIZE, offset=offset)
+        at, count = (first - self.address) // PAGE_SIZE, (last - first) // PAGE_SIZE
+        checksums = self.checksums and self.checksums[at * CRC_BYTES : (at + count) * CRC_BYTES]
+        return replace(self, address=first, nr_pages=count, offset=offset, checksums=checksums)
 
 
 def parse_runs(name: str, entries: Iterable[PagemapEntry]) -> list[Run]:
@@ -79,7 +91,10 @@ def _parse_run(name: str, entry: PagemapEntry, offset: int) -> Run:
     if entry.HasField("blocks") or entry.flags & ~sum(PageFlags):
         raise ImageError(name, f"{where} has compressed pages or flags {entry.flags:#x}, which we do not read")
     flags = _parse_flags(entry)
-    return Run(entry.vaddr, count, flags, offset if PageFlags.PRESENT in flags else None)
+    checksums = entry.page_crc32c if entry.HasField("page_crc32c") else None
+    if checksums is not None and (len(checksums) != count * CRC_BYTES or PageFlags.PRESENT not in flags):
+        raise ImageError(name, f"{where} has {len(checksums)} bytes of checksums")
+    return Run(entry.vaddr, count, flags, offset if PageFlags.PRESENT in flags else None, checksums)
 
 
 def _parse_flags(entry: PagemapEntry) -> PageFlags:
@@ -103,33 +118,54 @@ class PagemapWriter:
         self._name = kind.file_name(id)
         self._pages_id = id if pages_id is None else pages_id
         self._runs: list[Run] = []
-        self._size = 0
+        self._size = self._stored = 0
+        self._checksums = bytearray()
+        self._lock = threading.Lock()
         self.pages_fd = _create(directory, kinds.PAGES_FILE_NAME.format(id=self._pages_id))
 
-    def append(self, address: int, pages: bytes | bytearray | memoryview, *, lazy: bool = False) -> None:
+    def append(self, address: int, pages: Buffer, *, lazy: bool = False) -> None:
         """Write whole pages that belong at `address`."""
-        view = memoryview(pages).cast("B")
-        if len(view) % PAGE_SIZE:
-            raise ImageError(self._name, f"{len(view)} bytes at {address:#x} are not whole pages")
-        self.record(address, len(view) // PAGE_SIZE, lazy=lazy)
-        while view:
-            view = view[os.write(self.pages_fd, view) :]
+        size = len(memoryview(pages).cast("B"))
+        if size % PAGE_SIZE:
+            raise ImageError(self._name, f"{size} bytes at {address:#x} are not whole pages")
+        self.store(self.record(address, size // PAGE_SIZE, lazy=lazy), pages)
 
     def append_from_pipe(self, address: int, nr_pages: int, pipe_fd: int, *, lazy: bool = False) -> None:
         """Move `nr_pages` pages that belong at `address` from a pipe, without a copy where the kernel can."""
-        self.record(address, nr_pages, lazy=lazy)
-        left = nr_pages * PAGE_SIZE
-        while left:
-            moved = os.splice(pipe_fd, self.pages_fd, left)
-            if moved == 0:
-                raise ImageError(self._name, f"the pipe ended {left} bytes before the end of the run at {address:#x}")
-            left -= moved
+        self.store_from_pipe(self.record(address, nr_pages, lazy=lazy), nr_pages, pipe_fd)
 
-    def record(self, address: int, nr_pages: int, *, lazy: bool = False) -> None:
-        """Note a run whose pages the caller itself writes to `pages_fd` next; close() checks that it did."""
+    def record(self, address: int, nr_pages: int, *, lazy: bool = False) -> int:
+        """Note a run whose pages are to be stored at the offset returned; close() checks that they were."""
         flags = PageFlags.PRESENT | PageFlags.LAZY if lazy else PageFlags.PRESENT
-        self._add(Run(address, nr_pages, flags, self._size))
+        offset = self._size
+        self._add(Run(address, nr_pages, flags, offset))
         self._size += nr_pages * PAGE_SIZE
+        self._checksums += bytes(nr_pages * CRC_BYTES)
+        return offset
+
+    def store(self, offset: int, pages: Buffer) -> None:
+        """Write pages of recorded runs to their place; those that are all zero become holes. From any thread."""
+        try:
+            self._note(offset, store_pages(self.pages_fd, offset, pages))
+        except OSError as error:
+            raise ImageError(self._name, f"its pages cannot be written: {error.strerror}") from error
+
+    def store_from_pipe(self, offset: int, nr_pages: int, pipe_fd: int) -> None:
+        """The same out of a pipe, as they are."""
+        end = offset + nr_pages * PAGE_SIZE
+        position = offset
+        while position < end:
+            moved = os.splice(pipe_fd, self.pages_fd, end - position, offset_dst=position)
+            if moved == 0:
+                raise ImageError(self._name, f"the pipe ended {end - position} bytes before the end of its pages")
+            position += moved
+        self._note(offset, page_crcs(os.pread(self.pages_fd, end - offset, offset)))
+
+    def _note(self, offset: int, checksums: bytes) -> None:
+        place = offset // PAGE_SIZE * CRC_BYTES
+        with self._lock:
+            self._checksums[place : place + len(checksums)] = checksums
+            self._stored += len(checksums) // CRC_BYTES * PAGE_SIZE
 
     def in_parent(self, address: int, nr_pages: int) -> None:
         """Note a run that has not changed since the images behind the parent link."""
@@ -138,9 +174,9 @@ class PagemapWriter:
     def close(self) -> None:
         """Write the pagemap; ImageError when the pages file is not as long as the runs say."""
         try:
-            size = os.fstat(self.pages_fd).st_size
-            if size != self._size:
-                raise ImageError(self._name, f"the pages file has {size} bytes, its runs {self._size}")
+            if self._stored != self._size:
+                raise ImageError(self._name, f"the pages file has {self._stored} bytes, its runs {self._size}")
+            os.ftruncate(self.pages_fd, self._size)  # the last pages may be holes
             _write_file(self._directory, self._name, self._encode())
         finally:
             self.abandon()
@@ -165,6 +201,9 @@ class PagemapWriter:
         records: list[Record[PagemapHead | PagemapEntry]] = [Record(PagemapHead(pages_id=self._pages_id))]
         for run in self._runs:
             entry = PagemapEntry(vaddr=run.address, nr_pages=run.nr_pages, flags=run.flags)
+            if run.offset is not None:
+                first = run.offset // PAGE_SIZE * CRC_BYTES
+                entry.page_crc32c = bytes(self._checksums[first : first + run.nr_pages * CRC_BYTES])
             records.append(Record(entry))
         return encode_file(self._kind, self._name, records)
 
@@ -198,6 +237,11 @@ class PagemapReader:
         if any(run.offset is not None for run in self.runs) or (directory / self.pages_name).exists():
             os.close(self.open_pages())
 
+    @property
+    def place(self) -> str:
+        """Path of the pages file."""
+        return str(self._directory / self.pages_name)
+
     def __iter__(self) -> Iterator[Run]:
         """The runs in ascending order of address."""
         return iter(self.runs)
@@ -215,6 +259,28 @@ class PagemapReader:
             raise ImageError(self.pages_name, f"has {size} bytes, {self.name} needs {expected}")
         return descriptor
 
+    def fill(self, run: Run, pages_fd: int, target: FillTarget = NOWHERE) -> None:
+        """Copy a run of `pages_fd` (of open_pages) to where its pages belong in `target`, none that is not as it was
+        written: ImageError names file and offset. OSError: the memory cannot be written.
+        """
+        if run.offset is None:
+            raise ValueError("the run is not in this file")
+        try:
+            size = run.end - run.address
+            done = fill_pages(target, pages_fd, run.offset, size, run.address, run.checksums)
+        except OSError as error:
+            if error.errno == errno.ENODATA:
+                raise ImageError(self.pages_name, f"ends before the pages of {run.address:#x}") from error
+            raise
+        if done < size:
+            place = f"the page at offset {run.offset + done:#x}, of address {run.address + done:#x}"
+            raise ImageError(self.place, f"{place}, fails its checksum: it was changed")
+
+    def read(self, run: Run, pages_fd: int) -> bytes:
+        """The pages of a run, checked."""
+        self.fill(run, pages_fd)
+        return os.pread(pages_fd, run.end - run.address, run.offset or 0)
+
     def parent(self) -> "PagemapReader | None":
         """The same pagemap in the directory behind the parent link; None without one."""
         directory = parent_directory(self._directory)
@@ -224,9 +290,19 @@ class PagemapReader:
 
     def resolved(self) -> Iterator[tuple[Run, "PagemapReader"]]:
         """Every run with the reader that has its pages, the parents followed; ImageError where none has."""
-        chain = _chain(self)
+        chain = self.chain()
         for run in self.runs:
             yield from _resolve(chain, 0, run)
+
+    def chain(self) -> "list[PagemapReader]":
+        """This one and all its parents; ImageError when the links go round."""
+        chain, seen = [self], {self._directory.resolve()}
+        while (parent := chain[-1].parent()) is not None:
+            if parent._directory.resolve() in seen:
+                raise ImageError(str(parent._directory), "the parent links go round")
+            seen.add(parent._directory.resolve())
+            chain.append(parent)
+        return chain
 
     def overlapping(self, start: int, end: int) -> Iterator[Run]:
         """The runs inside [start, end), the first and the last one clipped."""
@@ -252,17 +328,6 @@ def _resolve(chain: list[PagemapReader], level: int, run: Run) -> Iterator[tuple
         raise ImageError(chain[level].name, f"the page at {position:#x} is said to be in the parent and is not there")
 
 
-def _chain(reader: PagemapReader) -> list[PagemapReader]:
-    """A reader and all its parents; ImageError when the links go round."""
-    chain, seen = [reader], {reader._directory.resolve()}
-    while (parent := chain[-1].parent()) is not None:
-        if parent._directory.resolve() in seen:
-            raise ImageError(str(parent._directory), "the parent links go round")
-        seen.add(parent._directory.resolve())
-        chain.append(parent)
-    return chain
-
-
 def parent_directory(directory: Path) -> Path | None:
     """Where the parent link of a directory leads; None without a link, ImageError when it leads nowhere."""
     link = directory / PARENT_LINK
@@ -279,7 +344,7 @@ def link_parent(directory: Path, previous: str) -> None:
 
 
 def _create(directory: Path | int, name: str) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     if isinstance(directory, int):
         return os.open(name, flags, 0o600, dir_fd=directory)
     return os.open(directory / name, flags, 0o600)

@@ -17,6 +17,8 @@ from core.native._kernel import ffi, lib
 UFFD_USER_MODE_ONLY: Final = 1
 UFFD_API: Final = 0xAA
 UFFDIO_API: Final = 0xC018AA3F  # _IOWR(0xAA, 0x3F, struct uffdio_api)
+UFFDIO_REGISTER: Final = 0xC020AA00  # _IOWR(0xAA, 0x00, struct uffdio_register)
+UFFDIO_REGISTER_MODE_MISSING: Final = 1
 FEATURE_WP_UNPOPULATED: Final = 1 << 13
 FEATURE_WP_ASYNC: Final = 1 << 15
 
@@ -42,6 +44,16 @@ def enable_async_tracking(uffd: int) -> None:
     """The UFFDIO_API handshake with WP_ASYNC; OSError EINVAL when the kernel lacks it or it was done already."""
     request = struct.pack("QQQ", UFFD_API, FEATURE_WP_ASYNC | FEATURE_WP_UNPOPULATED, 0)
     fcntl.ioctl(uffd, UFFDIO_API, request)
+
+
+def enable_filling(uffd: int) -> None:
+    """The UFFDIO_API handshake for UFFDIO_COPY. OSError."""
+    fcntl.ioctl(uffd, UFFDIO_API, struct.pack("QQQ", UFFD_API, 0, 0))
+
+
+def register_missing(uffd: int, start: int, end: int) -> None:
+    """From here on the absent pages of [start, end) are filled by UFFDIO_COPY alone. OSError: not such memory."""
+    fcntl.ioctl(uffd, UFFDIO_REGISTER, struct.pack("QQQQ", start, end - start, UFFDIO_REGISTER_MODE_MISSING, 0))
 
 
 def track(pagemap_fd: int, uffd: int, vmas: Sequence[TrackedVma]) -> list[int]:

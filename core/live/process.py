@@ -1,6 +1,5 @@
 """One process of a live source: borrowed and tracked while it runs, its threads stopped once. Owns no policy."""
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,24 +11,22 @@ from core.images import kinds
 from core.images.pb.memory_pb2 import MmEntry, VmaEntry
 from core.images.store import ImageSet
 from core.kernel import ptrace
-from core.kernel.calls import pidfd_getfd
 from core.kernel.ptrace import ThreadState
 from core.memory.dirty import DirtyTracker
 from core.memory.dirty.choose import choose_tracker
 from core.memory.pages import ReadPageReader
 from core.memory.ranges import EMPTY, Ranges
 from core.options import DumpOptions
-from core.plan.ops import Result, Syscall, Yield
 from core.prepare import Prepared, read_statuses, refuse_new_memory
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from core.resources.named_files import NamedFiles
-from core.tracee.borrow import Borrow, Results
+from core.tracee.borrow import Borrow
 from core.tracee.family import has_ended
 from core.tracee.freezer import FrozenProcess, stop_thread
 from core.tracee.lender import Lender, find_lender
+from core.tracee.uffd_loan import open_uffd
 
-UFFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK | 1  # UFFD_USER_MODE_ONLY: what an unprivileged target may have
 MM_MARKS = (
     "mm_start_code", "mm_end_code", "mm_start_data", "mm_end_data", "mm_start_stack", "mm_start_brk", "mm_brk",
     "mm_arg_start", "mm_arg_end", "mm_env_start", "mm_env_end", "exe_file_id",
@@ -84,27 +81,11 @@ class LiveProcess:
         )  # fmt: skip
         self._borrow = self._lender.map_area(thread)
         self._tracker = choose_tracker(
-            self.pid, lambda: self._open_uffd(thread), kind=self.options.track, exclude=self._area()
+            self.pid,
+            lambda: open_uffd(self._need_borrow(), thread, self.prepared.pidfd),
+            kind=self.options.track,
+            exclude=self._area(),
         )
-
-    def _open_uffd(self, thread: ThreadState) -> int:
-        """A userfaultfd made in the process, duplicated to us and closed there, in one go."""
-        opened = Syscall("userfaultfd", (UFFD_FLAGS,), "userfaultfd for dirty tracking")
-        closed = Syscall("close", (Result(opened),), "userfaultfd for dirty tracking")
-        ours: list[int] = []
-
-        def take(results: Results) -> None:
-            ours.append(pidfd_getfd(self.prepared.pidfd, results.value(opened)))
-
-        try:
-            self._need_borrow().run(thread, (opened, Yield("duplicate"), closed), at_yield=take)
-        except BaseException:
-            for fd in ours:
-                os.close(fd)
-            raise
-        if not ours:
-            raise TraceeError(self.pid, "userfaultfd: could not be taken over")
-        return ours[0]
 
     def _need_borrow(self) -> Borrow:
         if self._borrow is None:

@@ -23,6 +23,11 @@ class LandingMemory:
         self._pagemap_fd = open_pagemap(pid)
         self._categories = pagemap_scan.probe_categories(self._pagemap_fd)
 
+    @property
+    def mem_fd(self) -> int:
+        """/proc/PID/mem, for writing."""
+        return self._mem_fd
+
     def land(self, runs: Ranges, memory: Buffer) -> None:
         """Write the runs' pages, back to back in `memory`, whatever the VMAs' protection. OSError."""
         land(self._mem_fd, runs, memory)

@@ -3,8 +3,7 @@
 import os
 from collections.abc import Mapping
 
-from core.errors import ImageError
-from core.images.pagemap import PagemapReader
+from core.images.pagemap import PagemapReader, Run
 from core.proc.reader import ProcReader
 from core.vdso.layout import check_vdso, make_layout, read_vdso_layout
 
@@ -32,16 +31,13 @@ def read_dumped(pagemap: PagemapReader, start: int, end: int) -> bytes | None:
         piece = run.clipped(start, end)
         if piece.address != start + len(content) or piece.offset is None:
             return None
-        content += _read_pages(owner, piece.offset, piece.end - piece.address)
+        content += _read_pages(owner, piece)
     return bytes(content) if len(content) == end - start else None
 
 
-def _read_pages(owner: PagemapReader, offset: int, size: int) -> bytes:
+def _read_pages(owner: PagemapReader, piece: Run) -> bytes:
     descriptor = owner.open_pages()
     try:
-        content = os.pread(descriptor, size, offset)
+        return owner.read(piece, descriptor)
     finally:
         os.close(descriptor)
-    if len(content) != size:
-        raise ImageError("pages", f"ends before the {size} bytes of [vdso] at offset {offset:#x}")
-    return content

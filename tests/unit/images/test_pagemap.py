@@ -83,11 +83,43 @@ def test_pipe_that_ends_early_leaves_no_pagemap(tmp_path: Path) -> None:
     assert not (tmp_path / "pagemap-7.img").exists()
 
 
-def test_caller_may_write_the_pages_itself(tmp_path: Path) -> None:
+def test_recorded_pages_may_be_stored_in_any_order_and_zero_ones_are_holes(tmp_path: Path) -> None:
     with PagemapWriter(tmp_path, 7) as writer:
-        writer.record(0x10000, 1)
-        os.write(writer.pages_fd, page("a"))
-    assert list(PagemapReader(tmp_path, 7)) == [Run(0x10000, 1, PRESENT, 0)]
+        first, second = writer.record(0x10000, 2), writer.record(0x20000, 3)
+        writer.store(second, page("c") + bytes(2 * PAGE_SIZE))
+        writer.store(first, bytes(PAGE_SIZE) + page("b"))
+    reader = PagemapReader(tmp_path, 7)
+    assert [content_of(reader, run) for run in reader] == [
+        bytes(PAGE_SIZE) + page("b"), page("c") + bytes(2 * PAGE_SIZE),
+    ]  # fmt: skip
+    assert (tmp_path / "pages-7.img").stat().st_blocks * 512 == 2 * PAGE_SIZE
+
+
+def test_a_flipped_bit_in_any_page_is_found_and_named(tmp_path: Path) -> None:
+    with PagemapWriter(tmp_path, 7) as writer:
+        writer.append(0x10000, b"".join(page(letter) for letter in "abcdefgh"))
+        writer.append(0x20000, page("i"))
+    content = bytearray((tmp_path / "pages-7.img").read_bytes())
+    for at in range(5, len(content), PAGE_SIZE - 1):
+        content[at] ^= 0x10
+        (tmp_path / "pages-7.img").write_bytes(content)
+        content[at] ^= 0x10
+        reader = PagemapReader(tmp_path, 7)
+        descriptor = reader.open_pages()
+        with pytest.raises(ImageError, match=rf"pages-7\.img: the page at offset {at & ~(PAGE_SIZE - 1):#x},"):
+            for run in reader:
+                reader.read(run, descriptor)
+        os.close(descriptor)
+
+
+def test_images_of_others_have_no_checksums_and_are_taken_as_they_are(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    records = [Record(PagemapHead(pages_id=7)), Record(entry(0x10000, 2)), Record(entry(0x20000, 1))]
+    (tmp_path / "pagemap-7.img").write_bytes(encode_file(kinds.PAGEMAP, "x", records))
+    reader = PagemapReader(tmp_path, 7)
+    descriptor = reader.open_pages()
+    assert reader.read(reader.runs[0], descriptor) == page("a") + page("b")
+    os.close(descriptor)
 
 
 def test_pages_the_caller_forgot_are_noticed(tmp_path: Path) -> None:
@@ -118,8 +150,21 @@ def test_writer_refuses_half_a_page(tmp_path: Path) -> None:
         [entry(0x10000, 1, 64)],
         [PagemapEntry(vaddr=0, nr_pages=0, wide_nr_pages=1 << 60)],
         [PagemapEntry(vaddr=0, nr_pages=1, blocks=b"")],
+        [PagemapEntry(vaddr=0, nr_pages=2, page_crc32c=bytes(4))],
+        [PagemapEntry(vaddr=0, nr_pages=1, flags=PARENT, page_crc32c=bytes(4))],
     ],
-    ids=["unaligned", "empty", "overlap", "descending", "beyond the end", "unknown flag", "huge", "compressed"],
+    ids=[
+        "unaligned",
+        "empty",
+        "overlap",
+        "descending",
+        "beyond the end",
+        "unknown flag",
+        "huge",
+        "compressed",
+        "too few checksums",
+        "checksums of what is elsewhere",
+    ],
 )
 def test_bad_entries_are_refused(entries: list[PagemapEntry]) -> None:
     with pytest.raises(ImageError):

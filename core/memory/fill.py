@@ -1,0 +1,135 @@
+"""Fills the memory of skeletons from pages files, every page compared with its checksum first, several threads at once.
+
+Starts nothing and maps nothing. Fresh anonymous memory is filled through a userfaultfd, the rest through /proc/PID/mem.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+
+from core.errors import KernelLacks, RestoreError, TraceeError
+from core.images.pagemap import PageFlags, PagemapReader, Run
+from core.kernel import userfaultfd
+from core.kernel.calls import pidfd_open
+from core.kernel.pages_file import NOWHERE, SUPERSEDED, FillTarget
+from core.memory.landing import LandingMemory
+from core.memory.ranges import EMPTY, Ranges
+from core.tracee.stem import Stem
+from core.tracee.uffd_loan import open_uffd
+
+CHUNK_BYTES = 4 << 20
+THREADS = os.cpu_count() or 1
+
+Piece = tuple[Run, PagemapReader, FillTarget]
+"""Pages, the pagemap whose file has them, and where they go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """A stopped skeleton to fill: its memory, and where nothing is in it yet (`fresh`, filled through `uffd`)."""
+
+    landing: LandingMemory
+    fresh: Ranges = EMPTY
+    uffd: int = -1
+
+    def targets(self, run: Run, kernel: Ranges) -> Iterator[tuple[Run, FillTarget]]:
+        """The run in pieces, each with the way to fill it; what the kernel has its own of goes nowhere."""
+        own = Ranges(((run.address, run.end),))
+        ways = ((own.intersect(kernel), NOWHERE), (own.subtract(kernel).intersect(self.fresh), self._quick()),
+                (own.subtract(kernel).subtract(self.fresh), FillTarget(self.landing.mem_fd)))  # fmt: skip
+        for ranges, target in ways:
+            yield from ((run.clipped(start, end), target) for start, end in ranges)
+
+    def _quick(self) -> FillTarget:
+        return FillTarget(self.landing.mem_fd, self.uffd)
+
+
+@contextmanager
+def filling(stem: Stem, landing: LandingMemory) -> Iterator[Filling]:
+    """The skeleton, ready to be filled; nothing may run in it inside the block."""
+    with ExitStack() as stack:
+        try:
+            pidfd = pidfd_open(stem.pid)
+            stack.callback(os.close, pidfd)
+            uffd = open_uffd(stem.borrow, stem.leader, pidfd)
+            stack.callback(os.close, uffd)
+            userfaultfd.enable_filling(uffd)
+        except (OSError, KernelLacks, TraceeError):  # it is only the quicker way
+            yield Filling(landing)
+            return
+        yield Filling(landing, _registered(uffd, landing.anonymous), uffd)
+
+
+def _registered(uffd: int, ranges: Ranges) -> Ranges:
+    done = []
+    for start, end in ranges:
+        with suppress(OSError):  # such memory goes the other way
+            userfaultfd.register_missing(uffd, start, end)
+            done.append((start, end))
+    return Ranges(tuple(done))
+
+
+def fill_all(jobs: Iterable[tuple[Filling, PagemapReader, Ranges]]) -> None:
+    """Fill every skeleton with the pages of its pagemap and of the parents', but for those in the ranges, the kernel's.
+
+    What nobody needs is checked all the same: ImageError names file and offset of a page that is not as it was written.
+    """
+    with _PagesFiles() as files, ThreadPoolExecutor(THREADS) as pool:
+        try:
+            chunks = [
+                pool.submit(_fill_chunk, run.clipped(start, start + CHUNK_BYTES), owner, files.of(owner), target)
+                for job in jobs
+                for run, owner, target in _pieces(*job)
+                for start in range(run.address, run.end, CHUNK_BYTES)
+            ]
+            for chunk in chunks:
+                chunk.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _pieces(filling: Filling, pagemap: PagemapReader, kernel: Ranges) -> Iterator[Piece]:
+    used = list(pagemap.resolved())
+    for run, owner in used:
+        yield from ((piece, owner, target) for piece, target in filling.targets(run, kernel))
+    for run, owner in superseded(pagemap.chain(), used):
+        yield run, owner, SUPERSEDED
+
+
+def superseded(
+    chain: Sequence[PagemapReader], used: Iterable[tuple[Run, PagemapReader]]
+) -> Iterator[tuple[Run, PagemapReader]]:
+    """Pages that are in the files of a chain although newer ones have taken their place."""
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for run, owner in used:
+        spans.setdefault(owner.place, []).append((run.address, run.end))
+    for owner in chain[1:]:
+        there = Ranges.ordered((run.address, run.end) for run in owner.runs if PageFlags.PRESENT in run.flags)
+        for start, end in there.subtract(Ranges.of(spans.get(owner.place, []))):
+            yield from ((run, owner) for run in owner.overlapping(start, end))
+
+
+class _PagesFiles(ExitStack):
+    """The pages files of a chain of directories, each opened once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._opened: dict[str, int] = {}
+
+    def of(self, owner: PagemapReader) -> int:
+        """A descriptor of the pages file beside this pagemap."""
+        if owner.place not in self._opened:
+            self._opened[owner.place] = descriptor = owner.open_pages()
+            self.callback(os.close, descriptor)
+        return self._opened[owner.place]
+
+
+def _fill_chunk(run: Run, owner: PagemapReader, pages_fd: int, target: FillTarget) -> None:
+    try:
+        owner.fill(run, pages_fd, target)
+    except OSError as error:
+        place = f"pages {run.address:#x}-{run.end:#x}"
+        raise RestoreError(f"{place}: cannot be written: {error.strerror}") from error
