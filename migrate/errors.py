@@ -103,3 +103,7 @@ class FarError(MigrateError):
     def __init__(self, message: str, *, hint: str | None = None, kind: str = "MigrateError") -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
+
+
+class StoreError(MigrateError):
+    """The coordinator's database cannot be reached or does not take what it is given."""

@@ -138,6 +138,12 @@ class Journal:
             )
         return entry
 
+    def refuse_known(self, migration_id: str) -> None:
+        """Refused when there is an entry already: an id names one migration."""
+        if self.read(migration_id, Role.SOURCE) is not None:
+            hint = f"see `migrate status {migration_id}`; every migration needs an id of its own"
+            raise Refused([Blocker("id-taken", f"migration {migration_id}", "is known here already", hint)])
+
     def entries(self, role: Role) -> list[Entry]:
         """Every entry of `role`, by id. A corrupt one raises: it may hold a frozen process."""
         found = sorted(self.state_dir.glob(f"*.{role}.json"))

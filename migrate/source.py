@@ -60,7 +60,7 @@ class Migration:
     """One migration. `run` is its table of contents."""
 
     def __init__(self, request: MigrationRequest, emit: Emit, world: World) -> None:
-        self.id = world.new_id()
+        self.id = request.migration_id or world.new_id()
         self._request = request
         self._emit = _harmless(emit)
         self._world = world
@@ -81,6 +81,7 @@ class Migration:
             target = await self.preflight()
             start_time = self._world.start_time(self._request.pid)
             with self._journal.lock_target(read_boot_id(), self._request.pid, start_time) as lock_fd:
+                self._journal.refuse_known(self.id)
                 self._finish_earlier(start_time)
                 return await self._move(target, start_time, lock_fd)
         except (

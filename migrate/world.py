@@ -37,6 +37,7 @@ class MigrationRequest:
     action_scripts: tuple[str, ...] = ()  # the same files on both hosts
     throttle: bool = True
     keep_source: bool = False
+    migration_id: str = ""  # its name, where whoever asks for it has to know it beforehand
     reconnect_s: float = 30.0  # how long to look for a destination that went silent after the hand-over began
 
 

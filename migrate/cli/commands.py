@@ -39,6 +39,7 @@ COMMANDS = {
     "restore": Command("images", "restore", "Start a process from a directory of images."),
     "features": Command("features", "features", "Tell what this kernel can do for us."),
     "dest": Command("dest", "dest"),
+    "agent": Command("agent", "agent"),
 }
 LATER = ("pre-dump", "page-server", "serve", "drain", "hosts")
 

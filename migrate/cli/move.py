@@ -63,6 +63,9 @@ def move(
     verbose: Verbose = 0,
     log_file: LogFile = None,
     move_address: LaterText = None,
+    migration_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="Its name, for `migrate status`.")
+    ] = None,
     keep_source_on_failure: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> int:
     """Move the running process PID to another host, by SSH, while it works.
@@ -71,7 +74,7 @@ def move(
     """
     refuse_later(move_address=move_address)
     subject = Subject(pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job, action_script)
-    request = parse_request(subject, Pace(max_downtime, deadline, bandwidth, streams, compress, track))
+    request = parse_request(subject, Pace(max_downtime, deadline, bandwidth, streams, compress, track, migration_id))
     with watch(View(json, verbose, log_file, events_file)) as watching:
         if keep_source_on_failure:
             watching.note("--keep-source-on-failure: it always runs on here when the move fails")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import UsageError
 from migrate.cli.parse import parse_choice, parse_count, parse_duration, parse_pid, parse_rate
+from migrate.journal import checked_id
 from migrate.transport.destination import parse_destination
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Pace:
     streams: str = "1"
     compress: str = "auto"
     track: str = "auto"
+    migration_id: str | None = None
 
 
 def parse_request(subject: Subject, pace: Pace) -> "MigrationRequest":
@@ -72,6 +74,7 @@ def parse_request(subject: Subject, pace: Pace) -> "MigrationRequest":
         streams=parse_streams(pace.streams),
         compress=parse_choice("--compress", pace.compress, COMPRESS_CHOICES),
         track=parse_choice("--track", pace.track, TRACK_CHOICES),
+        migration_id=checked_id(pace.migration_id) if pace.migration_id else "",
     )
 
 

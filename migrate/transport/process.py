@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import shlex
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import asyncssh
 
@@ -48,6 +48,18 @@ class RemoteProcess:
             if never_ran is not None:
                 raise never_ran
         return status
+
+    async def lines(self) -> AsyncIterator[str]:
+        """Its stdout line by line, instead of `frames`; a TransportError tells why it ended, unless it ended well."""
+        async for line in self._process.stdout:
+            yield line.decode("utf-8", "backslashreplace").rstrip("\n")
+        status = await self._wait_status()
+        if status != 0:
+            raise explain_exit(self.peer, self.command, status, self.stderr_lines, False)
+
+    async def text(self) -> list[str]:
+        """All lines of its stdout, instead of `frames`, however it ends."""
+        return (await self._process.stdout.read()).decode("utf-8", "backslashreplace").splitlines()
 
     async def end_input(self) -> None:
         """Close its stdin; it still may send."""

@@ -42,6 +42,11 @@ class SshSession:
         found = self._connection.get_extra_info("peername")
         return (str(found[0]) if found else "") or self.destination.host
 
+    @property
+    def is_closed(self) -> bool:
+        """True when the connection is gone."""
+        return bool(self._connection.is_closed())
+
     async def start(self, command: Sequence[str], *, on_stderr: OnStderr | None = None) -> RemoteProcess:
         """Start `REMOTE_COMMAND command…` there, without a terminal."""
         whole = [*self._prefix, *command]

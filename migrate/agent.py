@@ -1,0 +1,220 @@
+"""What a coordinator asks of a host: which processes run there, and migrations that outlive the connection.
+
+A job is a `migrate PID host --id ID` in a session of its own; what it tells is appended to a file that can be read
+again from any line. Starting it twice starts it once: the file that names it is made with O_EXCL.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from core.errors import MigrateError
+from migrate.journal import Journal, Role, checked_id, read_boot_id, read_start_time
+from migrate.messages import VERSION
+
+ENDINGS: Final = frozenset({"done", "failed", "blocked", "in_doubt", "lost"})
+START_WITHIN_S: Final = 10.0
+POLL_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that could be moved. `memory_bytes` is resident; `unit` is its systemd unit, "" without one;
+    `faults_per_s` its page faults over its life so far, the cheapest hint at how fast it writes."""
+
+    pid: int
+    ppid: int
+    start_time: int
+    user: str
+    command: str
+    cgroup: str
+    unit: str
+    memory_bytes: int
+    faults_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What a host is and what it has to give. Sizes in bytes; `load` is the one-minute average."""
+
+    name: str
+    version: str
+    boot_id: str
+    kernel: str
+    cpus: int
+    load: float
+    memory_total: int
+    memory_available: int
+    cpu_flags: tuple[str, ...]
+    processes: tuple[Process, ...]
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+
+def read_facts() -> HostFacts:
+    """This host, now. Kernel threads, PID 1 and our own ancestors are left out: nobody moves these."""
+    memory = psutil.virtual_memory()
+    own = {process.pid for process in psutil.Process().parents()} | {os.getpid(), 1}
+    found = [read_process(process) for process in psutil.process_iter() if process.pid not in own]
+    return HostFacts(
+        socket.gethostname(), VERSION, read_boot_id(), os.uname().release, os.cpu_count() or 1, os.getloadavg()[0],
+        memory.total, memory.available, read_cpu_flags(), tuple(process for process in found if process is not None),
+    )  # fmt: skip
+
+
+def read_process(process: psutil.Process) -> Process | None:
+    """The process as a workload; None for kernel threads, zombies and what ended meanwhile."""
+    try:
+        with process.oneshot():
+            words = process.cmdline()
+            if not words or process.status() == psutil.STATUS_ZOMBIE:
+                return None
+            cgroup = _cgroup(process.pid)
+            faults = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[7])
+            age_s = max(1.0, time.time() - process.create_time())
+            return Process(
+                process.pid, process.ppid(), read_start_time(process.pid), process.username(), " ".join(words)[:400],
+                cgroup, unit_of(cgroup), process.memory_info().rss, round(faults / age_s, 1),
+            )  # fmt: skip
+    except (psutil.Error, OSError, ValueError, KeyError, MigrateError):
+        return None
+
+
+def read_cpu_flags() -> tuple[str, ...]:
+    """The features that /proc/cpuinfo names, sorted."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "flags":
+            return tuple(sorted(value.split()))
+    return ()
+
+
+def unit_of(cgroup: str) -> str:
+    """The innermost systemd unit in a cgroup's path."""
+    names = [name for name in cgroup.split("/") if name.endswith((".service", ".scope"))]
+    return names[-1] if names else ""
+
+
+def _cgroup(pid: int) -> str:
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            return line[3:]
+    return ""
+
+
+class Jobs:
+    """Migrations that a coordinator started here, below the journal's directory."""
+
+    def __init__(self, journal: Journal, command: Sequence[str] = (sys.executable, "-m", "migrate.cli")) -> None:
+        self._journal = journal
+        self._command = tuple(command)
+
+    def start(self, migration_id: str, arguments: Sequence[str]) -> bool:
+        """Start `migrate ARGUMENTS --id ID`, unless it was started before: then False."""
+        folder = self._journal.make_directory("jobs")
+        path = self._path(migration_id, "json")
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            return False
+        events = self._path(migration_id, "events")
+        argv = [*self._command, *arguments, "--id", migration_id, "--events-file", str(events)]
+        with open(folder / f"{migration_id}.log", "ab") as log:
+            started = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
+            )
+        known = {"pid": started.pid, "start_time": read_start_time(started.pid), "boot_id": read_boot_id()}
+        _replace(path, json.dumps({**known, "argv": argv}))
+        return True
+
+    def cancel(self, migration_id: str) -> bool:
+        """Ask it to turn back, as Ctrl-C would; False when it runs no more."""
+        pid = self._running(migration_id)
+        if pid is not None:
+            os.kill(pid, signal.SIGINT)
+        return pid is not None
+
+    def follow(self, migration_id: str, skip: int) -> Iterator[str]:
+        """The event lines from number `skip` on, until one that ends it. A job that ended without a word ends with
+        `lost`, which tells the journal's state; a job that never was, too."""
+        for number, line in enumerate(self._lines(migration_id)):
+            if number >= skip:
+                yield line
+            if json.loads(line).get("event") in ENDINGS:
+                return
+        yield json.dumps(
+            {"event": "lost", "state": self._state(migration_id), "message": self._last_words(migration_id)}
+        )
+
+    def _lines(self, migration_id: str) -> Iterator[str]:
+        path, rest = self._path(migration_id, "events"), ""
+        deadline = time.monotonic() + START_WITHIN_S
+        file = None
+        try:
+            while True:
+                alive = self._running(migration_id) is not None  # before reading: what it wrote last is then there
+                if file is None and path.exists():
+                    file = open(path, encoding="utf-8")
+                read = file.read() if file else ""
+                *whole, rest = (rest + read).split("\n")
+                yield from whole
+                if not read:
+                    if not alive and (file or self._was_started(migration_id) or time.monotonic() > deadline):
+                        return
+                    time.sleep(POLL_S)
+        finally:
+            if file:
+                file.close()
+
+    def _path(self, migration_id: str, suffix: str) -> Path:
+        return self._journal.state_dir / "jobs" / f"{checked_id(migration_id)}.{suffix}"
+
+    def _record(self, migration_id: str) -> dict[str, object]:
+        try:
+            return dict(json.loads(self._path(migration_id, "json").read_text() or "{}"))
+        except FileNotFoundError:
+            return {}
+
+    def _was_started(self, migration_id: str) -> bool:
+        return "pid" in self._record(migration_id)
+
+    def _running(self, migration_id: str) -> int | None:
+        record = self._record(migration_id)
+        pid = record.get("pid")
+        if not isinstance(pid, int) or record.get("boot_id") != read_boot_id():
+            return None
+        try:
+            process = psutil.Process(pid)
+            same = read_start_time(pid) == record.get("start_time")
+            return pid if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except (psutil.Error, OSError, MigrateError):
+            return None
+
+    def _state(self, migration_id: str) -> str:
+        entry = self._journal.read(migration_id, Role.SOURCE)
+        return entry.state if entry else ""
+
+    def _last_words(self, migration_id: str) -> str:
+        try:
+            lines = self._path(migration_id, "log").read_text(errors="replace").strip().splitlines()
+        except FileNotFoundError:
+            return "it was never started"
+        return lines[-1][-400:] if lines else "it ended without a word"
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text)
+    os.replace(temporary, path)

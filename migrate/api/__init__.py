@@ -1,0 +1,1 @@
+"""`migrate serve`: the HTTP API, its dashboard, and a client for it."""

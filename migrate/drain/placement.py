@@ -1,0 +1,223 @@
+"""Which workload goes to which host, and when: pure, and quick for a thousand hosts.
+
+A destination must be reachable and not cordoned, have the labels asked for, the CPU features of the source and room
+for the memory, and must not hold another workload of the same `apart` group, nor a process with the PID.
+"""
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
+
+Order: TypeAlias = Literal["size", "dirty-rate", "priority"]
+
+RESERVE: Final = 1.1  # memory that a copy takes while it lands, over what it has
+USUAL_RATE: Final = 200e6  # bytes per second through SSH; measured
+FIXED_S: Final = 3.0  # connecting, preflight, the last round
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A host that could take something. `groups`: the `apart` groups it holds already; `pids`: those in use."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    free_bytes: int = 0
+    cpu_flags: frozenset[str] = frozenset()
+    cordoned: bool = False
+    unreachable: str = ""
+    groups: frozenset[str] = frozenset()
+    pids: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A workload to place. `needs`: labels its destination must have; `keeps_pid`: it cannot do with another PID."""
+
+    pid: int
+    name: str
+    memory_bytes: int
+    priority: int = 0
+    faults_per_s: float = 0.0
+    apart: str | None = None
+    needs: Mapping[str, str] = field(default_factory=dict)
+    never_move: bool = False
+    keeps_pid: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the drain asks for. `to` empty: any host; `seconds`: what the window gives, None without one."""
+
+    to: tuple[str, ...] = ()
+    to_labels: Mapping[str, str] = field(default_factory=dict)
+    order: Order = "priority"
+    max_parallel: int = 2
+    max_parallel_per_destination: int = 1
+    bytes_per_s: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A workload's new place; `begins_s` and `takes_s` are predictions."""
+
+    load: Load
+    destination: str
+    begins_s: float
+    takes_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """A workload that cannot go, and why."""
+
+    load: Load
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The answer: every workload is in one of the two."""
+
+    moves: tuple[Move, ...]
+    stays: tuple[Stays, ...]
+
+    @property
+    def takes_s(self) -> float:
+        """When the last one is expected to be through."""
+        return max((move.begins_s + move.takes_s for move in self.moves), default=0.0)
+
+
+@dataclass(slots=True)
+class _Room:
+    host: Candidate
+    free_bytes: int
+    groups: set[str]
+    pids: set[int]
+
+
+def plan(source: Candidate, loads: Iterable[Load], hosts: Iterable[Candidate], wish: Wish) -> Plan:
+    """Place every load of `source`, the most urgent first, each where most memory stays free; then time the moves."""
+    rooms = [
+        _Room(host, host.free_bytes, set(host.groups), set(host.pids)) for host in hosts if host.name != source.name
+    ]
+    heap = [(-room.free_bytes, index) for index, room in enumerate(rooms) if not _why_not_at_all(room.host, wish)]
+    heapq.heapify(heap)
+    placed: list[tuple[Load, str]] = []
+    stays: list[Stays] = []
+    for load in sorted(loads, key=lambda load: _urgency(load, wish.order)):
+        index = None if load.never_move else _take_room(load, source, rooms, heap)
+        if index is None:
+            stays.append(_stays(load, source, rooms, wish))
+        else:
+            placed.append((load, rooms[index].host.name))
+    moves, late = schedule(placed, wish)
+    return Plan(tuple(moves), tuple([*stays, *late]))
+
+
+def schedule(placed: Sequence[tuple[Load, str]], wish: Wish) -> tuple[list[Move], list[Stays]]:
+    """Begin each as soon as a slot is free, here and over there; what would not end within the window stays."""
+    rate = min(USUAL_RATE, (wish.bytes_per_s or USUAL_RATE) / wish.max_parallel)
+    slots = [0.0] * wish.max_parallel
+    theirs: dict[str, list[float]] = {}
+    moves: list[Move] = []
+    late: list[Stays] = []
+    for load, name in placed:
+        over_there = theirs.setdefault(name, [0.0] * wish.max_parallel_per_destination)
+        begins = max(slots[0], over_there[0])
+        takes = predicted_s(load.memory_bytes, rate)
+        if wish.seconds is not None and begins + takes > wish.seconds:
+            reason = f"would end {begins + takes:.0f} s after the window opens, which is open for {wish.seconds:.0f} s"
+            late.append(Stays(load, reason, "a longer window, more in parallel, or more bandwidth"))
+            continue
+        heapq.heapreplace(slots, begins + takes)
+        heapq.heapreplace(over_there, begins + takes)
+        moves.append(Move(load, name, begins, takes))
+    return moves, late
+
+
+def predicted_s(memory_bytes: int, bytes_per_s: float = USUAL_RATE) -> float:
+    """How long a move is expected to take."""
+    return FIXED_S + memory_bytes / bytes_per_s
+
+
+def _urgency(load: Load, order: Order) -> tuple[float, float, int]:
+    by_size = -float(load.memory_bytes)
+    first = {"priority": -float(load.priority), "size": by_size, "dirty-rate": load.faults_per_s}[order]
+    return first, by_size, load.pid
+
+
+def _take_room(load: Load, source: Candidate, rooms: list[_Room], heap: list[tuple[int, int]]) -> int | None:
+    """The room that takes it, with its memory reserved; the emptiest is asked first."""
+    asked: list[tuple[int, int]] = []
+    found = None
+    while heap:
+        free, index = heapq.heappop(heap)
+        room = rooms[index]
+        if not _why_not_this(load, source, room):
+            need = int(load.memory_bytes * RESERVE)
+            room.free_bytes -= need
+            room.groups |= {load.apart} if load.apart else set()
+            room.pids.add(load.pid)
+            asked.append((-room.free_bytes, index))
+            found = index
+            break
+        asked.append((free, index))
+        if -free < load.memory_bytes * RESERVE:  # none that follows has more
+            break
+    for entry in asked:
+        heapq.heappush(heap, entry)
+    return found
+
+
+def _why_not_at_all(host: Candidate, wish: Wish) -> str:
+    """Why nothing of this drain goes to the host; "" when it may."""
+    if wish.to and host.name not in wish.to:
+        return "is not one of the destinations asked for"
+    if any(host.labels.get(key) != value for key, value in wish.to_labels.items()):
+        return "has not the labels asked for"
+    if host.cordoned:
+        return "is cordoned"
+    if host.unreachable:
+        return f"cannot be reached: {host.unreachable}"
+    return ""
+
+
+def _why_not_this(load: Load, source: Candidate, room: _Room) -> str:
+    """Why this workload does not go to the host; "" when it may."""
+    host = room.host
+    if any(host.labels.get(key) != value for key, value in load.needs.items()):
+        return "has not the labels that the workload needs"
+    missing = source.cpu_flags - host.cpu_flags
+    if missing:
+        return f"its CPU lacks {', '.join(sorted(missing)[:4])}"
+    if load.memory_bytes * RESERVE > room.free_bytes:
+        return f"has {_mib(room.free_bytes)} MiB free, {_mib(int(load.memory_bytes * RESERVE))} are needed"
+    if load.apart and load.apart in room.groups:
+        return f"holds one of group {load.apart} already"
+    if load.keeps_pid and load.pid in room.pids:
+        return f"has a process with PID {load.pid}"
+    return ""
+
+
+def _stays(load: Load, source: Candidate, rooms: list[_Room], wish: Wish) -> Stays:
+    if load.never_move:
+        return Stays(load, "is marked never_move", "move or stop it by hand, or change the inventory")
+    reasons: dict[str, list[str]] = {}
+    for room in rooms:
+        why = _why_not_at_all(room.host, wish) or _why_not_this(load, source, room)
+        reasons.setdefault(why, []).append(room.host.name)
+    if not rooms:
+        return Stays(load, "there is no other host", "add one to the inventory")
+    parts = [f"{_names(names)} {why}" for why, names in reasons.items()]
+    return Stays(load, "; ".join(parts), "free memory or add a host; `--to` and labels narrow the choice")
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") + ":"
+
+
+def _mib(count: int) -> int:
+    return count >> 20

@@ -1,0 +1,183 @@
+"""What a drain does next: `decide` is pure, a function of what is written down and of the clock.
+
+Called again and again, by any coordinator: an action that was taken shows in `legs` the next time, so nothing is
+begun twice. A leg is a migration of the drain, `away` from the host or `back` to it.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
+
+OVER: Final = frozenset({"done", "failed", "refused", "cancelled"})
+WENT_WRONG: Final = frozenset({"failed", "refused", "cancelled", "in_doubt"})
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A move that is planned: `takes_s` is a prediction."""
+
+    pid: int
+    destination: str
+    takes_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """A migration of the drain. `moved_pid`: what the process is called at its destination, when it is done."""
+
+    id: str
+    leg: Literal["away", "back"]
+    source: str
+    pid: int
+    destination: str
+    state: str
+    moved_pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """A drain as written down. `state` is waiting, running, away or returning; times are seconds since 1970."""
+
+    state: str
+    steps: tuple[Step, ...]
+    opens_at: float | None = None
+    closes_at: float | None = None
+    max_parallel: int = 2
+    max_parallel_per_destination: int = 1
+    on_failure: Literal["skip", "stop", "back"] = "skip"
+    and_back: bool = False
+    cancel: str = ""  # finish or abort
+    return_asked: bool = False
+    busy: Counter[str] = field(default_factory=Counter)  # migrations of others by destination
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """Go to another state; with `message` when it is the last."""
+
+    state: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Start a leg."""
+
+    leg: Literal["away", "back"]
+    source: str
+    pid: int
+    destination: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Ask a running leg to roll back."""
+
+    migration_id: str
+
+
+Action: TypeAlias = Enter | Begin | Stop
+
+
+def decide(drain: Drain, host: str, legs: Sequence[Leg], now: float) -> list[Action]:
+    """What to do now; nothing when there is only to wait."""
+    match drain.state:
+        case "waiting":
+            return _wait(drain, now)
+        case "running":
+            return _go_away(drain, host, legs, now)
+        case "away":
+            if drain.cancel:
+                return [Enter("cancelled", "cancelled; its workloads stay where they are")]
+            return [Enter("returning")] if drain.return_asked else []
+        case "returning":
+            return _come_back(drain, host, legs)
+        case _:
+            return []
+
+
+def _wait(drain: Drain, now: float) -> list[Action]:
+    if drain.cancel:
+        return [Enter("cancelled", "cancelled before it began")]
+    if drain.opens_at is not None and now < drain.opens_at:
+        return []
+    if drain.closes_at is not None and now >= drain.closes_at:
+        return [Enter("failed", "its window passed while no coordinator ran; nothing was moved")]
+    return [Enter("running")]
+
+
+def _go_away(drain: Drain, host: str, legs: Sequence[Leg], now: float) -> list[Action]:
+    away = [leg for leg in legs if leg.leg == "away"]
+    running = [leg for leg in away if leg.state not in OVER and leg.state != "in_doubt"]
+    wrong = [leg for leg in away if leg.state in WENT_WRONG]
+    if drain.cancel:
+        if drain.cancel == "abort" and running:
+            return [Stop(leg.id) for leg in running]
+        return [] if running else [Enter("cancelled", f"cancelled; {_told(away, drain)}")]
+    halted = bool(wrong) and drain.on_failure != "skip"
+    left = [] if halted else _startable(drain, away, now)
+    actions: list[Action] = list(_begin(drain, host, left, running))
+    if actions or running:
+        return actions
+    if halted and drain.on_failure == "back":
+        return [Enter("returning", f"{_told(away, drain)}; bringing back what had moved")]
+    if halted or wrong or len(away) < len(drain.steps):
+        return [] if left else [Enter("failed", _told(away, drain))]
+    return [Enter("away" if drain.and_back else "done", _told(away, drain))]
+
+
+def _startable(drain: Drain, away: Sequence[Leg], now: float) -> list[Step]:
+    """What has not begun yet and is expected to end before the window closes."""
+    begun = {leg.pid for leg in away}
+    return [
+        step
+        for step in drain.steps
+        if step.pid not in begun and (drain.closes_at is None or now + step.takes_s <= drain.closes_at)
+    ]
+
+
+def _begin(drain: Drain, host: str, left: Sequence[Step], running: Sequence[Leg]) -> list[Begin]:
+    total = len(running)
+    there = Counter(leg.destination for leg in running) + drain.busy
+    found = []
+    for step in left:
+        if total >= drain.max_parallel:
+            break
+        if there[step.destination] >= drain.max_parallel_per_destination:
+            continue
+        found.append(Begin("away", host, step.pid, step.destination))
+        total += 1
+        there[step.destination] += 1
+    return found
+
+
+def _come_back(drain: Drain, host: str, legs: Sequence[Leg]) -> list[Action]:
+    back = [leg for leg in legs if leg.leg == "back"]
+    running = [leg for leg in back if leg.state not in OVER and leg.state != "in_doubt"]
+    failed_before = any(leg.leg == "away" and leg.state in WENT_WRONG for leg in legs)
+    gone = [leg for leg in legs if leg.leg == "away" and leg.state == "done"]
+    begun = {(leg.source, leg.pid) for leg in back}
+    left = [] if drain.cancel else [leg for leg in gone if (leg.destination, leg.moved_pid) not in begun]
+    actions: list[Action] = []
+    if drain.cancel == "abort":
+        actions += [Stop(leg.id) for leg in running]
+    room = drain.max_parallel_per_destination - len(running) - drain.busy[host]
+    actions += [Begin("back", leg.destination, leg.moved_pid, host) for leg in left[: max(0, room)]]
+    if actions or running or left:
+        return actions
+    home = sum(leg.state == "done" for leg in back)
+    message = f"{home} of {len(gone)} brought back"
+    if drain.cancel:
+        return [Enter("cancelled", message)]
+    return [Enter("failed" if failed_before or home < len(gone) else "done", message)]
+
+
+def _told(away: Sequence[Leg], drain: Drain) -> str:
+    done = sum(leg.state == "done" for leg in away)
+    parts = [f"{done} of {len(drain.steps)} moved"]
+    if wrong := sum(leg.state in WENT_WRONG for leg in away):
+        parts.append(f"{wrong} failed")
+    if left := len(drain.steps) - len(away):
+        parts.append(f"{left} not begun")
+    return ", ".join(parts)

@@ -1,0 +1,218 @@
+"""Carries drains out: reads what is written down, has the scheduler decide, writes down what follows.
+
+Every act is idempotent under the drain's fence: a leg's id is made of the drain's and its own.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from core.errors import Blocker, MigrateError, Refused, UsageError
+from migrate.cli.parse import parse_rate
+from migrate.drain import placement, scheduler
+from migrate.drain.windows import parse_window
+from migrate.fleet.hosts import candidate_of, look_at, workloads_of
+from migrate.fleet.inventory import Selector, Workload
+from migrate.fleet.moves import ask_for, moved_pid, new_id, reserved_on
+from migrate.fleet.reach import Reach
+from migrate.fleet.schema import DRAINS, HOSTS, MIGRATIONS
+from migrate.fleet.store import FenceLost, Row, Store
+
+log = logging.getLogger(__name__)
+OPEN_STATES: Final = ("waiting", "running", "away", "returning")
+OVER: Final = ("done", "failed", "cancelled")
+LOOK_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A drain that is not begun: where everything goes, and the window it waits for."""
+
+    plan: placement.Plan
+    workloads: dict[int, Workload]
+    opens_at: float | None
+    closes_at: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As the store and the API have it."""
+        moves = [
+            {
+                "pid": move.load.pid, "name": move.load.name, "destination": move.destination,
+                "begins_s": move.begins_s, "takes_s": move.takes_s, "memory_bytes": move.load.memory_bytes,
+            }
+            for move in self.plan.moves
+        ]  # fmt: skip
+        unplaced = [
+            {"pid": one.load.pid, "name": one.load.name, "reason": one.reason, "hint": one.hint}
+            for one in self.plan.stays
+        ]
+        return {"moves": moves, "unplaced": unplaced, "takes_s": self.plan.takes_s}
+
+
+async def plan_drain(store: Store, reach: Reach, spec: dict[str, Any], selectors: Sequence[Selector]) -> Planned:
+    """Look at every host anew and plan; UsageError for an unknown host or window, Refused when it cannot be asked."""
+    host = spec["host"]
+    names = [row["name"] for row in await store.rows(HOSTS)]
+    unknown = sorted({host, *spec["to"]} - set(names))
+    if unknown:
+        raise UsageError(f"host {unknown[0]}: is not in the inventory", hint="`migrate hosts` lists those that are")
+    span = None
+    if spec["window"]:
+        span = parse_window(spec["window"]).next(datetime.fromtimestamp(store.now(), UTC))
+        if span is None:
+            raise UsageError(f"window {spec['window']!r}: does not open any more")
+    rows = {row["name"]: row for row in await asyncio.gather(*(look_at(store, reach, name) for name in names))}
+    source = rows[host]
+    if source["unreachable"] or source["facts"] is None:
+        raise Refused(
+            [Blocker("unreachable", f"host {host}", source["unreachable"], "is it up? `migrate hosts` asks again")]
+        )
+    reserved = await reserved_on(store)
+    workloads = {found.pid: found for found in workloads_of(source, selectors)}
+    candidates = [candidate_of(row, selectors, reserved.get(name, 0)) for name, row in rows.items()]
+    rate = parse_rate("bandwidth", spec["bandwidth"]) if spec["bandwidth"] else None
+    wish = placement.Wish(
+        tuple(spec["to"]), spec["to_labels"], spec["order"], spec["max_parallel"],
+        spec["max_parallel_per_destination"], rate, span.seconds if span else None,
+    )  # fmt: skip
+    plan = placement.plan(
+        candidate_of(source, selectors), [load_of(found) for found in workloads.values()], candidates, wish
+    )
+    opens, closes = (span.opens.timestamp(), span.closes.timestamp()) if span else (None, None)
+    return Planned(plan, workloads, opens, closes)
+
+
+def load_of(workload: Workload) -> placement.Load:
+    """A workload as placement sees it."""
+    selector = workload.selector
+    return placement.Load(
+        workload.pid, workload.name, workload.memory_bytes, selector.priority, workload.faults_per_s, selector.apart,
+        selector.needs, selector.never_move, selector.pid_mode == "keep",
+    )  # fmt: skip
+
+
+async def ask_for_drain(store: Store, spec: dict[str, Any], planned: Planned, who: str) -> Row:
+    """Write a drain down; the controller takes it from there."""
+    options = {pid: _leg_options(found, spec) for pid, found in planned.workloads.items()}
+    row = {
+        "id": new_id(), "host": spec["host"], "state": "waiting", "created_at": store.now(),
+        "spec": spec, "plan": {**planned.to_json(), "options": options}, "opens_at": planned.opens_at,
+        "closes_at": planned.closes_at, "started_at": None, "ended_at": None, "cancel": "", "message": "",
+        "requested_by": who, "lease_owner": None, "lease_until": None, "fence": 0, "version": 1,
+    }  # fmt: skip
+    busy = [one["id"] for one in await store.open_drains() if one["host"] == spec["host"]]
+    if busy:
+        hint = f"cancel it, or wait for it: migrate drain {spec['host']} --status"
+        raise Refused([Blocker("draining", f"host {spec['host']}", f"is being drained already, by {busy[0]}", hint)])
+    await store.add(DRAINS, row)
+    return row
+
+
+def _leg_options(workload: Workload, spec: dict[str, Any]) -> dict[str, Any]:
+    """Options of a leg; one budget of bandwidth is shared by all that run at once."""
+    selector = workload.selector
+    found: dict[str, Any] = {"tcp": selector.tcp, "pid_mode": selector.pid_mode, "shared": selector.shared}
+    if spec["deadline"]:
+        found["deadline"] = spec["deadline"]
+    if spec["bandwidth"]:
+        share = parse_rate("bandwidth", spec["bandwidth"]) // spec["max_parallel"]
+        found["bandwidth"] = f"{max(1, share)}B"
+    return found
+
+
+class Controller:
+    """One coordinator's share of the drains."""
+
+    def __init__(self, store: Store, owner: str, told: Callable[[str], None], wake_worker: Callable[[], None]) -> None:
+        self._store = store
+        self._owner = owner
+        self._told = told
+        self._wake_worker = wake_worker
+
+    async def run(self) -> None:
+        """Carry out drains until cancelled; what is written down goes on elsewhere."""
+        while True:
+            try:
+                while (row := await self._store.lease(DRAINS, self._owner, OPEN_STATES)) is not None:
+                    with contextlib.suppress(FenceLost):
+                        await self._step(row)
+            except MigrateError as error:
+                log.error("%s", error)
+            await asyncio.sleep(LOOK_S)
+
+    async def _step(self, row: Row) -> None:
+        """Decide once and act. The lease is given back for LOOK_S, so that every drain gets its turn."""
+        legs = await self._store.drain_legs(row["id"])
+        actions = scheduler.decide(
+            await self._view(row, legs), row["host"], [_leg(leg) for leg in legs], self._store.now()
+        )
+        changes: dict[str, Any] = {}
+        for action in actions:
+            match action:
+                case scheduler.Begin():
+                    await self._begin(row, action)
+                case scheduler.Stop(migration_id):
+                    await self._store.change(MIGRATIONS, MIGRATIONS.c.id == migration_id, cancel=True)
+                case scheduler.Enter(state, message):
+                    changes = await self._enter(row, state, message)
+        held = {"lease_owner": self._owner, "lease_until": self._store.now() + LOOK_S}
+        await self._store.write_leased(DRAINS, row, **held, **changes)
+        if actions:
+            self._told(row["id"])
+            self._wake_worker()
+
+    async def _view(self, row: Row, legs: Sequence[Row]) -> scheduler.Drain:
+        spec, own = row["spec"], {leg["id"] for leg in legs}
+        under_way = await self._store.rows(MIGRATIONS, MIGRATIONS.c.state.in_(("queued", "running")))
+        host = await self._store.row(HOSTS, HOSTS.c.name == row["host"])
+        steps = [scheduler.Step(move["pid"], move["destination"], move["takes_s"]) for move in row["plan"]["moves"]]
+        return scheduler.Drain(
+            row["state"], tuple(steps), row["opens_at"], row["closes_at"], spec["max_parallel"],
+            spec["max_parallel_per_destination"], spec["on_failure"], spec["and_back"], row["cancel"],
+            return_asked=host is not None and not host["cordoned"],
+            busy=Counter(one["destination"] for one in under_way if one["id"] not in own),
+        )  # fmt: skip
+
+    async def _begin(self, row: Row, begin: scheduler.Begin) -> None:
+        options = row["plan"]["options"].get(str(begin.pid), {})
+        if begin.leg == "back":
+            options = await self._options_of_away(row["id"], begin)
+        await ask_for(
+            self._store, migration_id=f"{row['id']}-{begin.leg}-{begin.source}-{begin.pid}"[:63], source=begin.source,
+            pid=begin.pid, destination=begin.destination, options=options, who=f"drain {row['id']}",
+            drain_id=row["id"], leg=begin.leg,
+        )  # fmt: skip
+
+    async def _options_of_away(self, drain_id: str, begin: scheduler.Begin) -> dict[str, Any]:
+        legs = await self._store.drain_legs(drain_id)
+        return next(
+            (
+                dict(leg["options"])
+                for leg in legs
+                if leg["destination"] == begin.source and moved_pid(leg) == begin.pid
+            ),
+            {},
+        )
+
+    async def _enter(self, row: Row, state: str, message: str) -> dict[str, Any]:
+        now = self._store.now()
+        changes: dict[str, Any] = {"state": state, "message": message or row["message"]}
+        if state == "running":
+            reason = f"drain {row['id']}"
+            await self._store.change(HOSTS, HOSTS.c.name == row["host"], cordoned=True, cordon_reason=reason)
+            changes["started_at"] = now
+        if state in OVER:
+            changes["ended_at"] = now
+        await self._store.audit(f"drain {row['id']}", f"drain-{state}", row["host"], message=message)
+        return changes
+
+
+def _leg(row: Row) -> scheduler.Leg:
+    return scheduler.Leg(
+        row["id"], row["leg"], row["source"], row["pid"], row["destination"], row["state"], moved_pid(row)
+    )

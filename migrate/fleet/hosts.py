@@ -1,0 +1,88 @@
+"""What is known of the hosts: the inventory put into the store, looked at again and again, and read back."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from core.errors import MigrateError
+from migrate.drain.placement import Candidate
+from migrate.fleet.inventory import HostEntry, Inventory, Selector, Workload, find_workloads
+from migrate.fleet.reach import Reach
+from migrate.fleet.schema import HOSTS
+from migrate.fleet.store import Row, Store
+from migrate.fleet.worker import find_address
+
+log = logging.getLogger(__name__)
+LOOK_EVERY_S: Final = 15.0
+ASK_WITHIN_S: Final = 30.0
+
+
+async def add_host(store: Store, name: str, entry: HostEntry) -> bool:
+    """A new host; False when there is one of this name."""
+    unseen = {"cordoned": False, "cordon_reason": "", "facts": None, "facts_at": None, "unreachable": "", "version": 1}
+    return await store.add(HOSTS, {"name": name, **_columns(entry), **unseen})
+
+
+async def load_inventory(store: Store, inventory: Inventory) -> None:
+    """Every host of the file is in the store afterwards, as the file has it; others stay."""
+    for name, entry in inventory.hosts.items():
+        if not await add_host(store, name, entry):
+            await store.change(HOSTS, HOSTS.c.name == name, **_columns(entry))
+
+
+def _columns(entry: HostEntry) -> dict[str, object]:
+    return {
+        "address": entry.address,
+        "peer_address": entry.peer_address,
+        "route": [list(pair) for pair in entry.route],
+        "labels": entry.labels,
+    }
+
+
+async def look_at(store: Store, reach: Reach, name: str) -> Row:
+    """Ask the host for its facts and write them down, or why it could not be asked."""
+    try:
+        host = await find_address(store, name)
+        facts = await asyncio.wait_for(reach.facts(host), ASK_WITHIN_S)
+        await store.change(HOSTS, HOSTS.c.name == name, facts=facts, facts_at=store.now(), unreachable="")
+    except TimeoutError:
+        await store.change(HOSTS, HOSTS.c.name == name, unreachable=f"no answer within {ASK_WITHIN_S:.0f} s")
+    except MigrateError as error:
+        await store.change(HOSTS, HOSTS.c.name == name, unreachable=error.message)
+    return await store.row(HOSTS, HOSTS.c.name == name) or {}
+
+
+async def keep_looking(store: Store, reach: Reach, told: Callable[[str], None]) -> None:
+    """Look at all hosts, for ever."""
+    while True:
+        try:
+            names = [row["name"] for row in await store.rows(HOSTS)]
+            await asyncio.gather(*(look_at(store, reach, name) for name in names))
+            told("hosts")
+        except MigrateError as error:
+            log.error("%s", error)
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+def workloads_of(row: Row, selectors: Iterable[Selector]) -> list[Workload]:
+    """The workloads seen on a host."""
+    return find_workloads(row["name"], (row["facts"] or {}).get("processes", []), selectors)
+
+
+def candidate_of(row: Row, selectors: Sequence[Selector], reserved_bytes: int = 0) -> Candidate:
+    """The host as placement sees it; one that was never seen is unreachable."""
+    facts = row["facts"]
+    if facts is None:
+        return Candidate(row["name"], row["labels"], unreachable=row["unreachable"] or "was not looked at yet")
+    groups = {found.selector.apart for found in workloads_of(row, selectors) if found.selector.apart}
+    return Candidate(
+        row["name"],
+        row["labels"],
+        int(facts["memory_available"]) - reserved_bytes,
+        frozenset(facts["cpu_flags"]),
+        bool(row["cordoned"]),
+        row["unreachable"],
+        frozenset(group for group in groups if group),
+        frozenset(int(process["pid"]) for process in facts["processes"]),
+    )

@@ -1,0 +1,171 @@
+"""The inventory: which hosts there are, and which of their processes are workloads. From a TOML file or the API.
+
+    [hosts.web-1]
+    address = "root@web-1.example.net"      # "local": this machine
+    labels = { rack = "a", tier = "web" }
+
+    [[workloads]]
+    name = "redis"
+    command = "*redis-server*"              # also: user, unit, cgroup (patterns), host
+    priority = 10                           # higher moves first
+    tcp = "close"
+    never_move = false
+    apart = "redis"                         # no two workloads of one group on one host
+
+Pure but for `read_inventory`.
+"""
+
+import tomllib
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+
+from core.errors import UsageError
+from migrate.transport.destination import parse_destination
+
+Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+LOCAL = "local"
+
+
+class Model(BaseModel):
+    """Base of everything that comes from people: unknown fields are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HostEntry(Model):
+    """How to reach a host and what it is for."""
+
+    address: str = Field(description="[user@]host[:port] for SSH, or `local`")
+    peer_address: str | None = Field(
+        default=None, description="what other hosts call it, where that differs from address"
+    )
+    labels: dict[str, str] = {}
+    identity_file: str | None = Field(default=None, description="SSH key, as `migrate -i`")
+    known_hosts: str | None = None
+    remote_command: str = Field("migrate", description="what starts migrate there: `sudo -n migrate`")
+
+    @field_validator("address", "peer_address")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value not in (LOCAL, None):
+            try:
+                parse_destination(value)
+            except UsageError as error:
+                raise ValueError(error.message) from error
+        return value
+
+    @property
+    def route(self) -> tuple[tuple[str, str], ...]:
+        """As journals have it."""
+        named = (("identity_file", self.identity_file), ("known_hosts", self.known_hosts))
+        return (*((name, value) for name, value in named if value), ("remote_command", self.remote_command))
+
+
+class Selector(Model):
+    """Which processes are workloads, and how they want to be moved. Patterns as in a shell; all given must match."""
+
+    name: Name
+    command: str | None = None
+    user: str | None = None
+    unit: str | None = None
+    cgroup: str | None = None
+    host: str | None = None
+    priority: int = 0
+    never_move: bool = False
+    apart: str | None = Field(default=None, description="no two workloads of this group on one host")
+    needs: dict[str, str] = Field({}, description="labels that a destination must have")
+    tcp: Literal["refuse", "close"] = "refuse"
+    pid_mode: Literal["keep", "namespace"] = "keep"
+    shared: list[str] = []
+
+    def matches(self, host: str, process: dict[str, Any]) -> bool:
+        """True when every pattern given fits; a selector without any fits nothing."""
+        asked = {key: getattr(self, key) for key in ("command", "user", "unit", "cgroup")}
+        given = {key: pattern for key, pattern in asked.items() if pattern is not None}
+        here = self.host is None or fnmatchcase(host, self.host)
+        return bool(given) and here and all(fnmatchcase(str(process[key]), given[key]) for key in given)
+
+
+class Inventory(Model):
+    """The whole file."""
+
+    hosts: dict[Name, HostEntry] = {}
+    workloads: list[Selector] = []
+
+
+class Workload(Model):
+    """A process tree on a host that a selector claims. `processes`: how many there are in the tree."""
+
+    host: str
+    pid: int
+    start_time: int
+    name: str
+    command: str
+    user: str
+    unit: str
+    cgroup: str
+    memory_bytes: int
+    faults_per_s: float
+    processes: int
+    selector: Selector
+
+
+def read_inventory(path: Path) -> Inventory:
+    """The inventory of a TOML file; UsageError names the file and the first thing that is wrong."""
+    try:
+        return Inventory.model_validate(tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: is not TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{path}: {place}: {first['msg']}") from error
+
+
+def find_workloads(host: str, processes: Sequence[dict[str, Any]], selectors: Iterable[Selector]) -> list[Workload]:
+    """The topmost process of every tree that a selector claims, the first selector that does; by PID."""
+    by_pid = {int(process["pid"]): process for process in processes}
+    claims = {
+        pid: selector
+        for pid, process in by_pid.items()
+        if (selector := next((one for one in selectors if one.matches(host, process)), None)) is not None
+    }
+    roots = {pid: _topmost(pid, by_pid, claims) for pid in by_pid}
+    found = []
+    for pid in sorted(claims):
+        if roots[pid] != pid:
+            continue
+        process, tree = by_pid[pid], [member for member, root in roots.items() if root == pid]
+        found.append(
+            Workload(
+                host=host,
+                pid=pid,
+                start_time=process["start_time"],
+                name=claims[pid].name,
+                command=process["command"],
+                user=process["user"],
+                unit=process["unit"],
+                cgroup=process["cgroup"],
+                memory_bytes=sum(int(by_pid[member]["memory_bytes"]) for member in tree),
+                faults_per_s=sum(float(by_pid[member]["faults_per_s"]) for member in tree),
+                processes=len(tree),
+                selector=claims[pid],
+            )
+        )
+    return found
+
+
+def _topmost(pid: int, by_pid: dict[int, dict[str, Any]], claims: dict[int, Selector]) -> int | None:
+    """The highest claimed process above or at `pid`, None when there is none."""
+    found, seen = None, set()
+    while pid in by_pid and pid not in seen:
+        seen.add(pid)
+        found = pid if pid in claims else found
+        pid = int(by_pid[pid]["ppid"])
+    return found
