@@ -38,10 +38,13 @@ COMMANDS = {
     "dump": Command("images", "dump", "Write a process into a directory of images."),
     "restore": Command("images", "restore", "Start a process from a directory of images."),
     "features": Command("features", "features", "Tell what this kernel can do for us."),
+    "serve": Command("serve", "serve", "Serve the HTTP API and the dashboard, and work on migrations and drains."),
+    "drain": Command("fleet", "drain", "Empty a host: everything on it moves elsewhere (asks a server)."),
+    "hosts": Command("fleet", "hosts", "List, add, cordon and uncordon hosts (asks a server)."),
     "dest": Command("dest", "dest"),
     "agent": Command("agent", "agent"),
 }
-LATER = ("pre-dump", "page-server", "serve", "drain", "hosts")
+LATER = ("pre-dump", "page-server")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

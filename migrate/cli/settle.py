@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json as json_format
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.errors import UsageError
+from migrate.cli.fleet import SERVER_VARIABLE, server_status
 from migrate.cli.logs import MigrationStamp, start_logging
 from migrate.cli.options import IdText, Json, LogFile, Verbose
 from migrate.cli.parse import parse_choice
@@ -30,7 +32,12 @@ def status(
     migration_id: Annotated[str | None, typer.Argument(metavar="ID", hidden=True)] = None,
     json: Json = False,
 ) -> int:
-    """List the migrations this host took part in and where each stands, or tell all about the one called ID."""
+    """List the migrations this host took part in and where each stands, or tell all about the one called ID.
+
+    With MIGRATE_SERVER set: those of that server.
+    """
+    if os.environ.get(SERVER_VARIABLE):
+        return server_status(migration_id, json)
     journal = Journal.default()
     entries = [entry for role in Role for entry in journal.entries(role)]
     if migration_id is not None:

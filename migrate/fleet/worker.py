@@ -32,15 +32,24 @@ OPTIONS: Final = {
 
 
 class Worker:
-    """One coordinator's share of the work. `told` is called with the id of every migration that changed."""
+    """One coordinator's share of the work. `told` is called with the id of every migration that changed, `count` with
+    every event that was recorded."""
 
     def __init__(
-        self, store: Store, reach: Reach, owner: str, told: Callable[[str], None], *, at_most: int = 32
+        self,
+        store: Store,
+        reach: Reach,
+        owner: str,
+        told: Callable[[str], None],
+        count: Callable[[str, dict[str, Any]], None] = lambda _id, _body: None,
+        *,
+        at_most: int = 32,
     ) -> None:
         self._store = store
         self._reach = reach
         self._owner = owner
         self._told = told
+        self._count = count
         self._at_most = at_most
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -76,7 +85,7 @@ class Worker:
 
     async def _work(self, row: Row) -> None:
         """One migration to its end. A lost fence means that somebody else does it by now."""
-        job = _Job(self._store, self._reach, row, self._told)
+        job = _Job(self._store, self._reach, row, self._told, self._count)
         renewing = asyncio.create_task(job.renew(), name=f"lease of {row['id']}")
         try:
             await job.run()
@@ -91,11 +100,19 @@ class Worker:
 
 
 class _Job:
-    def __init__(self, store: Store, reach: Reach, row: Row, told: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        reach: Reach,
+        row: Row,
+        told: Callable[[str], None],
+        count: Callable[[str, dict[str, Any]], None],
+    ) -> None:
         self._store = store
         self._reach = reach
         self._row = row
         self._told = told
+        self._count = count
         self._cancelled = False
 
     async def renew(self) -> None:
@@ -150,6 +167,7 @@ class _Job:
             changes["phase"] = str(body["phase"])
         await self._store.add_event(self._row, number, body, **changes)
         self._told(self._row["id"])
+        self._count(self._row["id"], body)
         if name == "lost":
             await self._end(*lost_ending(body))
         elif name in ENDINGS:
