@@ -16,7 +16,7 @@ from migrate.cli.watch import ExitCode, say
 
 if TYPE_CHECKING:
     from migrate.api.client import Client
-    from migrate.api.models import Drain, Host
+    from migrate.api.models import CancelDrain, Drain, Host
 
 T = TypeVar("T")
 SERVER_VARIABLE = "MIGRATE_SERVER"
@@ -69,7 +69,9 @@ def drain(
 
     async def work(client: "Client") -> int:
         if cancel is not None or status:
-            return await _under_way(client, host, cancel and CancelDrain(running=cancel), json)
+            return await _under_way(
+                client, host, CancelDrain.model_validate({"running": cancel}) if cancel else None, json
+            )
         spec = NewDrain.model_validate(wanted)
         found = await client.drain(spec)
         if dry_run or detach:
@@ -110,7 +112,9 @@ def hosts(
                 lines = [one.model_dump_json() for one in found] if json else host_lines(found)
                 say(lines, sys.stdout)
             case "add", str(), str():
-                await client.add_host(NewHost(name=name, address=address, labels=parse_labels(label)))
+                await client.add_host(
+                    NewHost.model_validate({"name": name, "address": address, "labels": parse_labels(label)})
+                )
             case "remove", str(), None:
                 await client.remove_host(name)
             case "cordon", str(), None:
@@ -167,7 +171,7 @@ def parse_labels(pairs: list[str] | None) -> dict[str, str]:
     return {key: value for key, _, value in found}
 
 
-async def _under_way(client: "Client", host: str, cancel: Any, json: bool) -> int:
+async def _under_way(client: "Client", host: str, cancel: "CancelDrain | None", json: bool) -> int:
     found = await client.drains(host=host)
     if not found:
         raise UsageError(f"host {host}: was never drained")

@@ -162,7 +162,7 @@ def _come_back(drain: Drain, host: str, legs: Sequence[Leg]) -> list[Action]:
     actions: list[Action] = []
     if drain.cancel == "abort":
         actions += [Stop(leg.id) for leg in running]
-    room = drain.max_parallel_per_destination - len(running) - drain.busy[host]
+    room = min(drain.max_parallel, drain.max_parallel_per_destination - drain.busy[host]) - len(running)
     actions += [Begin("back", leg.destination, leg.moved_pid, host) for leg in left[: max(0, room)]]
     if actions or running or left:
         return actions

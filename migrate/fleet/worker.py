@@ -181,13 +181,13 @@ class _Job:
             hint = "; ".join(dict.fromkeys(one["hint"] for one in body["blockers"] if one["hint"]))
         if state == "in_doubt":
             hint = str(body.get("command", ""))
-        asked = await self._store.row(MIGRATIONS, MIGRATIONS.c.id == self._row["id"])
-        if state in ("failed", "refused") and asked is not None and asked["cancel"]:
-            state = "cancelled"
         result = {key: body[key] for key in body if key not in ("event", "migration_id")} if state == "done" else None
         await self._end(state, message, hint, result)
 
     async def _end(self, state: str, message: str = "", hint: str | None = None, result: Any = None) -> None:
+        asked = await self._store.row(MIGRATIONS, MIGRATIONS.c.id == self._row["id"])
+        if state in ("failed", "refused") and asked is not None and asked["cancel"]:
+            state = "cancelled"
         await self._store.release(
             MIGRATIONS, self._row, state=state, message=message, hint=hint or "", result=result,
             ended_at=None if state == "in_doubt" else self._store.now(),

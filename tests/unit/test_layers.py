@@ -23,7 +23,16 @@ LAYER = {
 ENGINE_DOOR = {"core", "core.errors"}
 SYNCHRONOUS = ("core", "migrate.keeper")
 ASYNCHRONOUS = {"asyncio", "asyncssh", "anyio", "aiohttp"}
-PURE = ("migrate.machine", "migrate.convergence", "migrate.events", "migrate.messages", "core.memory.ranges")
+PURE = (
+    "migrate.drain.placement",
+    "migrate.drain.scheduler",
+    "migrate.drain.windows",
+    "migrate.machine",
+    "migrate.convergence",
+    "migrate.events",
+    "migrate.messages",
+    "core.memory.ranges",
+)
 DOES_IO = {"asyncio", "socket", "subprocess", "asyncssh", "time", "select"}
 LINES_AT_MOST = {"core/checkpoint.py": 150, "core/restore.py": 150}
 VAGUE = {"util", "utils", "manager", "helper", "helpers", "data", "info", "common", "misc"}

@@ -1,0 +1,56 @@
+"""Which processes are workloads, and which inventory files are not understood."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import UsageError
+from migrate.fleet.inventory import Selector, find_workloads, read_inventory
+
+
+def process(pid: int, ppid: int, command: str) -> dict[str, Any]:
+    return {
+        "pid": pid, "ppid": ppid, "start_time": 1, "user": "u", "command": command, "cgroup": "/c", "unit": "x.service",
+        "memory_bytes": 10, "faults_per_s": 1.0,
+    }  # fmt: skip
+
+
+def test_a_tree_is_one_workload_with_all_its_memory() -> None:
+    tree = [
+        process(10, 1, "nginx: master"),
+        process(11, 10, "nginx: worker"),
+        process(12, 10, "helper"),
+        process(9, 1, "sh"),
+    ]
+    [found] = find_workloads("a", tree, [Selector(name="web", command="nginx*")])
+    assert (found.pid, found.processes, found.memory_bytes) == (10, 3, 30)
+
+
+def test_the_first_selector_that_fits_has_it() -> None:
+    selectors = [Selector(name="one", command="redis*"), Selector(name="two", user="u")]
+    found = find_workloads("a", [process(10, 1, "redis-server"), process(11, 1, "sh")], selectors)
+    assert [(each.pid, each.name) for each in found] == [(10, "one"), (11, "two")]
+
+
+@pytest.mark.parametrize("selector", [Selector(name="all"), Selector(name="b", command="*", host="b*")])
+def test_a_selector_without_a_pattern_or_for_other_hosts_claims_nothing(selector: Selector) -> None:
+    assert find_workloads("a", [process(10, 1, "x")], [selector]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[hosts.a]\n", "address"),
+        ('[hosts.a]\naddress = "a b"\n', "address"),
+        ('[hosts.a]\naddress = "a"\nsurprise = 1\n', "surprise"),
+        ('[[workloads]]\nname = "x"\ntcp = "maybe"\n', "tcp"),
+        ("[hosts", "TOML"),
+    ],
+)
+def test_a_file_that_is_not_understood_says_where(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "inventory.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        read_inventory(path)
+    assert str(path) in caught.value.message and said in caught.value.message
