@@ -94,6 +94,8 @@ def choose(argv: list[str]) -> tuple[str, list[str]]:
         raise UsageError(f"{first}: not there yet")
     close = get_close_matches(first, [name for name, command in COMMANDS.items() if command.summary])
     hint = f"did you mean `migrate {close[0]}`?" if close else "to move a process: migrate PID [user@]host"
+    if rest and rest[0].isdigit():
+        hint = f"the PID comes first: migrate {rest[0]} {first}"
     raise UsageError(f"{first!r} is neither a command nor a PID", hint=hint)
 
 

@@ -40,7 +40,7 @@ def test_a_word_that_is_no_command_gets_the_nearest(capsys: pytest.CaptureFixtur
     assert outcome(["resolv", "x"]) == 2
     assert "did you mean `migrate resolve`?" in capsys.readouterr().err
     assert outcome(["host-b", "4711"]) == 2
-    assert "migrate PID [user@]host" in capsys.readouterr().err
+    assert "migrate 4711 host-b" in capsys.readouterr().err
 
 
 def test_commands_of_later_versions_are_named(capsys: pytest.CaptureFixture[str]) -> None:
