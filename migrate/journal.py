@@ -139,8 +139,8 @@ class Journal:
         return entry
 
     def refuse_known(self, migration_id: str) -> None:
-        """Refused when there is an entry already: an id names one migration."""
-        if self.read(migration_id, Role.SOURCE) is not None:
+        """Refused when there is an entry already: an id names one migration. "" is none yet."""
+        if migration_id and self.read(migration_id, Role.SOURCE) is not None:
             hint = f"see `migrate status {migration_id}`; every migration needs an id of its own"
             raise Refused([Blocker("id-taken", f"migration {migration_id}", "is known here already", hint)])
 

@@ -81,8 +81,8 @@ class Migration:
             target = await self.preflight()
             start_time = self._world.start_time(self._request.pid)
             with self._journal.lock_target(read_boot_id(), self._request.pid, start_time) as lock_fd:
-                self._journal.refuse_known(self.id)
                 self._finish_earlier(start_time)
+                self._journal.refuse_known(self._request.migration_id)
                 return await self._move(target, start_time, lock_fd)
         except (
             MigrateError,

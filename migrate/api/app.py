@@ -1,6 +1,7 @@
 """The aiohttp application: routes, errors, documents, and the tasks that work beside them."""
 
 import asyncio
+import json
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -15,11 +16,12 @@ from core.errors import MigrateError
 from migrate.api import drains, handlers, models, streams
 from migrate.api.drains import DrainQuery
 from migrate.api.handlers import MigrationQuery, Paging, WorkloadQuery
+from migrate.api.guards import COOKIE, refuse_foreign_page
 from migrate.api.metrics import Metrics
 from migrate.api.models import Problem, Role
 from migrate.api.openapi import document
 from migrate.api.routes import BODY_BYTES_AT_MOST, PREFIX, ApiError, Route, as_problem, bind, problem_response
-from migrate.api.services import Services
+from migrate.api.services import Services, find_token
 from migrate.fleet.drains import Controller
 from migrate.fleet.hosts import keep_looking
 from migrate.fleet.inventory import Workload
@@ -91,6 +93,17 @@ def make_app(services: Services, owner: str) -> web.Application:
         text = await metrics.text(services.store)
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
+    async def log_in(request: web.Request) -> web.Response:
+        """A browser's event streams carry no header: the token goes into a cookie that no script can read."""
+        refuse_foreign_page(request)
+        token = str(dict(json.loads(await request.text())).get("token", ""))
+        if await find_token(services.store, token) is None:
+            raise ApiError(401, "who are you", "the token is not known")
+        response = web.Response(status=204)
+        response.set_cookie(COOKIE, token, httponly=True, samesite="Strict", secure=request.secure, path="/")
+        return response
+
+    app.router.add_post("/session", log_in)
     app.router.add_get("/openapi.json", openapi)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
