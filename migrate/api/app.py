@@ -15,8 +15,8 @@ from aiohttp import web
 from core.errors import MigrateError
 from migrate.api import drains, handlers, models, streams
 from migrate.api.drains import DrainQuery
-from migrate.api.handlers import MigrationQuery, Paging, WorkloadQuery
 from migrate.api.guards import COOKIE, refuse_foreign_page
+from migrate.api.handlers import MigrationQuery, Paging, WorkloadQuery
 from migrate.api.metrics import Metrics
 from migrate.api.models import Problem, Role
 from migrate.api.openapi import document
