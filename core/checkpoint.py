@@ -16,9 +16,9 @@ from core.kernel import ptrace
 from core.memory.present import read_page_sets
 from core.memory.ranges import Ranges
 from core.options import DumpOptions
-from core.prepare import Prepared, Stopwatch, prepare, read_statuses, refuse_new_memory, zombies_of
+from core.prepare import Prepared, Stopwatch, prepare, read_statuses, refuse_new_memory, stop_met, zombies_of
 from core.proc.reader import ProcReader
-from core.tracee.family import Member, has_ended, read_family, release, stop_family
+from core.tracee.family import Family, Member, has_ended, read_settled, release
 from core.tracee.freezer import FrozenProcess
 from core.tracee.lender import borrow, find_lender
 
@@ -44,16 +44,13 @@ def dump(pid: int, directory: Path, options: DumpOptions) -> DumpReport:
     with ExitStack() as stack:
         prepared = _prepare_living(stack, pid, reader)
         watch.lap("prepare")
-        family, frozen = stop_family(pid, reader)
+        family, frozen = stop_met(pid, reader, lambda family, _: _prepare_new(stack, family, prepared, reader))
         stack.callback(release, frozen)
         stack.callback(network.unlock)
         network.lock()
         watch.lap("freeze")
         if not family.living:
             raise TraceeError(pid, "has ended")
-        for member in family.living:
-            if member.pid not in prepared:
-                prepared[member.pid] = stack.enter_context(prepare(member.pid, reader))
         with ExitStack() as lent:
             subjects = [_borrow(lent, prepared[one.pid], frozen[one.pid], one, reader) for one in family.living]
             images = collect_tree(subjects, zombies_of(family), options)
@@ -71,13 +68,20 @@ def dump(pid: int, directory: Path, options: DumpOptions) -> DumpReport:
 def _prepare_living(stack: ExitStack, root: int, reader: ProcReader) -> dict[int, Prepared]:
     """All of the tree as it is now, but for those that end meanwhile."""
     prepared = {}
-    for member in read_family(root, reader).living:
+    for member in read_settled(root, reader, ()).living:
         try:
             prepared[member.pid] = stack.enter_context(prepare(member.pid, reader))
         except (MigrateError, OSError):
             if member.pid == root or not has_ended(member.pid, reader):
                 raise
     return prepared
+
+
+def _prepare_new(stack: ExitStack, family: Family, prepared: dict[int, Prepared], reader: ProcReader) -> None:
+    """Who was born, or has executed another program, since _prepare_living."""
+    for member in family.living:
+        if member.pid not in prepared or prepared[member.pid].is_over:
+            prepared[member.pid] = stack.enter_context(prepare(member.pid, reader))
 
 
 def _borrow(stack: ExitStack, prepared: Prepared, frozen: FrozenProcess, member: Member, reader: ProcReader) -> Subject:

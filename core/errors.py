@@ -6,7 +6,8 @@
     ├── KernelLacks                 a kernel feature or capability is missing
     ├── ImageError                  an image file is truncated, corrupt or of another version
     ├── TraceeError                 a task could not be stopped, read or borrowed
-    │   └── RemoteSyscallError      a syscall inside a task failed: pid, op, errno
+    │   ├── RemoteSyscallError      a syscall inside a task failed: pid, op, errno
+    │   └── NotBorrowable           it lacks the code to be borrowed by; as it does while a program starts
     ├── CollectError                state of the target that cannot be carried or read
     ├── RestoreError                the plan failed in a task; nothing of it was left behind
     ├── ScriptError                 an action script failed or took too long
@@ -88,6 +89,11 @@ class RemoteSyscallError(TraceeError):
         self.op_index = op_index
         self.errno = errno
         self.why = why
+
+
+class NotBorrowable(TraceeError):
+    """Its code has no instructions by which it can be borrowed safely; a program that has just been started has none
+    yet."""
 
 
 class CollectError(MigrateError):

@@ -3,12 +3,13 @@ live source share."""
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from core.collect import Zombie, collect_clocks
-from core.errors import Refused
+from core.errors import NotBorrowable, Refused
 from core.images import kinds
 from core.images.pb.pstree_pb2 import PstreeEntry
 from core.images.store import ImageSet
@@ -18,8 +19,15 @@ from core.proc.reader import ProcReader
 from core.proc.status import Status
 from core.resources import process_tree, vmas
 from core.resources.time_namespace import IMAGE_ID
-from core.tracee.family import Family
-from core.tracee.remote import Gadgets, RemoteMemory, find_gadgets, open_memory
+from core.tracee.family import Family, release, stop_family
+from core.tracee.freezer import FrozenProcess
+from core.tracee.remote import Gadgets, RemoteMemory, find_gadgets
+
+STARTING_S: Final = 0.1  # in which a program that was just executed maps its libc
+STARTING_POLL_S: Final = 0.005
+STOPS: Final = 4
+
+Stopped = tuple[Family, dict[int, FrozenProcess]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,14 @@ class Prepared:
     gadgets: Gadgets
     vma_flags: dict[int, frozenset[str]]
 
+    @property
+    def is_over(self) -> bool:
+        """True when the memory that was looked at is no longer: the process has executed a program, or ended."""
+        try:
+            return not os.pread(self.memory.fd, 1, self.gadgets.syscall_ret)
+        except OSError:  # unmapped: the memory as such is there
+            return False
+
 
 @contextmanager
 def prepare(pid: int, reader: ProcReader | None = None) -> Iterator[Prepared]:
@@ -40,14 +56,58 @@ def prepare(pid: int, reader: ProcReader | None = None) -> Iterator[Prepared]:
     reader = reader or ProcReader()
     pidfd = pidfd_open(pid)
     try:
-        with open_memory(pid) as memory:
-            smaps = reader.smaps(pid)
-            refuse_memory(smaps_flags := {one.vma: one.flags for one in smaps})
-            gadgets = find_gadgets(memory, smaps_flags)
-            flags = {vma.start: found for vma, found in smaps_flags.items()}
-            yield Prepared(pid, reader.status(pid).ns_pid[-1], pidfd, memory, gadgets, flags)
+        prepared = _prepare_started(pid, pidfd, reader)
+        try:
+            yield prepared
+        finally:
+            prepared.memory.close()
     finally:
         os.close(pidfd)
+
+
+def _prepare_started(pid: int, pidfd: int, reader: ProcReader) -> Prepared:
+    """A process that has just executed its program, and runs, is given time to map its libc."""
+    deadline = time.monotonic() + STARTING_S
+    while True:
+        try:
+            return _prepare_now(pid, pidfd, reader)
+        except NotBorrowable:
+            if reader.status(pid).tracer_pid or time.monotonic() > deadline:
+                raise
+            time.sleep(STARTING_POLL_S)
+
+
+def _prepare_now(pid: int, pidfd: int, reader: ProcReader) -> Prepared:
+    memory = RemoteMemory(pid)
+    try:
+        smaps = reader.smaps(pid)
+        refuse_memory(smaps_flags := {one.vma: one.flags for one in smaps})
+        flags = {vma.start: found for vma, found in smaps_flags.items()}
+        return Prepared(pid, reader.status(pid).ns_pid[-1], pidfd, memory, find_gadgets(memory, smaps_flags), flags)
+    except BaseException:
+        memory.close()
+        raise
+
+
+def stop_met(root: int, reader: ProcReader, meet: Callable[[Family, dict[int, FrozenProcess]], None]) -> Stopped:
+    """The tree of `root`, stopped, after `meet` was called with it: what that has to do before anything else is done.
+
+    One that has only just been started is NotBorrowable: then all run on for a moment, and are stopped again.
+    """
+    for attempt in range(STOPS):
+        family, frozen = stop_family(root, reader)
+        try:
+            meet(family, frozen)
+            return family, frozen
+        except NotBorrowable:
+            release(frozen)
+            if attempt == STOPS - 1:
+                raise
+            time.sleep(STARTING_POLL_S)
+        except BaseException:
+            release(frozen)
+            raise
+    raise AssertionError("unreachable")
 
 
 def refuse_memory(flags: dict[Vma, frozenset[str]]) -> None:

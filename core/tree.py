@@ -22,6 +22,7 @@ from core.proc.reader import ProcReader
 from core.resources.time_namespace import NO_OFFSETS, Clocks, notice, read_offsets
 from core.task_plan import MemoryPlan, Stage, TreePlan
 from core.tracee.borrow import all_but
+from core.tracee.orphans import reaping
 from core.tracee.stem import Stem, make_stem
 from core.tracee.stem_fork import fork_stem
 
@@ -153,9 +154,11 @@ class SkeletonTree:
 
     def kill(self) -> None:
         """End every task, children first. Idempotent."""
-        for skeleton in reversed(self.skeletons.values()):
-            skeleton.kill()
+        skeletons = list(reversed(self.skeletons.values()))
         self.skeletons.clear()
+        with reaping([skeleton.stem.pid for skeleton in skeletons if skeleton.stem.init is None]):
+            for skeleton in skeletons:
+                skeleton.kill()
 
 
 def end_task(stem: Stem, exit_code: int) -> None:

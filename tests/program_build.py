@@ -2,7 +2,7 @@
 
 A `.c` or `.py` file dropped there is a test; nothing registers it. Its first line says what it claims, then come lines
 of metadata: `cflags:`, `args:` (after the directory), `requires:` (CPU flags as in /proc/cpuinfo, or CONDITIONS),
-`tags:` (`live`: busy all the time), `later:` (the object it holds that is not carried yet).
+`tags:` (`live`: busy all the time, `forking`: its PIDs change), `later:` (the object it holds that is not carried yet).
 """
 
 import hashlib

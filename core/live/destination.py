@@ -45,6 +45,7 @@ class LiveDestination:
     holder: Holder | None = None
     tree: SkeletonTree | None = None
     _shapes: tuple[TaskShape, ...] = ()
+    _kernel: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
     _offsets: Clocks | None = None  # of the first tree; the clocks of both hosts run on alike
 
     def prepare(self, cgroup_hint: str | None) -> str:
@@ -62,7 +63,8 @@ class LiveDestination:
         """
         shapes = tree_shapes(tree)
         plans = {pid: memory_plan(images, pid) for pid, images in memories.items()}
-        if self.tree is not None and shapes == self._shapes:
+        kernel = {pid: plan.kernel for pid, plan in plans.items()}  # another one: it has executed a program
+        if self.tree is not None and shapes == self._shapes and kernel == self._kernel:
             for pid, plan in plans.items():
                 self.tree.skeletons[pid].update(plan.mapped)
             return []
@@ -84,6 +86,7 @@ class LiveDestination:
             if cgroup_fd is not None:
                 os.close(cgroup_fd)
         self.tree, self._shapes = tree, shapes
+        self._kernel = {pid: plan.kernel for pid, plan in plans.items()}
 
     def landing_memory(self, pid: int) -> LandingMemory:
         """Where the pages of a task land."""

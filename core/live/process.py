@@ -21,7 +21,7 @@ from core.prepare import Prepared, read_statuses, refuse_new_memory
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from core.resources.named_files import NamedFiles
-from core.tracee.borrow import Borrow
+from core.tracee.borrow import Area, Borrow
 from core.tracee.family import has_ended
 from core.tracee.freezer import FrozenProcess, stop_thread
 from core.tracee.lender import Lender, find_lender
@@ -61,6 +61,16 @@ class LiveProcess:
         """The process as it sees itself."""
         return self.prepared.own_pid
 
+    @property
+    def is_over(self) -> bool:
+        """True when it has ended, or executed another program than the one that was attached to."""
+        return self.prepared.is_over
+
+    @property
+    def has_looked(self) -> bool:
+        """True when `memory` holds an address space."""
+        return self.memory.has(kinds.MM, self.own_pid)
+
     def attach(self) -> None:
         """Borrow an area and start tracking. One thread stands still for `stopped_s`, or all when all are frozen."""
         if self.frozen is not None:
@@ -73,6 +83,11 @@ class LiveProcess:
         finally:
             ptrace.detach([thread.tid])
             self.stopped_s += time.monotonic() - started
+
+    def succeed(self, earlier: "LiveProcess") -> None:
+        """It is what `earlier` was before it executed this program: the destination still has pages of that."""
+        self.sent, self.stopped_s = earlier.sent, earlier.stopped_s
+        earlier.close()
 
     def _take_hold(self, thread: ThreadState) -> None:
         self._lender = find_lender(
@@ -136,12 +151,12 @@ class LiveProcess:
         return images
 
     def forget_sent(self) -> None:
-        """The destination has none of our pages: everything there is must be sent, and nothing once it has ended."""
+        """The destination has none of our pages: everything there is must be sent, and nothing once it has left."""
         self.sent = EMPTY
         try:
             self.pending = self.pending.union(self.present())
         except (MigrateError, OSError):
-            if self.frozen or not has_ended(self.pid, self.reader):
+            if self.frozen or not (self.is_over or has_ended(self.pid, self.reader)):
                 raise
             self.pending = EMPTY
 
@@ -199,13 +214,17 @@ class LiveProcess:
             return
         area, self._borrow = self._borrow.area, None
         if self.frozen is not None:
-            self._lender.unmap_area(self.frozen.leader, area)
+            self._unmap(self._lender, self.frozen.leader, area)
             return
         thread = stop_thread(self.pid, self.pid, self.reader)
         try:
-            self._lender.unmap_area(thread, area)
+            self._unmap(self._lender, thread, area)
         finally:
             ptrace.detach([thread.tid])
+
+    def _unmap(self, lender: Lender, thread: ThreadState, area: Area) -> None:
+        if not self.is_over:  # else it went with the program that was
+            lender.unmap_area(thread, area)
 
     def close(self) -> None:
         """Let go of what is ours alone: tracker and descriptors."""

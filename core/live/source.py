@@ -12,19 +12,20 @@ from dataclasses import dataclass, field
 
 from core.action_scripts import Action, Network
 from core.collect import collect_tree
-from core.errors import MigrateError, ScriptError, TraceeError
+from core.errors import MigrateError, NotBorrowable, ScriptError, TraceeError
 from core.images.store import ImageSet
 from core.kernel import ptrace
 from core.live.process import LiveProcess
 from core.memory.ranges import Ranges
 from core.options import DumpOptions
-from core.prepare import Stopwatch, family_images, prepare, zombies_of
+from core.prepare import STARTING_POLL_S, Stopwatch, family_images, prepare, stop_met, zombies_of
 from core.proc.reader import ProcReader
-from core.tracee.family import Family, has_ended, read_family, release, stop_family, without
-from core.tracee.freezer import FrozenProcess
+from core.tracee.family import Family, has_ended, read_family, read_settled, release, without
+from core.tracee.freezer import FrozenProcess, freeze
 from core.tracee.holder import Holder, hold_processes
 
 EXIT_DEADLINE_S = 30.0
+ATTEMPTS = 8  # to meet one that executes programs all the time
 log = logging.getLogger(__name__)
 
 
@@ -78,13 +79,21 @@ class LiveSource:
         """Move the tree into a cgroup of its own, borrow from and track every process of it."""
         self.options.scripts.run(Action.PRE_DUMP, self.pid)
         self.holder = hold_processes(lambda: self._pids(), self.name, self.options.hold)
-        self._meet(read_family(self.pid, self.reader), {})
+        self._meet(read_settled(self.pid, self.reader, ()), {})
 
     def _pids(self) -> list[int]:
         return [member.pid for member in read_family(self.pid, self.reader).living]
 
     def _meet(self, family: Family, frozen: dict[int, FrozenProcess]) -> None:
         """Who is new is attached, who has gone is forgotten; `frozen`: those that stand still already."""
+        try:
+            self._meet_each(family, frozen)
+        except BaseException:
+            for process in self.processes.values():  # whoever stopped them lets them run
+                process.frozen = None
+            raise
+
+    def _meet_each(self, family: Family, frozen: dict[int, FrozenProcess]) -> None:
         gone = {member.pid for member in family.living if not self._know(member.pid, frozen.get(member.pid))}
         self._settle(family, gone)
 
@@ -97,34 +106,51 @@ class LiveSource:
         self.processes = {pid: self.processes[pid] for pid in living}
 
     def _know(self, pid: int, frozen: FrozenProcess | None) -> bool:
-        """Attach to it when it is new; False when it ends meanwhile."""
-        try:
-            if pid not in self.processes:
-                prepared = self._stack.enter_context(prepare(pid, self.reader))
-                made = LiveProcess(prepared, self.options, self.reader, frozen)
-                self.processes[pid] = made
-                made.attach()
-        except (MigrateError, OSError):
-            if pid == self.pid or not has_ended(pid, self.reader):
-                raise
-            return False
-        self.processes[pid].frozen = frozen
-        return True
+        """Attach to it when it is new, or another program than it was; False when it ends meanwhile."""
+        for attempt in range(ATTEMPTS):
+            try:
+                if pid not in self.processes or self.processes[pid].is_over:
+                    self._attach(pid, frozen, stands_still=attempt > 0)
+                self.processes[pid].frozen = frozen
+                return True
+            except (MigrateError, OSError) as error:
+                if pid != self.pid and has_ended(pid, self.reader):
+                    return False
+                is_over = pid in self.processes and self.processes[pid].is_over
+                is_starting = isinstance(error, NotBorrowable) and frozen is None
+                if not (is_over or is_starting) or attempt == ATTEMPTS - 1:
+                    raise
+                time.sleep(STARTING_POLL_S)
+        return False
+
+    def _attach(self, pid: int, frozen: FrozenProcess | None, *, stands_still: bool) -> None:
+        if stands_still and frozen is None:  # it executed another program while it was looked at
+            with freeze(pid, self.reader) as held:
+                self._attach(pid, held, stands_still=True)
+            return
+        known = self.processes.get(pid)
+        made = LiveProcess(self._stack.enter_context(prepare(pid, self.reader)), self.options, self.reader, frozen)
+        if known is not None:
+            made.succeed(known)
+        self.processes[pid] = made
+        made.attach()
 
     def has_left(self, pid: int) -> bool:
-        """True for a child that has ended since it was last looked at, while it was free to."""
-        return pid != self.pid and self.processes[pid].frozen is None and has_ended(pid, self.reader)
+        """True for a process that has ended or executed another program since it was last looked at, while free to."""
+        process = self.processes[pid]
+        if process.frozen is not None:
+            return False
+        return process.is_over or (pid != self.pid and has_ended(pid, self.reader))
 
     def scan(self) -> Scanned:
         """Which pages are dirty now; tracking begins anew. Nothing stops, but for a tracker that needs it."""
-        self._meet(read_family(self.pid, self.reader), {})
+        self._meet(read_settled(self.pid, self.reader, self.processes), {})
         if not any(process.needs_stop for process in self.processes.values()):
             self._look()
             return Scanned(family_images(self._family), 0.0)
         started = time.monotonic()
-        family, frozen = stop_family(self.pid, self.reader)
+        _, frozen = stop_met(self.pid, self.reader, self._meet)
         try:
-            self._meet(family, frozen)
             self._look()
         finally:
             for process in self.processes.values():
@@ -138,20 +164,19 @@ class LiveSource:
             try:
                 process.look()
             except (MigrateError, OSError):
-                if pid == self.pid or process.frozen or not has_ended(pid, self.reader):
+                if not self.has_left(pid):
                     raise
-                gone.add(pid)
+                if has_ended(pid, self.reader) or not process.has_looked:  # else it is met anew next time
+                    gone.add(pid)
         self._settle(self._family, gone)
 
     def freeze(self) -> Froze:
         """Stop all of it for good and collect everything. On any error it runs on."""
         watch = Stopwatch()
-        family, frozen = stop_family(self.pid, self.reader)
+        family, frozen = stop_met(self.pid, self.reader, self._meet_all)
         watch.lap("freeze")
         try:
             self._network.lock()
-            self._refuse_strays(family)
-            self._meet(family, frozen)
             self._look()
             gone = {process.own_pid: process.sent.subtract(process.present()) for process in self.processes.values()}
             watch.lap("last scan")
@@ -164,6 +189,10 @@ class LiveSource:
             release(frozen)
             raise
         return Froze(family_images(family), images, gone, tuple(watch.phases))
+
+    def _meet_all(self, family: Family, frozen: dict[int, FrozenProcess]) -> None:
+        self._refuse_strays(family)
+        self._meet(family, frozen)
 
     def _refuse_strays(self, family: Family) -> None:
         """A process that left the tree (its parent ended) is still in our cgroup, and would be killed with it."""

@@ -12,6 +12,7 @@ from core.proc.reader import ProcReader
 from core.proc.stat import Stat
 from core.proc.status import Status
 from core.resources import refused
+from core.tracee.vfork import is_vfork
 
 KCMP_VM, KCMP_FILES = 1, 2
 COMING: Final = "not carried yet, coming"
@@ -123,7 +124,7 @@ def _refuse_32_bit(reader: ProcReader, pid: int) -> Blocker | None:
 def _refuse_sharing(reader: ProcReader, pid: int) -> Blocker | None:
     """Memory or descriptor table shared with a process that is not one of its threads."""
     for other in reader.pids():
-        if other != pid and (what := _shared(pid, other)):
+        if other != pid and (what := _shared(pid, other)) and not is_vfork(pid, other, reader):
             reason = f"shares its {what} with process {other} ({_name_of(reader, other)})"
             return Blocker("shared-task", f"pid {pid}", reason, SHARING_HINT)
     return None

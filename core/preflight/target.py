@@ -25,7 +25,8 @@ from core.proc.status import Status
 from core.proc.text import printable
 from core.resources import file_table, tcp_socket, udp_socket, unix_socket
 from core.resources.context import OpenFile, OpenTable, make_table, open_files
-from core.tracee.family import Family, has_ended, read_family, without
+from core.tracee.family import Family, await_vforks, has_ended, read_family, vforks, without
+from core.tracee.vfork import is_vfork, vfork_blocker
 
 USES_NAMED: Final = 8
 LOOKS: Final = 4  # at who else has a file open, while the tree forks
@@ -70,7 +71,7 @@ def collect_facts(
 
 
 def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: HostRecord) -> TargetFindings:
-    family = read_family(pid, reader)
+    family, in_vfork = _read_settled(pid, reader)
     with ExitStack() as stack:
         family, tables = _open_tables(stack, family, reader)
         everything = make_table(
@@ -88,7 +89,7 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
         found = [findings[member.pid] for member in family.living]
         losses = _losses(everything)
     supervisor = find_supervisor(reader, pid, reader.status(pid).ppid)
-    blockers = _blockers(family, found)
+    blockers = [*in_vfork, *_blockers(family, found)]
     blockers += [*([supervisor] if supervisor else []), *refuse_kernel(host), *_not_named_yet(others, blockers)]
     status, stat = reader.status(pid), reader.stat(pid)
     notices = [*notice_process(status, stat, options), *losses]
@@ -99,6 +100,19 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
     record = replace(record, pids=tuple(sorted({*record.pids, *(member.own_pid for member in family.dead)})))
     record = replace(record, files=(*record.files, *collect_scripts(options, host.boot_id)))
     return TargetFindings(record, tuple(map(_printable, blockers)), tuple(map(printable, notices)))
+
+
+def _read_settled(root: int, reader: ProcReader) -> tuple[Family, list[Blocker]]:
+    """The tree without children in vfork(2), and who waits for one of these for too long."""
+    pairs = vforks(read_family(root, reader), reader)
+    stuck: list[Blocker] = []
+    try:
+        await_vforks(pairs, reader)
+    except MigrateError:
+        still = [(parent, child) for child, parent in pairs.items() if is_vfork(parent, child, reader)]
+        stuck = [vfork_blocker(parent, child, reader) for parent, child in still]
+    family = read_family(root, reader)
+    return without(family, set(vforks(family, reader))), stuck
 
 
 @contextmanager

@@ -1,15 +1,18 @@
 """Who belongs to a tree: a process and all its descendants, read from /proc; and all of them stopped at once."""
 
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from core.errors import TraceeError
 from core.kernel import ptrace
 from core.proc.reader import ProcReader
 from core.tracee.freezer import FrozenProcess, stop_process
+from core.tracee.vfork import HINT, VFORK_LIMIT_S, is_vfork, waiting_for
 
 DEAD_STATES = frozenset("ZX")
 FREEZE_DEADLINE_S = 10.0
+VFORK_POLL_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ def stop_family(root: int, reader: ProcReader) -> tuple[Family, dict[int, Frozen
         known: set[tuple[int, bool]] = set()
         while True:
             family, anyone_went = _read_all(root, reader)
+            if not frozen and await_vforks(vforks(family, reader), reader):
+                continue
             new = [member for member in family.living if member.pid not in frozen]
             seen = {(member.pid, member.is_dead) for member in family.members}
             if not new and not anyone_went and seen == known:
@@ -96,6 +101,34 @@ def stop_family(root: int, reader: ProcReader) -> tuple[Family, dict[int, Frozen
     except BaseException:
         release(frozen)
         raise
+
+
+def vforks(family: Family, reader: ProcReader) -> dict[int, int]:
+    """Children that run in the memory of their parent, which waits for them in vfork(2): child → parent."""
+    ours = {member.own_pid: member.pid for member in family.living}
+    pairs = [(member.pid, ours[member.parent]) for member in family.living if member.parent in ours]
+    return {child: parent for child, parent in pairs if is_vfork(parent, child, reader)}
+
+
+def read_settled(root: int, reader: ProcReader, known: Collection[int]) -> Family:
+    """The tree without children in their parents' memory (vfork): they are nobody yet. Who has one and is not `known`
+    has to be met soon, so its child is waited for; TraceeError names one that takes too long."""
+    while True:
+        family = read_family(root, reader)
+        pairs = vforks(family, reader)
+        if not await_vforks({child: parent for child, parent in pairs.items() if parent not in known}, reader):
+            return without(family, set(pairs))
+
+
+def await_vforks(pairs: Mapping[int, int], reader: ProcReader) -> bool:
+    """Wait until all of these have left vfork(2); True when there were any. TraceeError as above."""
+    deadline = time.monotonic() + VFORK_LIMIT_S
+    for child, parent in pairs.items():
+        while is_vfork(parent, child, reader):
+            if time.monotonic() > deadline:
+                raise TraceeError(parent, f"{waiting_for(child, reader)}, for {VFORK_LIMIT_S:g} s by now", hint=HINT)
+            time.sleep(VFORK_POLL_S)
+    return bool(pairs)
 
 
 def _stop(member: Member, frozen: dict[int, FrozenProcess], reader: ProcReader) -> None:

@@ -20,6 +20,7 @@ from core.proc.status import Status
 from core.tracee.remote import open_memory
 from core.tracee.restarted import RESTART_SYSCALL, under_its_own_name
 from core.tracee.sigframe import EINTR, made_again, signed
+from core.tracee.vfork import HINT, vfork_child, waiting_for
 
 OPTIONS = ptrace.O_TRACESYSGOOD | ptrace.O_SUSPEND_SECCOMP
 RSEQ_CS = struct.Struct("<IIQQQ")  # struct rseq_cs: version, flags, start_ip, post_commit_offset, abort_ip
@@ -78,6 +79,8 @@ def _stop_all(pid: int, reader: ProcReader, stopped: list[int], deadline: float)
         for tid, error in ptrace.stop_threads(new, attach_options()).items():
             if error == 0:
                 stopped.append(tid)
+            elif error == errno.ETIMEDOUT and (child := vfork_child(pid, reader)):
+                raise TraceeError(pid, waiting_for(child, reader), hint=HINT)
             elif error != errno.ESRCH:
                 raise TraceeError(pid, f"thread {tid}: cannot be stopped: {os.strerror(error)}", hint=_hint(error))
 
@@ -116,7 +119,7 @@ def out_of_critical_section(pid: int, state: ThreadState) -> ThreadState:
 
 def _hint(error: int) -> str | None:
     if error == errno.ETIMEDOUT:
-        return "it is in uninterruptible sleep: a hung disk or network file system, or a vfork whose child runs on"
+        return "it is in uninterruptible sleep: a hung disk or network file system"
     if error == errno.EPERM:
         return "it is traced by another program, or this user may not trace it (run as root)"
     return None

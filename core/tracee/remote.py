@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from core.errors import TraceeError
+from core.errors import NotBorrowable, TraceeError
 from core.proc.maps import Vma
 
 SYSCALL_RET: Final = b"\x0f\x05\xc3"
@@ -66,7 +66,7 @@ class Gadgets:
 
 
 def find_gadgets(memory: RemoteMemory, vmas: Iterable[Vma]) -> Gadgets:
-    """Look through the executable file mappings (others come and go); TraceeError when the program has no such code."""
+    """Look through the executable file mappings (others come and go); NotBorrowable when there is no such code."""
     syscall_ret = restorer = 0
     for vma in vmas:
         if not vma.executable or not vma.readable or not vma.path.startswith("/"):
@@ -80,7 +80,7 @@ def find_gadgets(memory: RemoteMemory, vmas: Iterable[Vma]) -> Gadgets:
             restorer = restorer or _found(content, RESTORE_RT, start)
             if syscall_ret and restorer:
                 return Gadgets(syscall_ret, restorer)
-    raise TraceeError(
+    raise NotBorrowable(
         memory.pid, "its code has no `syscall; ret` with a sigreturn stub, so it cannot be borrowed safely"
     )
 

@@ -16,7 +16,7 @@ def test_tree_passes_on_the_other_host(program: Program, pair: Pair) -> None:
     before = processes(pair.a, str(run.scratch_dir))
     pair.move(run, "--max-downtime", "5s")
     assert processes(pair.a, str(run.scratch_dir)) == []
-    if program.name != "tree_forking.c":
+    if "forking" not in program.tags:
         assert processes(pair.b, str(run.scratch_dir)) == before
     run.release()
     assert run.result() == "PASS"

@@ -1,4 +1,5 @@
 // A tree that forks all the time is moved whole: every child ends as it should, before and after.
+// tags: forking
 #include "tree.h"
 
 int main(int argc, char **argv)

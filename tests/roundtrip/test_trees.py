@@ -35,7 +35,7 @@ def start(program: Program, host: Host, folder: Path) -> Run:
 
 
 def pids_of(host: Host, run: Run) -> set[int]:
-    """Everything that still has the program's name: none of it forks after ready, but for the one that forks always."""
+    """Everything that still has the program's name: none of it forks after ready, but for those that say so."""
     listed = host.run(["ps", "-eo", "pid=,args="]).stdout.splitlines()
     return {int(line.split()[0]) for line in listed if str(run.scratch_dir) in line}
 
@@ -49,14 +49,14 @@ def test_tree_passes_after_dump_and_restore(program: Program, host: Host, folder
     host.run(["migrate", "dump", "-t", str(run.pid), "-D", images])
     wait_until(lambda: not host.alive(run.pid) and not pids_of(host, run), "the whole tree has ended")
     host.run(["migrate", "restore", "-D", images, "-d"])
-    if program.name != "tree_forking.c":
+    if "forking" not in program.tags:
         assert pids_of(host, run) == before
     run.release()
     assert run.result() == "PASS"
     wait_until(lambda: not pids_of(host, run), "all of it ended by itself")
 
 
-@pytest.mark.parametrize("name", ["tree_forking.c", "tree_stopped.c", "tree_zombies.c"])
+@pytest.mark.parametrize("name", ["tree_forking.c", "tree_vfork.c", "tree_exec.c", "tree_stopped.c", "tree_zombies.c"])
 def test_tree_runs_on_undisturbed_after_leave_running(name: str, host: Host, folder: Path) -> None:
     program = find(name)
     images = str(folder / f"{program.name}.running")
