@@ -6,6 +6,7 @@ from core.images.store import ImageSet, decode_stream, encode_stream
 from core.kernel.process_vm import Buffer, crc32c
 from core.live.destination import LiveDestination, Parked, remove_parked, resume_parked
 from core.live.source import Froze, LiveSource, Scanned
+from core.memory.file_pages import LandingFile
 from core.memory.landing import LandingMemory
 from core.memory.pages import PageBatch, PageReader, ReadPageReader, drop_zero
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
@@ -37,6 +38,7 @@ __all__ = [
     "Froze",
     "HostRecord",
     "ImageSet",
+    "LandingFile",
     "LandingMemory",
     "ListenNeed",
     "LiveDestination",

@@ -9,15 +9,19 @@ from pathlib import Path
 from core.action_scripts import Action, Network
 from core.collect import Subject, collect_tree
 from core.errors import CollectError, MigrateError, TraceeError, UsageError
+from core.images import kinds
+from core.images.ghosts import write_ghost
 from core.images.page_dump import write_pages
 from core.images.pagemap import PagemapWriter
-from core.images.store import write_directory
+from core.images.store import ImageSet, write_directory
 from core.kernel import ptrace
+from core.memory.file_pages import FilePageReader, data_ranges
 from core.memory.present import read_page_sets
 from core.memory.ranges import Ranges
 from core.options import DumpOptions
 from core.prepare import Prepared, Stopwatch, prepare, read_statuses, refuse_new_memory, stop_met, zombies_of
 from core.proc.reader import ProcReader
+from core.resources.ghost_file import Ghosts
 from core.tracee.family import Family, Member, has_ended, read_settled, release
 from core.tracee.freezer import FrozenProcess
 from core.tracee.lender import borrow, find_lender
@@ -41,7 +45,9 @@ def dump(pid: int, directory: Path, options: DumpOptions) -> DumpReport:
     scripts.run(Action.PRE_DUMP, pid)
     watch = Stopwatch()
     reader = ProcReader()
+    ghosts = Ghosts()
     with ExitStack() as stack:
+        stack.callback(ghosts.close)
         prepared = _prepare_living(stack, pid, reader)
         watch.lap("prepare")
         family, frozen = stop_met(pid, reader, lambda family, _: _prepare_new(stack, family, prepared, reader))
@@ -53,10 +59,11 @@ def dump(pid: int, directory: Path, options: DumpOptions) -> DumpReport:
             raise TraceeError(pid, "has ended")
         with ExitStack() as lent:
             subjects = [_borrow(lent, prepared[one.pid], frozen[one.pid], one, reader) for one in family.living]
-            images = collect_tree(subjects, zombies_of(family), options)
+            images = collect_tree(subjects, zombies_of(family), options, ghosts)
         watch.lap("collect")
         pages = sum(_write_pages(directory, subject, index + 1) for index, subject in enumerate(subjects))
         write_directory(images, directory)
+        _write_ghosts(directory, images, ghosts)
         watch.lap("pages")
         scripts.run(Action.POST_DUMP, pid)
         if not options.leave_running:
@@ -105,6 +112,13 @@ def _kill(subjects: Sequence[Subject], frozen: dict[int, FrozenProcess]) -> None
         signal.pidfd_send_signal(subject.pidfd, signal.SIGKILL)
     for subject in reversed(subjects):
         ptrace.reap_killed(frozen.pop(subject.pid).tids)
+
+
+def _write_ghosts(directory: Path, images: ImageSet, ghosts: Ghosts) -> None:
+    """What deleted files hold."""
+    for ghost in ghosts:
+        if images.has(kinds.GHOST_FILE, ghost.id) and (head := ghost.entry()).chunks:
+            write_ghost(directory, ghost.id, head, FilePageReader(ghost.fd).read(data_ranges(ghost.fd)))
 
 
 def _write_pages(directory: Path, subject: Subject, pages_id: int) -> int:

@@ -6,6 +6,7 @@ A table of contents over core/resources; nothing here stops, maps or releases an
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from core.errors import CollectError
 from core.ids.shared import SharedIds
@@ -43,7 +44,8 @@ from core.resources import (
     time_namespace,
     vmas,
 )
-from core.resources.named_files import O_DIRECTORY, NamedFiles
+from core.resources.ghost_file import Ghosts
+from core.resources.named_files import O_DIRECTORY, NamedFiles, Nameless
 from core.tracee.borrow import Borrow, Results
 from core.tracee.freezer import FrozenProcess
 
@@ -132,18 +134,24 @@ class Zombie:
     exit_code: int
 
 
-def collect_tree(subjects: Sequence[Subject], zombies: Sequence[Zombie], options: DumpOptions) -> ImageSet:
-    """Everything about the frozen processes of a tree but their pages; the root first, parents before children."""
+def collect_tree(
+    subjects: Sequence[Subject], zombies: Sequence[Zombie], options: DumpOptions, ghosts: Ghosts
+) -> ImageSet:
+    """Everything about the frozen processes of a tree but their pages; the root first, parents before children.
+
+    What deleted files hold is left out too: they are in `ghosts`.
+    """
     images = ImageSet()
     ids = SharedIds()
     named = NamedFiles(images, f"/proc/{subjects[0].pid}/root", ids.next_file_id)
     kobj_ids = [_collect_ids(subject, ids) for subject in subjects]
     images.add(kinds.INVENTORY, make_inventory(kobj_ids[0], root_cg_set=process_tree.CGROUP_SET))
-    _collect_tables(subjects, kobj_ids, images, ids, options)
+    _collect_tables(subjects, kobj_ids, images, ids, options, ghosts)
     images.add(kinds.TIMENS, collect_clocks(subjects[0].reader, [one.pid for one in subjects]), time_namespace.IMAGE_ID)
     filters = seccomp.Filters()
     for subject, entry in zip(subjects, kobj_ids, strict=True):
-        _collect_process(subject, images, named, entry, filters)
+        nameless = partial(ghosts.describe, images, subject.reader.path(subject.pid, "root"))
+        _collect_process(subject, images, named, entry, filters, nameless)
     if filters.entry.seccomp_filters:
         images.add(kinds.SECCOMP, filters.entry)
     for zombie in zombies:
@@ -170,13 +178,12 @@ def _collect_tables(
     images: ImageSet,
     ids: SharedIds,
     options: DumpOptions,
+    ghosts: Ghosts,
 ) -> None:
     """Descriptor tables of all tasks, each once."""
     owners = {entry.files_id: subject for subject, entry in reversed(list(zip(subjects, kobj_ids, strict=True)))}
     tables = [file_table.TaskTable(one.pid, one.pidfd, files_id) for files_id, one in reversed(owners.items())]
-    file_table.collect_tables(
-        tables, subjects[0].reader, images, tcp=options.tcp, ext_unix_sk=options.ext_unix_sk, ids=ids
-    )
+    file_table.collect_tables(tables, subjects[0].reader, images, options=options, ids=ids, ghosts=ghosts)
 
 
 def _collect_ids(subject: Subject, ids: SharedIds) -> TaskKobjIdsEntry:
@@ -188,13 +195,14 @@ def _collect_ids(subject: Subject, ids: SharedIds) -> TaskKobjIdsEntry:
 
 
 def _collect_process(
-    subject: Subject, images: ImageSet, named: NamedFiles, ids: TaskKobjIdsEntry, filters: seccomp.Filters
-) -> None:
+    subject: Subject, images: ImageSet, named: NamedFiles, ids: TaskKobjIdsEntry, filters: seccomp.Filters,
+    nameless: Nameless,
+) -> None:  # fmt: skip
     answers = _ask(subject)
     images.add(kinds.IDS, ids, subject.own_pid)
     images.add(kinds.PSTREE, process_tree.collect_pstree(_identity(subject, answers[0].status)))
     images.add(kinds.MM, _collect_address_space(subject, answers[0], named), subject.own_pid)
-    images.add(kinds.FS, _collect_fs(subject, answers[0].status, named), subject.own_pid)
+    images.add(kinds.FS, _collect_fs(subject, answers[0].status, named, nameless), subject.own_pid)
     for answer in answers:
         images.add(kinds.CORE, _collect_core(subject, answer, filters), subject.own_tid(answer.state.tid))
 
@@ -235,8 +243,8 @@ def _collect_address_space(subject: Subject, leader: _ThreadAnswers, named: Name
     return mm
 
 
-def _collect_fs(subject: Subject, status: Status, named: NamedFiles) -> FsEntry:
-    cwd = named.add(subject.reader.cwd(subject.pid), O_DIRECTORY)
+def _collect_fs(subject: Subject, status: Status, named: NamedFiles, nameless: Nameless) -> FsEntry:
+    cwd = named.add_directory(subject.reader.cwd(subject.pid), subject.reader.path(subject.pid, "cwd"), nameless)
     root = named.add(subject.reader.root(subject.pid), O_DIRECTORY)
     return FsEntry(cwd_id=cwd, root_id=root, umask=status.umask)
 

@@ -22,6 +22,7 @@ class DumpOptions:
     ext_unix_sk: bool = False
     hold: HoldChoice = "auto"
     scripts: ActionScripts = NO_SCRIPTS
+    ghost_limit: int | None = None  # bytes of a deleted file; None: as many as it has
 
 
 @dataclass(frozen=True, slots=True)

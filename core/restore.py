@@ -10,6 +10,7 @@ from core import build
 from core.action_scripts import Action
 from core.errors import ImageError
 from core.images import kinds
+from core.images.ghosts import GhostImage
 from core.images.pagemap import PagemapReader
 from core.images.store import ImageSet, read_directory
 from core.memory.fill import fill_all, filling
@@ -17,6 +18,7 @@ from core.memory.ranges import Ranges
 from core.options import RestoreOptions
 from core.prepare import Stopwatch
 from core.proc.reader import ProcReader
+from core.resources.ghost_store import GhostStore
 from core.task_plan import TreePlan, clock_offsets, compile_tree
 from core.tree import SkeletonTree
 from core.vdso.dumped import check_dumped_vdso
@@ -61,18 +63,24 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
     scripts = replace(options.scripts, images=str(directory.absolute()))
     scripts.run(Action.PRE_RESTORE)
     tree = SkeletonTree(ProcReader(), options.pid_mode, offsets=clock_offsets(images), scripts=scripts)
+    ghosts = GhostStore()
     tree.make(plan.shapes, {task.pid: task.memory for task in plan.tasks})
     watch.lap("skeleton")
     try:
         fill(tree, pagemaps, plan)
+        ghosts.make(images)
+        fill_ghosts(ghosts, directory)
+        ghosts.settle(images)
         watch.lap("pages")
-        notices = tree.complete(plan, images)
+        notices = tree.complete(plan, images, ghosts)
         if before_run:
             before_run(tree.root.stem.pid)
         tree.ask_scripts()
     except BaseException:
         tree.kill()
         raise
+    finally:
+        ghosts.close()
     stem = tree.root.stem
     tree.let_go()
     watch.lap("task")
@@ -89,3 +97,11 @@ def fill(tree: SkeletonTree, pagemaps: Mapping[int, PagemapReader], plan: TreePl
             ready = stack.enter_context(filling(skeleton.stem, skeleton.landing_memory()))
             jobs.append((ready, pagemaps[task.pid], Ranges.of(task.memory.kernel.values())))
         fill_all(jobs)
+
+
+def fill_ghosts(ghosts: GhostStore, directory: Path) -> None:
+    """What deleted files held."""
+    for id in ghosts.ids():
+        with GhostImage(directory / kinds.GHOST_FILE.file_name(id)) as image:
+            for offset, content in image.content():
+                ghosts.write(id, offset, content)

@@ -3,6 +3,7 @@
 Stages are CRIU's: each is finished by every thread before the next begins; credentials come last.
 """
 
+import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from core.images.store import ImageSet
 from core.kernel.ptrace import ThreadState
 from core.options import RestoreOptions
 from core.plan.births import TaskShape, plan_births
+from core.plan.ghost_names import with_passing_names
 from core.plan.ops import FdAllocator, Program
 from core.proc.maps import Vma
 from core.resources import (
@@ -167,7 +169,7 @@ def tree_shapes(images: ImageSet) -> tuple[TaskShape, ...]:
 def compile_tree(images: ImageSet, launcher_bounding: int, options: RestoreOptions) -> TreePlan:
     """The plan of `images`; ImageError when they do not fit together."""
     try:
-        return _compile_tree(images, launcher_bounding, options)
+        return _compile_tree(with_passing_names(images, os.getpid()), launcher_bounding, options)
     except (LookupError, ValueError, OverflowError, struct.error) as error:  # fields that make no sense together
         raise ImageError("images", f"do not fit together: {error!r}") from error
 

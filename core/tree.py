@@ -6,6 +6,7 @@ A failure in any task at any stage ends all of them: nothing of a tree stays beh
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Final
 
 from core.action_scripts import NO_SCRIPTS, Action, ActionScripts
@@ -19,6 +20,7 @@ from core.plan.births import Act, Birth, TaskShape, plan_births
 from core.plan.ops import Out, Syscall, path_argument
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
+from core.resources.ghost_store import GhostStore
 from core.resources.time_namespace import NO_OFFSETS, Clocks, notice, read_offsets
 from core.task_plan import MemoryPlan, Stage, TreePlan
 from core.tracee.borrow import all_but
@@ -110,15 +112,16 @@ class SkeletonTree:
         end_task(skeleton.stem, exit_code)
         skeleton.close()
 
-    def complete(self, plan: TreePlan, images: ImageSet) -> list[str]:
+    def complete(self, plan: TreePlan, images: ImageSet, ghosts: GhostStore) -> list[str]:
         """Run every stage in every task, barrier by barrier; all of them then stand whole in a ptrace stop."""
         notices = [notice(self._offsets)] if self._offsets else []
         try:
             for stage in STAGES:
                 if stage is Stage.RESTORE_SIGCHLD:
                     self._bury(plan)
-                for task in plan.tasks:
-                    notices += run_stage(self.skeletons[task.pid], task, stage, images, self._reader)
+                with ghosts.shown(images) if stage is Stage.RESTORE else nullcontext():
+                    for task in plan.tasks:
+                        notices += run_stage(self.skeletons[task.pid], task, stage, images, self._reader)
             for task in plan.tasks:
                 set_registers(self.skeletons[task.pid], task, self._reader)
         except (MigrateError, OSError) as error:

@@ -1,6 +1,7 @@
 """A set of images in memory, and its two forms outside: a directory of files and one stream of bytes.
 
-Raw pages (pages-N.img) are not part of a set: they are large, and core.images.pagemap opens them when needed.
+Raw pages (pages-N.img) and what deleted files hold are not part of a set: they are large, and core.images.pagemap
+and core.images.ghosts open them when needed.
 """
 
 import os
@@ -15,7 +16,8 @@ from google.protobuf.message import Message
 
 from core.errors import ImageError
 from core.images.codec import Record, decode_file, encode_file
-from core.images.kinds import Kind, is_image_name, is_pages_name, parse_file_name
+from core.images.ghosts import read_ghost_head
+from core.images.kinds import GHOST_FILE, Kind, is_image_name, is_pages_name, parse_file_name
 
 M = TypeVar("M", bound=Message)
 
@@ -103,14 +105,22 @@ def write_directory(images: ImageSet, path: Path) -> None:
 
 
 def read_directory(path: Path) -> ImageSet:
-    """All images of a directory except raw pages; ImageError when it or a file in it cannot be read or understood."""
+    """All images of a directory; ImageError when it or a file in it cannot be read or understood.
+
+    Left out are raw pages and what deleted files hold (core.images.ghosts): of these there are the heads.
+    """
     images = ImageSet()
     try:
         names = sorted(os.listdir(path))
     except OSError as error:
         raise ImageError(str(path), f"cannot be read: {error.strerror}") from error
     for name in names:
-        if is_image_name(name) and not is_pages_name(name):
+        if not is_image_name(name) or is_pages_name(name):
+            continue
+        kind, id = parse_file_name(name)
+        if kind is GHOST_FILE:
+            images.add(kind, read_ghost_head(path / name), id)
+        else:
             _decode_into(images, name, read_file(path / name))
     return images
 

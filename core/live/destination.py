@@ -12,12 +12,15 @@ from core import build
 from core.action_scripts import Action
 from core.errors import RestoreError
 from core.images.store import ImageSet
+from core.live.ghosts import GHOST_MEMORY
+from core.memory.file_pages import LandingFile
 from core.memory.landing import LandingMemory
 from core.memory.ranges import Ranges
 from core.options import RestoreOptions
 from core.plan.births import TaskShape
 from core.prepare import Stopwatch
 from core.proc.reader import ProcReader
+from core.resources.ghost_store import GhostStore
 from core.resources.time_namespace import NO_OFFSETS, Clocks, wait_caught_up
 from core.task_plan import MemoryPlan, clock_offsets, compile_tree, memory_plan, tree_shapes
 from core.tracee.cgroup import cgroup2_mount, cgroup2_path, make_leaf
@@ -44,6 +47,7 @@ class LiveDestination:
     reader: ProcReader = field(default_factory=ProcReader)
     holder: Holder | None = None
     tree: SkeletonTree | None = None
+    ghosts: GhostStore = field(default_factory=GhostStore)
     _shapes: tuple[TaskShape, ...] = ()
     _kernel: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
     _offsets: Clocks | None = None  # of the first tree; the clocks of both hosts run on alike
@@ -61,6 +65,7 @@ class LiveDestination:
 
         `tree`: who is there, as images of the tree; `memories`: each living task's address space, by own pid.
         """
+        self.ghosts.make(tree)
         shapes = tree_shapes(tree)
         plans = {pid: memory_plan(images, pid) for pid, images in memories.items()}
         kernel = {pid: plan.kernel for pid, plan in plans.items()}  # another one: it has executed a program
@@ -92,6 +97,10 @@ class LiveDestination:
         """Where the pages of a task land."""
         return self._need_tree().skeletons[pid].landing_memory()
 
+    def landing_files(self) -> dict[int, LandingFile]:
+        """Where the content of deleted files lands, by their numbers in the page stream."""
+        return {GHOST_MEMORY | id: self.ghosts.landing(id) for id in self.ghosts.ids()}
+
     def _need_tree(self) -> SkeletonTree:
         if self.tree is None:
             raise RestoreError("the copy has no skeleton yet")
@@ -108,7 +117,9 @@ class LiveDestination:
         if set(plan.shapes) != set(self._shapes):
             raise RestoreError("the tree at the freeze is not the one that its last round told of")
         watch.lap("plan")
-        notices = tree.complete(plan, images)
+        self.ghosts.settle(images)
+        notices = tree.complete(plan, images, self.ghosts)
+        self.ghosts.close()
         wait_caught_up(images, self._offsets or NO_OFFSETS)
         watch.lap("task")
         tree.ask_scripts()
@@ -146,6 +157,7 @@ class LiveDestination:
         """Remove everything that was made. Idempotent; never call it on a copy that was told to run."""
         tree, self.tree = self.tree, None
         holder, self.holder = self.holder, None
+        self.ghosts.close()
         if holder is not None:
             holder.kill()
         if tree is not None:

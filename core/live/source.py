@@ -15,6 +15,7 @@ from core.collect import collect_tree
 from core.errors import MigrateError, NotBorrowable, ScriptError, TraceeError
 from core.images.store import ImageSet
 from core.kernel import ptrace
+from core.live.ghosts import LiveGhosts
 from core.live.process import LiveProcess
 from core.memory.ranges import Ranges
 from core.options import DumpOptions
@@ -57,6 +58,7 @@ class LiveSource:
     reader: ProcReader = field(default_factory=ProcReader)
     holder: Holder | None = None
     processes: dict[int, LiveProcess] = field(default_factory=dict)  # by our pid, parents before children
+    ghosts: LiveGhosts = field(default_factory=LiveGhosts)
     _stack: ExitStack = field(default_factory=ExitStack)
     _family: Family = field(default_factory=Family)
     _held: bool = False
@@ -147,7 +149,8 @@ class LiveSource:
         self._meet(read_settled(self.pid, self.reader, self.processes), {})
         if not any(process.needs_stop for process in self.processes.values()):
             self._look()
-            return Scanned(family_images(self._family), 0.0)
+            self._find_ghosts()
+            return Scanned(self._tree(), 0.0)
         started = time.monotonic()
         _, frozen = stop_met(self.pid, self.reader, self._meet)
         try:
@@ -156,7 +159,18 @@ class LiveSource:
             for process in self.processes.values():
                 process.frozen = None
             release(frozen)
-        return Scanned(family_images(self._family), time.monotonic() - started)
+        stopped_s = time.monotonic() - started
+        self._find_ghosts()
+        return Scanned(self._tree(), stopped_s)
+
+    def _find_ghosts(self) -> None:
+        self.ghosts.find([(pid, process.prepared.pidfd) for pid, process in self.processes.items()], self.reader)
+
+    def _tree(self) -> ImageSet:
+        """Who is there, and which deleted files they have."""
+        images = family_images(self._family)
+        self.ghosts.describe(images)
+        return images
 
     def _look(self) -> None:
         gone = set()
@@ -181,6 +195,7 @@ class LiveSource:
             gone = {process.own_pid: process.sent.subtract(process.present()) for process in self.processes.values()}
             watch.lap("last scan")
             images = self._collect(family)
+            self.ghosts.look()
             watch.lap("collect")
         except BaseException:
             self._unlock_network()
@@ -188,7 +203,7 @@ class LiveSource:
                 process.frozen = None
             release(frozen)
             raise
-        return Froze(family_images(family), images, gone, tuple(watch.phases))
+        return Froze(self._tree(), images, gone, tuple(watch.phases))
 
     def _meet_all(self, family: Family, frozen: dict[int, FrozenProcess]) -> None:
         self._refuse_strays(family)
@@ -206,7 +221,7 @@ class LiveSource:
     def _collect(self, family: Family) -> ImageSet:
         parents = {member.pid: member.parent for member in family.living}
         subjects = [process.subject(parents[pid]) for pid, process in self.processes.items()]
-        return collect_tree(subjects, zombies_of(family), self.options)
+        return collect_tree(subjects, zombies_of(family), self.options, self.ghosts.ghosts)
 
     def hold(self) -> None:
         """Let the cgroup hold the freeze instead of us: it survives our death. Returns when everything stands still."""
@@ -280,6 +295,7 @@ class LiveSource:
         """Let go of trackers and descriptors; changes nothing of the tree."""
         for process in self.processes.values():
             process.close()
+        self.ghosts.close()
         self._stack.close()
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from core.options import PidMode, TcpChoice
+from core.options import DumpOptions, PidMode, TcpChoice
 
 ASSUMED_SHARED: Final = "assumed"  # filesystem_id of a file that the user says is the same over there
 
@@ -18,6 +18,14 @@ class PreflightOptions:
     assume_shared: tuple[str, ...] = ()
     ext_unix_sk: bool = False
     action_scripts: tuple[str, ...] = ()
+    ghost_limit: int | None = None
+
+    @property
+    def of_dump(self) -> DumpOptions:
+        """What of it a dump is told too."""
+        return DumpOptions(
+            tcp=self.tcp, shell_job=self.shell_job, ext_unix_sk=self.ext_unix_sk, ghost_limit=self.ghost_limit
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,9 +74,7 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
     family, in_vfork = _read_settled(pid, reader)
     with ExitStack() as stack:
         family, tables = _open_tables(stack, family, reader)
-        everything = make_table(
-            [file for files in tables.values() for file in files], options.tcp, ext_unix_sk=options.ext_unix_sk
-        )
+        everything = make_table([file for files in tables.values() for file in files], options.of_dump)
         everything = replace(everything, holders=file_table.find_peer_holders(everything, reader))
         others = _find_other_holders(everything, pid, tables, reader)
         findings = {}

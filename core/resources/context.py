@@ -18,7 +18,7 @@ from core.images.pb.descriptors_pb2 import FownEntry
 from core.images.pb.files_pb2 import FileEntry
 from core.kernel.calls import address_of, pidfd_getfd, syscall
 from core.kernel.unix_diag import UnixState, read_states
-from core.options import TcpChoice
+from core.options import DumpOptions
 from core.plan.ops import FdAllocator, Program, Result, Syscall
 from core.proc.fdinfo import FdInfo
 from core.proc.reader import ProcReader
@@ -89,8 +89,7 @@ class OpenTable:
     """A task's descriptors together, for what a single one does not tell, and what the user chose."""
 
     files: tuple[OpenFile, ...]
-    tcp: TcpChoice = "refuse"
-    ext_unix_sk: bool = False
+    options: DumpOptions = field(default_factory=DumpOptions)
     unix: Mapping[int, UnixState] = field(default_factory=dict)  # by inode, of every table that is carried together
     holders: Mapping[int, str] = field(default_factory=dict)  # who holds sockets outside, by inode; preflight knows
     unseen: bool = False  # more is in flight than anybody looked at: the tasks run
@@ -112,12 +111,12 @@ class Kind(Protocol):
         """Ops that make it, and the number it gets."""
 
 
-def make_table(files: Iterable[OpenFile], tcp: TcpChoice, *, ext_unix_sk: bool = False) -> OpenTable:
+def make_table(files: Iterable[OpenFile], options: DumpOptions) -> OpenTable:
     """The table of these files, with what the kernel tells of their UNIX sockets."""
     kept = tuple(files)
     sockets = [(file.local_fd, file.stat.st_ino) for file in kept if file.is_unix_socket]
     unseen = any(file.carries for file in kept) and not any(file.carrier for file in kept)
-    return OpenTable(kept, tcp, ext_unix_sk, read_states(sockets) if sockets else {}, unseen=unseen)
+    return OpenTable(kept, options, read_states(sockets) if sockets else {}, unseen=unseen)
 
 
 @contextmanager

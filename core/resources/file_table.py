@@ -15,7 +15,8 @@ from core.ids.shared import SharedIds
 from core.images import kinds
 from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
 from core.images.store import ImageSet
-from core.options import TcpChoice
+from core.options import DumpOptions, TcpChoice
+from core.plan.ghost_names import ghosts_by_file
 from core.proc.reader import ProcReader
 from core.resources import (
     epoll,
@@ -31,6 +32,8 @@ from core.resources import (
     unix_socket,
 )
 from core.resources.context import Kind, OpenFile, OpenTable, make_table, open_files, owner_is_foreign, read_in_flight
+from core.resources.ghost_file import Ghosts
+from core.resources.ghost_store import refuse_folder
 from core.resources.table_plan import Table, find_sockets
 from core.resources.unix_queue import Packet
 
@@ -65,7 +68,7 @@ def _refuse_one(file: OpenFile, table: OpenTable) -> Blocker | None:
 def probe_table(pid: int, pidfd: int, reader: ProcReader, tcp: TcpChoice) -> tuple[list[Blocker], list[str]]:
     """For preflight, while the task runs: what cannot be carried, and what will be lost."""
     with open_files(pid, reader, pidfd) as files:
-        table = make_table(files, tcp)
+        table = make_table(files, DumpOptions(tcp=tcp))
         return refuse(table), [*tcp_socket.losses(table), *udp_socket.losses(table), *unix_socket.losses(table)]
 
 
@@ -119,14 +122,15 @@ def collect(
     images: ImageSet,
     *,
     files_id: int,
-    tcp: TcpChoice,
-    ext_unix_sk: bool = False,
-    ids: SharedIds | None = None,
+    options: DumpOptions,
 ) -> None:
     """Add the table of a frozen task that is alone to `images`; see collect_tables."""
-    collect_tables(
-        [TaskTable(pid, pidfd, files_id)], reader, images, tcp=tcp, ext_unix_sk=ext_unix_sk, ids=ids or SharedIds()
-    )
+    ghosts = Ghosts()
+    try:
+        task = TaskTable(pid, pidfd, files_id)
+        collect_tables([task], reader, images, options=options, ids=SharedIds(), ghosts=ghosts)
+    finally:
+        ghosts.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,20 +147,20 @@ def collect_tables(
     reader: ProcReader,
     images: ImageSet,
     *,
-    tcp: TcpChoice,
-    ext_unix_sk: bool,
+    options: DumpOptions,
     ids: SharedIds,
+    ghosts: Ghosts,
 ) -> None:
     """Add the tables of a frozen tree to `images`: fdinfo, files, contents of pipes, queues of UNIX sockets.
 
-    Refused with every blocker.
+    Deleted files are added to `ghosts`, whose contents are the caller's to carry. Refused with every blocker.
     """
     files_id_of = {task.pid: task.files_id for task in tasks}
     with ExitStack() as stack:
         files = [file for task in tasks for file in stack.enter_context(open_files(task.pid, reader, task.pidfd))]
         queues = _look_at_queues(files, reader, ids)
         in_flight = [file for queue in queues for _, carried in queue.packets for file in carried]
-        table = make_table((*files, *in_flight), tcp, ext_unix_sk=ext_unix_sk)
+        table = make_table((*files, *in_flight), options)
         if blockers := refuse(table):
             raise Refused(blockers)
         for task in tasks:
@@ -167,7 +171,10 @@ def collect_tables(
             id, is_new = _identify(file, ids)
             if is_new:
                 new.add(id)
-                types[id] = _collect_file(file, id, table, images).type
+                entry = _collect_file(file, id, table, images)
+                types[id] = entry.type
+                if regular_file.claims(file) and regular_file.is_nameless(file):
+                    ghosts.describe(images, reader.path(file.pid, "root"), entry, file.local_fd, file.link)
             if not file.carrier:
                 flags = FD_CLOEXEC if file.cloexec else 0
                 info = FdinfoEntry(id=id, flags=flags, type=types[id], fd=file.fd)
@@ -266,10 +273,13 @@ def _collect_pipe_contents(files: Sequence[OpenFile], images: ImageSet) -> None:
 def verify(images: ImageSet, files_id: int, root: str = "/") -> list[Blocker]:
     """On the destination, before anything is made: files below `root` that are absent or differ, names taken."""
     table = Table(images, files_id, find_sockets(images))
+    ghosts = ghosts_by_file(images)
     found: list[Blocker | None] = []
     for id in dict.fromkeys((*table.by_id, *table.sockets.in_flight(table.by_id))):
         entry = table.made_together(id)[0]
-        if entry.type == FdTypes.REG:
+        if id in ghosts:
+            found.append(refuse_folder(entry.reg.name, root))
+        elif entry.type == FdTypes.REG:
             found.append(regular_file.verify(entry.reg, table.why(id), root))
         elif entry.type == FdTypes.UNIXSK:
             found.append(unix_socket.verify(entry.usk, table.why(id), root))

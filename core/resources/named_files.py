@@ -9,9 +9,12 @@ from core.images import kinds
 from core.images.pb.descriptors_pb2 import FownEntry, RegFileEntry
 from core.images.pb.files_pb2 import REG, FileEntry
 from core.images.store import ImageSet
+from core.plan.ghost_names import DELETED, last_name
 from core.proc.text import is_printable, shown
 
 O_DIRECTORY: Final = 0o200000
+Nameless = Callable[[FileEntry, int, str], object]
+"""Told of a deleted one: its entry in files.img, a descriptor of it, the kernel's name for it."""
 NO_OWNER: Final = FownEntry(uid=0, euid=0, signum=0, pid_type=0, pid=0)
 
 
@@ -31,6 +34,20 @@ class NamedFiles:
             self.ids[path] = entry.id
         return self.ids[path]
 
+    def add_directory(self, path: str, way: str, nameless: Nameless) -> int:
+        """Id of the directory `path`; `way` leads to it (a link of /proc), also when it is deleted."""
+        if not path.endswith(DELETED) or os.path.lexists(self._root + path):
+            return self.add(path, O_DIRECTORY)
+        if path not in self.ids:
+            fd = os.open(way, os.O_PATH | O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self._images.add(kinds.FILES, entry := self._made(last_name(path), O_DIRECTORY, os.fstat(fd)))
+                nameless(entry, fd, path)
+            finally:
+                os.close(fd)
+            self.ids[path] = entry.id
+        return self.ids[path]
+
     def _entry(self, path: str, flags: int) -> FileEntry:
         try:
             found = os.stat(self._root + path)
@@ -38,6 +55,9 @@ class NamedFiles:
             raise CollectError(shown(path), f"cannot be looked at: {error.strerror}") from error
         if not is_printable(path):
             raise CollectError(shown(path), "its name is not UTF-8, which images cannot hold", hint="rename it")
+        return self._made(path, flags, found)
+
+    def _made(self, path: str, flags: int, found: os.stat_result) -> FileEntry:
         file_id = self._next_id()
         reg = RegFileEntry(
             id=file_id, flags=flags, pos=0, fown=NO_OWNER, name=path, mnt_id=-1, size=found.st_size, mode=found.st_mode

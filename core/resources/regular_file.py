@@ -10,6 +10,7 @@ from typing import Final
 from core.errors import Blocker
 from core.images.pb.descriptors_pb2 import FownEntry, RegFileEntry
 from core.images.pb.files_pb2 import FdTypes, FileEntry
+from core.plan.ghost_names import DELETED, last_name
 from core.plan.ops import FdAllocator, Program, Syscall, path_argument
 from core.resources.context import (
     O_LARGEFILE,
@@ -24,6 +25,7 @@ AT_FDCWD: Final = -100
 NOT_REPLAYED: Final = (
     os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_CLOEXEC | os.O_ASYNC | O_LARGEFILE
 )  # fmt: skip
+TMPFILE_ALONE: Final = os.O_TMPFILE & ~os.O_DIRECTORY
 MEMORY_MAJOR: Final = 1
 MEMORY_MINORS: Final = {3: "null", 5: "zero", 7: "full", 8: "random", 9: "urandom"}
 
@@ -45,12 +47,30 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
     """Deleted, replaced, hidden or locked files."""
     if file.link.startswith("/memfd:"):
         return file.blocker("memfd", "memory files are not carried yet")
-    if file.stat.st_nlink == 0:
-        return file.blocker("deleted", "the file is deleted; its content has no path over there")
+    if is_nameless(file):
+        return _refuse_nameless(file, table)
     if not file.path_is_same:
         return file.blocker("path", "its path leads to another file, or to none", "put the file back in its place")
     if file.info.locks:
         return file.blocker("lock", "holds a file lock", "file locks are coming; release it before the migration")
+    return _refuse_name(file)
+
+
+def is_nameless(file: OpenFile) -> bool:
+    """A regular file or a directory that is deleted."""
+    kept = stat.S_ISREG(file.stat.st_mode) or stat.S_ISDIR(file.stat.st_mode)
+    return kept and not file.stat.st_nlink and file.link.endswith(DELETED)
+
+
+def _refuse_nameless(file: OpenFile, table: OpenTable) -> Blocker | None:
+    limit = table.options.ghost_limit
+    if limit is not None and file.stat.st_size > limit:
+        reason = f"the file is deleted and has {file.stat.st_size} bytes, more than --ghost-limit {limit}"
+        return file.blocker("deleted", reason, "give a higher --ghost-limit, or none")
+    return _refuse_name(file)
+
+
+def _refuse_name(file: OpenFile) -> Blocker | None:
     try:
         file.link.encode()
     except UnicodeEncodeError:
@@ -60,7 +80,8 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
 
 def collect(file: OpenFile, id: int, table: OpenTable) -> FileEntry:
     """Path, position, flags."""
-    entry = reg_file_entry(id, file.link, file.flags, file.stat, file.info.pos, read_owner(file))
+    path = last_name(file.link) if is_nameless(file) else file.link
+    entry = reg_file_entry(id, path, file.flags, file.stat, file.info.pos, read_owner(file))
     return FileEntry(type=FdTypes.REG, id=id, reg=entry)
 
 
@@ -92,6 +113,8 @@ def plan(entry: FileEntry, fds: FdAllocator, why: str) -> tuple[Program, int]:
 def open_op(file: RegFileEntry, why: str) -> Syscall:
     """openat(2) of the file as it was opened, without what would create or empty it."""
     flags = file.flags & ~NOT_REPLAYED
+    if flags & TMPFILE_ALONE:  # it was made without a name; here it has one for a moment
+        flags &= ~os.O_TMPFILE
     if stat.S_ISLNK(file.mode):
         flags |= os.O_NOFOLLOW
     return Syscall("openat", (AT_FDCWD, path_argument(file.name), flags | os.O_NOCTTY, 0), why)

@@ -77,14 +77,14 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
     with borrowed_socket(file.local_fd) as live:
         status = read_status(live)
         if status.connected:
-            return _refuse_connection(file, table.tcp, f"established TCP connection {describe(live)}")
+            return _refuse_connection(file, table.options.tcp, f"established TCP connection {describe(live)}")
         if has_filter(live):
             return file.blocker("socket-filter", f"TCP socket {describe(live)} has a BPF filter")
         if live.getsockname()[0].startswith(LINK_LOCAL):
             return file.blocker("socket-link-local", f"bound to the link-local address {describe(live)}")
         if status.state == State.LISTEN and status.waiting:
             waiting = f"{status.waiting} connections to {describe(live)} wait for accept"
-            return _refuse_connection(file, table.tcp, waiting)
+            return _refuse_connection(file, table.options.tcp, waiting)
         return None
 
 

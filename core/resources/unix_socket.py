@@ -93,7 +93,7 @@ def _refuse_outside(file: OpenFile, live: socket.socket, state: UnixState, table
 def _is_reconnected(kind: int, peer: bytes, table: OpenTable) -> bool:
     """Loggers everywhere; other services by datagram when the user says so."""
     if kind == socket.SOCK_DGRAM:
-        return peer in SYSLOG or peer.startswith(JOURNAL) or (table.ext_unix_sk and is_path(peer))
+        return peer in SYSLOG or peer.startswith(JOURNAL) or (table.options.ext_unix_sk and is_path(peer))
     return kind == socket.SOCK_STREAM and peer == JOURNAL_STREAM
 
 
@@ -105,7 +105,7 @@ def _listener_of(file: OpenFile, table: OpenTable) -> int | None:
 def _refuse_waiting(file: OpenFile, name: bytes, table: OpenTable) -> Blocker | None:
     """Connections by sockets that are carried too come along."""
     state = table.unix.get(file.stat.st_ino)
-    if table.tcp != "refuse" or (state is not None and all(inode in table.unix for inode in state.waiting)):
+    if table.options.tcp != "refuse" or (state is not None and all(inode in table.unix for inode in state.waiting)):
         return None
     hint = "try again, or --tcp close: their clients find them closed"
     return file.blocker("unix-waiting", f"connections to UNIX socket {shown(name)} wait for accept", hint)

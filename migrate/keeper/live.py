@@ -15,6 +15,7 @@ from core import (
     ActionScripts,
     DumpOptions,
     ImageSet,
+    LandingFile,
     LandingMemory,
     LiveDestination,
     LiveSource,
@@ -86,7 +87,8 @@ class LiveSourceEngine:
         )  # fmt: skip
 
     def _pending_pages(self) -> int:
-        return sum(process.pending.total_pages for process in self._attached().processes.values())
+        live = self._attached()
+        return sum(process.pending.total_pages for process in live.processes.values()) + live.ghosts.pending_pages()
 
     def _round(self, number: int, tree: ImageSet) -> pb.Round:
         """Everybody's address space; a memory's number is its process's own pid."""
@@ -114,6 +116,13 @@ class LiveSourceEngine:
                 continue  # a child that has just ended: the next round does without it
             report.add(part.pages, part.sent_bytes)
             process.was_sent(part.missing)
+        for ghost in live.ghosts:
+            content = ghost.page_reader(SEND_BUFFERS)
+            part = self._sender.send_round(
+                number, ghost.memory_id, content, ghost.pending, report, zero=ghost.holes
+            )  # fmt: skip
+            report.add(part.pages, part.sent_bytes)
+            ghost.was_sent()
         total = self._sender.end_round(number)
         end = pb.RoundEnd(number=number, frames=total.frames, pages=total.pages, bytes=total.raw_bytes)
         return pb.PagesSent(
@@ -240,7 +249,7 @@ class LiveDestinationEngine:
         self._streams: list[int] = []
         self._receivers: list[PageReceiver] = []
         self._landings: list[_Landing] = []
-        self._memories: dict[int, LandingMemory] = {}
+        self._memories: dict[int, LandingMemory | LandingFile] = {}
         self._number: int | None = None
         self._resumed = False
 
@@ -270,6 +279,7 @@ class LiveDestinationEngine:
         live = self._prepared()
         images = {memory.pid: decode_stream(memory.mm_image) for memory in request.memories}
         fresh = live.begin_round(decode_stream(request.tree), images)
+        self._memories.update(live.landing_files())
         self._memories.update({memory.mm_id: live.landing_memory(memory.pid) for memory in request.memories})
         self._number = request.number
         self._landings = [_Landing(receiver, request.number) for receiver in self._receivers]

@@ -10,7 +10,7 @@ from tests.waiting import wait_until
 SAMPLE = {
     "alt_stack.c", "blocked_accept.c", "blocked_epoll.c", "blocked_futex.c", "blocked_nanosleep.c", "comm.c",
     "creds_nobody.c", "cwd.c", "directory_position.c", "dup_shared_offset.c", "epoll_targets.c",
-    "eventfd.c", "file_append.c", "file_mapping_private.c", "file_mapping_shared.c",
+    "eventfd.c", "file_append.c", "file_deleted.c", "file_mapping_private.c", "file_mapping_shared.c",
     "interpreter_files.py", "listen_tcp4.c", "listen_unix_path.c", "memory_many_vmas.c", "pipe_full.c",
     "process_vectors.c", "rlimits.c", "signal_masks.c", "signalfd.c", "timerfd.c",
 }  # fmt: skip

@@ -21,7 +21,7 @@ from tests.waiting import wait_until
 NAMESPACE = RestoreOptions(pid_mode="namespace")
 PROGRAMS = [
     "thread_ids.c", "threads50.c", "creds_nobody.c", "pipe_content.c", "epoll.c", "signal_masks.c", "timed_waits.c",
-    "blocked_condition.c", "cwd.c", "device_fds.c", "interpreter_files.py", "interpreter_timers.py",
+    "blocked_condition.c", "cwd.c", "device_fds.c", "file_deleted.c", "interpreter_files.py", "interpreter_timers.py",
 ]  # fmt: skip
 
 

@@ -133,9 +133,8 @@ def test_the_owner_of_signals_is_the_restored_task() -> None:
 
 
 def codes(table: OpenTable) -> dict[int, str]:
-    return {
-        file.fd: blocker.code for file in table.files for blocker in file_table.refuse(OpenTable((file,), table.tcp))
-    }
+    alone = [OpenTable((file,), table.options) for file in table.files]
+    return {one.files[0].fd: blocker.code for one in alone for blocker in file_table.refuse(one)}
 
 
 def test_files_without_a_way_back_are_refused_by_name(tmp_path: Path) -> None:

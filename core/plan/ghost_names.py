@@ -1,0 +1,67 @@
+"""Names of files that have none (ghosts): what their last name was, and the one they get while they are made. Pure."""
+
+import os
+import re
+from typing import Final
+
+from core.errors import ImageError
+from core.images import kinds
+from core.images.pb.files_pb2 import FdTypes, FileEntry
+from core.images.pb.filesystem_pb2 import GHOST
+from core.images.store import ImageSet
+
+DELETED: Final = " (deleted)"
+LONGEST_BASE: Final = 190  # bytes of a name that leave room for our part of it
+_OURS: Final = re.compile(r"\.migrate-[0-9a-f]+-[0-9a-f]+\Z")
+
+
+def last_name(link: str) -> str:
+    """The path that a deleted file had, from the kernel's link to it, without what we added in an earlier move."""
+    return _OURS.sub("", link.removesuffix(DELETED))
+
+
+def passing_name(path: str, ghost_id: int, maker: int) -> str:
+    """The path under which process `maker` shows ghost `ghost_id` for the moment in which it is opened."""
+    folder, _, name = path.rpartition("/")
+    while len(os.fsencode(name)) > LONGEST_BASE:
+        name = name[:-1]
+    return f"{folder}/{name}.migrate-{maker:x}-{ghost_id:x}"
+
+
+def ghosts_by_file(images: ImageSet) -> dict[int, int]:
+    """File id → ghost id of all files without a name; ImageError when such a ghost is not in the images."""
+    found = {}
+    for remap in images.all(kinds.REMAP_FPATH):
+        if remap.remap_type == GHOST and remap.HasField("remap_type"):
+            if not images.has(kinds.GHOST_FILE, remap.remap_id):
+                raise ImageError(kinds.GHOST_FILE.file_name(remap.remap_id), "is missing")
+            found[remap.orig_id] = remap.remap_id
+    return found
+
+
+def ghost_paths(images: ImageSet) -> dict[int, str]:
+    """Last path of every ghost that a file of the images leads to, by ghost id."""
+    ghosts = ghosts_by_file(images)
+    return {
+        ghosts[entry.id]: entry.reg.name
+        for entry in images.all(kinds.FILES)
+        if entry.type == FdTypes.REG and entry.id in ghosts
+    }
+
+
+def with_passing_names(images: ImageSet, maker: int) -> ImageSet:
+    """The same images, where each file without a name has the path to open it by."""
+    ghosts, paths = ghosts_by_file(images), ghost_paths(images)
+    if not ghosts:
+        return images
+    renamed = ImageSet()
+    for kind, id, records in images:
+        renamed.add_empty(kind, id)
+        for record in records:
+            message = record.message
+            if isinstance(message, FileEntry) and message.id in ghosts and ghosts[message.id] in paths:
+                message = FileEntry.FromString(message.SerializeToString())
+                ghost_id = ghosts[message.id]
+                message.reg.name = passing_name(paths[ghost_id], ghost_id, maker)
+            renamed.add(kind, message, id, record.payload)
+    return renamed

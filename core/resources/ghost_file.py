@@ -1,0 +1,108 @@
+"""Files and directories that are open and have no name left (ghosts): told apart, held, described for the images.
+
+Their content goes as pages do (core.images.ghosts, core.memory.file_pages); making them anew is ghost_store.
+"""
+
+import os
+import stat
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from core.images import kinds
+from core.images.pb.files_pb2 import FileEntry
+from core.images.pb.filesystem_pb2 import GHOST, GhostFileEntry, RemapFilePathEntry, Timeval
+from core.images.store import ImageSet
+from core.plan.ghost_names import last_name
+
+DEVICE_MASK: Final = 0xFFFFFFFF
+
+
+@dataclass(slots=True)
+class Ghost:
+    """One of them; `fd` is our way to its inode. For a directory there is nothing but that it was there."""
+
+    id: int
+    fd: int
+    path: str
+
+    @property
+    def has_content(self) -> bool:
+        """A file, not a directory."""
+        return stat.S_ISREG(os.fstat(self.fd).st_mode)
+
+    def entry(self) -> GhostFileEntry:
+        """Its image, as it is now."""
+        found = os.fstat(self.fd)
+        entry = GhostFileEntry(
+            uid=found.st_uid, gid=found.st_gid, mode=found.st_mode, dev=found.st_dev & DEVICE_MASK, ino=found.st_ino,
+            atim=_timeval(found.st_atime_ns), mtim=_timeval(found.st_mtime_ns),
+        )  # fmt: skip
+        if stat.S_ISREG(found.st_mode):
+            entry.chunks, entry.size = True, found.st_size
+        return entry
+
+
+def _timeval(time_ns: int) -> Timeval:
+    seconds, rest = divmod(time_ns, 10**9)
+    return Timeval(tv_sec=seconds & 0xFFFFFFFFFFFFFFFF, tv_usec=rest // 1000)
+
+
+def is_ghost(found: os.stat_result) -> bool:
+    """Without a name, and of a kind that can be made anew: a regular file or a directory."""
+    return not found.st_nlink and (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode))
+
+
+class Ghosts:
+    """All ghosts of a dump or a migration, one for each inode; `close` gives them back."""
+
+    def __init__(self) -> None:
+        self._by_inode: dict[tuple[int, int], Ghost] = {}
+        self._last_id = 0
+
+    def __iter__(self) -> Iterator[Ghost]:
+        return iter(list(self._by_inode.values()))
+
+    def add(self, fd: int, link: str, root: str) -> Ghost:
+        """The ghost behind `fd`, which stays the caller's; `link`: the kernel's name for it below the directory `root`.
+
+        It is held open anew: nobody shares the position of `Ghost.fd`.
+        """
+        found = os.fstat(fd)
+        key = found.st_dev, found.st_ino
+        if key not in self._by_inode:
+            ours = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._last_id += 1
+            self._by_inode[key] = Ghost(self._last_id, ours, living_path(last_name(link), root))
+        return self._by_inode[key]
+
+    def describe(self, images: ImageSet, root: str, entry: FileEntry, fd: int, link: str) -> None:
+        """Add to `images` that file `entry` is the ghost behind `fd`, and give it a path; see add."""
+        self.describe_as(images, entry, self.add(fd, link, root))
+
+    def describe_as(self, images: ImageSet, entry: FileEntry, ghost: Ghost) -> None:
+        """The same for a ghost that is known."""
+        entry.reg.name = ghost.path
+        images.add(kinds.REMAP_FPATH, RemapFilePathEntry(orig_id=entry.id, remap_id=ghost.id, remap_type=GHOST))
+        if not images.has(kinds.GHOST_FILE, ghost.id):
+            images.add(kinds.GHOST_FILE, ghost.entry(), ghost.id)
+
+    def keep(self, ids: Container[int]) -> None:
+        """Let go of all others."""
+        for key, ghost in list(self._by_inode.items()):
+            if ghost.id not in ids:
+                os.close(self._by_inode.pop(key).fd)
+
+    def close(self) -> None:
+        """Close all of ours. Idempotent."""
+        for ghost in self._by_inode.values():
+            os.close(ghost.fd)
+        self._by_inode.clear()
+
+
+def living_path(path: str, root: str) -> str:
+    """The path, or where its directory is gone too, one of the same name in the nearest that is there."""
+    folder, _, name = path.rpartition("/")
+    while folder and not os.path.isdir(root + folder):
+        folder = folder.rpartition("/")[0]
+    return f"{folder}/{name}"

@@ -1,0 +1,168 @@
+"""Makes files and directories that have no name: filled while they have none, then shown under a passing name.
+
+A file is made by O_TMPFILE, so nothing is left of it when we die; its content may land long before it is opened.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from core.errors import Blocker, Refused, RestoreError
+from core.images import kinds
+from core.images.pb.filesystem_pb2 import GhostFileEntry, Timeval
+from core.images.store import ImageSet
+from core.kernel.calls import address_of, syscall
+from core.memory.file_pages import LandingFile
+from core.plan.ghost_names import ghost_paths, passing_name
+from core.plan.ops import path_argument
+
+AT_FDCWD: Final = -100
+AT_SYMLINK_FOLLOW: Final = 0x400
+NO_TMPFILE: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
+
+
+@dataclass(slots=True)
+class _Made:
+    """One ghost here: `fd` -1 for a directory; `named`: it has its passing name all the time."""
+
+    path: str
+    fd: int
+    named: bool
+
+
+class GhostStore:
+    """The ghosts of one restore. `close` on every way out."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, _Made] = {}
+
+    def make(self, images: ImageSet) -> None:
+        """Make those of `images` that are not there yet, empty; Refused when their directories are not here."""
+        paths = ghost_paths(images)
+        if blockers := [found for path in paths.values() if (found := refuse_folder(path)) is not None]:
+            raise Refused(blockers)
+        for id, path in paths.items():
+            if id not in self._made:
+                self._made[id] = self._make(id, path, _head(images, id))
+
+    def _make(self, id: int, path: str, entry: GhostFileEntry) -> _Made:
+        name = passing_name(path, id, os.getpid())
+        if stat.S_ISDIR(entry.mode):
+            return _Made(name, -1, False)
+        if not stat.S_ISREG(entry.mode):
+            raise RestoreError(f"{path}: is a deleted file of a kind that is not carried")
+        try:
+            return _Made(name, *_make_file(name))
+        except OSError as error:
+            raise RestoreError(f"{path} (deleted): cannot be made: {error.strerror}") from error
+
+    def landing(self, id: int) -> LandingFile:
+        """Where the content of ghost `id` lands."""
+        return LandingFile(self._made[id].fd)
+
+    def write(self, id: int, offset: int, content: bytes) -> None:
+        """Content from a file of images. RestoreError."""
+        try:
+            while content:
+                written = os.pwrite(self._made[id].fd, content, offset)
+                content, offset = content[written:], offset + written
+        except OSError as error:
+            raise RestoreError(f"{self._made[id].path}: cannot be written: {error.strerror}") from error
+
+    def ids(self) -> list[int]:
+        """Ghosts that have content."""
+        return [id for id, made in self._made.items() if made.fd >= 0]
+
+    def settle(self, images: ImageSet) -> None:
+        """All content has landed: sizes, owners, modes and times as in `images`; those that are not there go."""
+        wanted = set(ghost_paths(images))
+        if missing := wanted - set(self._made):
+            if any(not stat.S_ISDIR(_head(images, id).mode) for id in missing):
+                raise RestoreError("the content of a deleted file did not come")
+            self.make(images)
+        for id in set(self._made) - wanted:
+            self._forget(self._made.pop(id))
+        for id, made in self._made.items():
+            entry = _head(images, id)
+            if made.fd >= 0:
+                if entry.HasField("size"):
+                    os.ftruncate(made.fd, entry.size)
+                os.fchown(made.fd, entry.uid, entry.gid)
+                os.fchmod(made.fd, stat.S_IMODE(entry.mode))
+                os.utime(made.fd, ns=(_nanoseconds(entry.atim), _nanoseconds(entry.mtim)))
+
+    @contextmanager
+    def shown(self, images: ImageSet) -> Iterator[None]:
+        """Every ghost has its passing name, for the time of the with block."""
+        try:
+            for id, made in self._made.items():
+                self._show(made, _head(images, id))
+            yield
+        finally:
+            for made in self._made.values():
+                self._hide(made)
+
+    def _show(self, made: _Made, entry: GhostFileEntry) -> None:
+        try:
+            if made.fd < 0:
+                os.mkdir(made.path, 0o700)
+                os.chown(made.path, entry.uid, entry.gid)
+                os.chmod(made.path, stat.S_IMODE(entry.mode))
+            elif not made.named:
+                source, target = path_argument(f"/proc/self/fd/{made.fd}"), path_argument(made.path)
+                syscall("linkat", AT_FDCWD, address_of(source), AT_FDCWD, address_of(target), AT_SYMLINK_FOLLOW)
+                made.named = True
+        except OSError as error:
+            raise RestoreError(f"{made.path}: cannot be made: {error.strerror}") from error
+
+    def _hide(self, made: _Made) -> None:
+        with suppress(FileNotFoundError):
+            if made.fd < 0:
+                os.rmdir(made.path)
+            elif made.named:
+                os.unlink(made.path)
+                made.named = False
+
+    def _forget(self, made: _Made) -> None:
+        self._hide(made)
+        if made.fd >= 0:
+            os.close(made.fd)
+
+    def close(self) -> None:
+        """Nothing of ours stays; what is open in a task lives on there. Idempotent."""
+        for made in self._made.values():
+            self._forget(made)
+        self._made.clear()
+
+
+def refuse_folder(path: str, root: str = "/") -> Blocker | None:
+    """A ghost needs a directory, below `root`, on the file system that it was on."""
+    folder = path.rpartition("/")[0] or "/"
+    if os.path.isdir(root.rstrip("/") + folder):
+        return None
+    return Blocker("file-missing", f"{path} (deleted)", f"{folder}: no such directory", "make it, or mount it")
+
+
+def _make_file(name: str) -> tuple[int, bool]:
+    folder = name.rpartition("/")[0] or "/"
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), False
+    except OSError as error:
+        if error.errno not in NO_TMPFILE:
+            raise
+    return os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600), True
+
+
+def _head(images: ImageSet, id: int) -> GhostFileEntry:
+    entry = images.all(kinds.GHOST_FILE, id)[0]
+    if not isinstance(entry, GhostFileEntry):
+        raise RestoreError(f"{kinds.GHOST_FILE.file_name(id)}: does not begin with its head")
+    return entry
+
+
+def _nanoseconds(time: Timeval) -> int:
+    return time.tv_sec * 10**9 + time.tv_usec * 1000
