@@ -1,4 +1,4 @@
-// Deleted files keep content, holes, position and times; two descriptors of one are still one; a directory stays gone.
+// Deleted files keep content, holes, position and times; two descriptors of one are still one.
 #include "check.h"
 
 #include <sys/mman.h>
@@ -54,9 +54,6 @@ int main(int argc, char **argv)
 	EQUAL(write(sparse, "after", 5), 5); /* O_APPEND */
 	long blocks = blocks_of(sparse);
 
-	int empty = make("empty", O_WRONLY);
-	MUST(unlink(in_dir("empty")));
-
 	int replaced = make("replaced", O_RDWR);
 	EQUAL(write(replaced, "old", 3), 3);
 	MUST(unlink(in_dir("replaced")));
@@ -65,14 +62,6 @@ int main(int argc, char **argv)
 
 	int nameless = MUST(open(check_dir, O_TMPFILE | O_RDWR, 0600));
 	EQUAL(write(nameless, "temporary", 9), 9);
-
-	MUST(mkdir(in_dir("folder"), 0751));
-	int folder = MUST(open(in_dir("folder"), O_RDONLY | O_DIRECTORY));
-	MUST(chdir(in_dir("folder")));
-	int inside = MUST(open("inside", O_RDWR | O_CREAT, 0600));
-	EQUAL(write(inside, "inside", 6), 6);
-	MUST(unlink("inside"));
-	MUST(rmdir(in_dir("folder")));
 
 	check_ready_and_wait();
 
@@ -99,9 +88,6 @@ int main(int argc, char **argv)
 	EQUAL(pread(sparse, text, 4, 0), 4);
 	CHECK(memcmp(text, "end", 4) == 0);
 
-	check_gone(empty, "empty");
-	EQUAL(write(empty, "x", 1), 1);
-
 	EQUAL(pread(replaced, text, 16, 0), 3);
 	CHECK(memcmp(text, "old", 3) == 0);
 	EQUAL(pread(newer, text, 16, 0), 3);
@@ -109,16 +95,5 @@ int main(int argc, char **argv)
 
 	EQUAL(pread(nameless, text, 16, 0), 9);
 	CHECK(memcmp(text, "temporary", 9) == 0);
-
-	check_gone(folder, "folder");
-	MUST(fstat(folder, &now));
-	EQUAL(now.st_mode, S_IFDIR | 0751);
-	struct stat here;
-	MUST(stat(".", &here));
-	EQUAL(here.st_ino, now.st_ino);
-	EQUAL(open("new", O_RDWR | O_CREAT, 0600), -1);
-	EQUAL(errno, ENOENT);
-	EQUAL(pread(inside, text, 16, 0), 6);
-	CHECK(memcmp(text, "inside", 6) == 0);
 	return check_pass();
 }

@@ -13,7 +13,8 @@ from tests.roundtrip.targets import READER, ready
 
 PROGRAMS = ["threads50.c", "epoll.c", "pipe_content.c", "listen_tcp4.c", "listen_tcp6.c", "listen_unix_path.c",
             "listen_unix_abstract.c", "timerfd.c", "eventfd.c", "signalfd.c", "signal_actions.c", "signal_masks.c",
-            "file_deleted.c", "file_mapping_private.c", "file_mapping_shared.c", "rseq.c", "creds_nobody.c", "rlimits.c", "comm.c",
+            "file_mapping_private.c", "file_mapping_shared.c", "file_deleted.c", "rseq.c",
+            "creds_nobody.c", "rlimits.c", "comm.c",
             "interpreter_objects.py"]  # fmt: skip
 CRIT_PYTHON = "/usr/bin/python3"  # pycriu is a package of Debian's Python
 # What `crit decode` does, for all files in one go.
