@@ -10,7 +10,7 @@ from core.memory.file_pages import LandingFile
 from core.memory.landing import LandingMemory
 from core.memory.pages import PageBatch, PageReader, ReadPageReader, drop_zero
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
-from core.options import DumpOptions, RestoreOptions
+from core.options import DumpOptions, FileChoices, RestoreOptions
 from core.preflight import (
     FileNeed,
     HostRecord,
@@ -34,6 +34,7 @@ __all__ = [
     "Buffer",
     "DumpOptions",
     "DumpReport",
+    "FileChoices",
     "FileNeed",
     "Froze",
     "HostRecord",

@@ -16,6 +16,7 @@ from core.kernel import ptrace
 from core.kernel.calls import prlimit
 from core.memory.landing import LandingMemory
 from core.memory.ranges import Ranges
+from core.plan.encode import split
 from core.plan.ops import Syscall
 from core.proc.reader import ProcReader
 from core.resources import file_table, process_tree, scheduling, seccomp, vmas
@@ -27,7 +28,8 @@ from core.tracee.stem import Stem, find_syscall_instruction, plan_kernel_vmas, r
 RLIMIT_SIGPENDING: Final = 11
 
 
-MADV_DONTNEED = 4
+MADV_DONTNEED: Final = 4
+PROGRAM_BYTES: Final = 2 << 20  # of a task's program at a time: well below what our area in it holds
 
 
 class Skeleton:
@@ -161,7 +163,8 @@ def _run_steps(stem: Stem, plan: TaskPlan, steps: Sequence[Step], reader: ProcRe
         if step.tid != plan.pid:
             siblings.append((stem.threads[step.tid], step.program))
             continue
-        stem.run(step.program)
+        for part in split(step.program, PROGRAM_BYTES):
+            stem.run(part)
         if any(op.name == "clone3" for op in step.program):
             _adopt(stem, plan, reader)
     stem.borrow.run_many(siblings)

@@ -45,9 +45,8 @@ def dump(pid: int, directory: Path, options: DumpOptions) -> DumpReport:
     scripts.run(Action.PRE_DUMP, pid)
     watch = Stopwatch()
     reader = ProcReader()
-    ghosts = Ghosts()
     with ExitStack() as stack:
-        stack.callback(ghosts.close)
+        ghosts = stack.enter_context(Ghosts())
         prepared = _prepare_living(stack, pid, reader)
         watch.lap("prepare")
         family, frozen = stop_met(pid, reader, lambda family, _: _prepare_new(stack, family, prepared, reader))

@@ -1,7 +1,7 @@
 """What a user may choose of a dump and a restore. Frozen; passed as arguments, never global."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from core.action_scripts import NO_SCRIPTS, ActionScripts
 
@@ -12,6 +12,19 @@ HoldChoice = Literal["auto", "cgroup", "stop"]  # what keeps a process stopped w
 
 
 @dataclass(frozen=True, slots=True)
+class FileChoices:
+    """What may be done for the sake of open files; named as in criu(8)."""
+
+    ext_unix_sk: bool = False  # a datagram socket connected to one outside is connected anew
+    file_locks: bool = False  # locks and leases are carried
+    link_remap: bool = False  # a file that lost this name but has another gets a new one beside it
+    ghost_limit: int | None = None  # bytes of a deleted file; None: as many as it has
+
+
+NO_CHOICES: Final = FileChoices()
+
+
+@dataclass(frozen=True, slots=True)
 class DumpOptions:
     """Of `migrate dump` and of the source of a live migration."""
 
@@ -19,10 +32,9 @@ class DumpOptions:
     shell_job: bool = False
     tcp: TcpChoice = "refuse"
     track: TrackChoice | None = None
-    ext_unix_sk: bool = False
     hold: HoldChoice = "auto"
     scripts: ActionScripts = NO_SCRIPTS
-    ghost_limit: int | None = None  # bytes of a deleted file; None: as many as it has
+    files: FileChoices = NO_CHOICES
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,7 @@ class SkeletonTree:
                         notices += run_stage(self.skeletons[task.pid], task, stage, images, self._reader)
             for task in plan.tasks:
                 set_registers(self.skeletons[task.pid], task, self._reader)
+            ghosts.unlink_remaps(images)
         except (MigrateError, OSError) as error:
             raise explained(error) from error
         return notices

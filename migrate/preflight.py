@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from core import (
+    FileChoices,
     FileNeed,
     HostRecord,
     ListenNeed,
@@ -50,6 +51,14 @@ class ThisHost:
     def examine(self, pid: int, options: PreflightOptions) -> TargetFindings:
         """What this side can tell of a process that is to leave; see target_to_facts."""
         return collect_facts(pid, options, host=self.host)
+
+
+def file_choices(choices: FileChoices) -> pb.FileChoices:
+    """As they travel to the keeper."""
+    return pb.FileChoices(
+        ext_unix_sk=choices.ext_unix_sk, file_locks=choices.file_locks, link_remap=choices.link_remap,
+        ghost_limit=choices.ghost_limit,
+    )  # fmt: skip
 
 
 def host_to_facts(host: HostRecord) -> pb.HostFacts:

@@ -23,6 +23,7 @@ from migrate.messages import PROTOCOL_OLDEST, PROTOCOL_VERSION, blocker_from_tex
 from migrate.parties import Parties
 from migrate.pb import control_pb2 as pb
 from migrate.precopy import Precopy
+from migrate.preflight import file_choices
 from migrate.resolve import ANSWER_LIMIT_S, Means, release_parked, settle, thaw_parked
 from migrate.world import MigrationRequest, MigrationResult, Outcome, World
 
@@ -180,6 +181,7 @@ class Migration:
             bandwidth_bytes_per_s=request.bandwidth_bytes_per_s or 0,
             compress=request.compress,
             keep_source=request.keep_source,
+            files=file_choices(request.files),
             action_scripts=request.action_scripts,
         )
         attached = await self._parties.here.ask(attach, pb.Attached)

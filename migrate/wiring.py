@@ -101,6 +101,7 @@ def examine(request: MigrationRequest) -> SourceView:
     options = PreflightOptions(
         tcp=cast(Literal["refuse", "close"], request.tcp),
         shell_job=request.shell_job,
+        files=request.files,
         pid_mode=cast(Literal["keep", "namespace"], request.pid_mode),
         assume_shared=request.assume_shared,
         action_scripts=request.action_scripts,

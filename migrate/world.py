@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from core import FileChoices
 from core.errors import Blocker
 from migrate.convergence import RestoreCost
 from migrate.engine import Keeper, Peer
@@ -33,6 +34,7 @@ class MigrationRequest:
     pid_mode: str = "keep"
     track: str = "auto"
     shell_job: bool = False
+    files: FileChoices = field(default_factory=FileChoices)
     assume_shared: tuple[str, ...] = ()  # paths below which both hosts have the same files
     action_scripts: tuple[str, ...] = ()  # the same files on both hosts
     throttle: bool = True

@@ -2,6 +2,7 @@
 
 A `.c` or `.py` file dropped there is a test; nothing registers it. Its first line says what it claims, then come lines
 of metadata: `cflags:`, `args:` (after the directory), `requires:` (CPU flags as in /proc/cpuinfo, or CONDITIONS),
+`dump:` (options that it has to be dumped with),
 `tags:` (`live`: busy all the time, `forking`: its PIDs change), `later:` (the object it holds that is not carried yet).
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from core import DumpOptions, FileChoices
 from tests.waiting import wait_until
 
 DIRECTORY = Path(__file__).with_name("programs")
@@ -27,7 +29,7 @@ ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "PYTH
 LONGEST_DIRECTORY = 100  # the path of a UNIX socket in it has to fit into 108 bytes
 SUPPORT = {"check.py"}
 INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
-METADATA = re.compile(r"(?://|#) (cflags|args|requires|tags|later): (.*)")
+METADATA = re.compile(r"(?://|#) (cflags|args|requires|dump|tags|later): (.*)")
 CONDITIONS: dict[str, Callable[[], bool]] = {
     "root": lambda: os.geteuid() == 0,
     "ipv6": lambda: Path("/proc/net/if_inet6").exists() and "00000001 01" in Path("/proc/net/if_inet6").read_text(),
@@ -48,10 +50,17 @@ class Program:
     requires: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()
     later: str = ""
+    dump: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def dump_options(self) -> DumpOptions:
+        """What it is to be dumped with."""
+        names = {"--file-locks": "file_locks", "--link-remap": "link_remap", "--ext-unix-sk": "ext_unix_sk"}
+        return DumpOptions(files=FileChoices(**{names[word]: True for word in self.dump}))
 
     def cpu_lacks(self) -> list[str]:
         """CPU flags it requires that this machine has not: nothing to be installed, so no test here."""
@@ -182,6 +191,7 @@ def parse_program(path: Path, text: str) -> Program:
         requires=frozenset(found.get("requires", "").split()),
         tags=frozenset(found.get("tags", "").split()),
         later=found.get("later", ""),
+        dump=tuple(found.get("dump", "").split()),
     )
 
 

@@ -273,6 +273,7 @@ class LiveSource:
         self._unlock_network()
         if self.holder is not None and not any(process.frozen for process in self.processes.values()):
             self.holder.thaw()  # when hold() failed half-way
+        self.ghosts.ghosts.undo_links()
         try:
             for process in self.processes.values():
                 process.give_back()

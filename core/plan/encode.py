@@ -4,8 +4,8 @@ Layout: struct mg_op array (the program, a last yield, the end), then the buffer
 """
 
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from core.kernel.calls import SYSCALLS
@@ -110,6 +110,32 @@ def _word(argument: Argument, buffers: _Buffers) -> int:
 def encoded_size(program: Sequence[Syscall | Yield]) -> int:
     """How many bytes `program` takes."""
     return len(encode(program, 0, 0, 0).content)
+
+
+def split(program: Sequence[Syscall], max_bytes: int) -> Iterator[tuple[Syscall, ...]]:
+    """The program in parts of about `max_bytes`, cut where no op needs a result from before; larger where it must."""
+    place = {id(op): index for index, op in enumerate(program)}
+    needed_until = list(range(len(program)))
+    for index, op in enumerate(program):
+        for argument in op.args:
+            if isinstance(argument, Result):
+                needed_until[place[id(argument.op)]] = index
+    part: list[Syscall] = []
+    size, bound = 0, -1
+    for index, op in enumerate(program):
+        op_bytes = encoded_size((replace(op, args=tuple(_without_result(argument) for argument in op.args)),))
+        if part and bound < index and size + op_bytes > max_bytes:
+            yield tuple(part)
+            part, size = [], 0
+        part.append(op)
+        size += op_bytes
+        bound = max(bound, needed_until[index])
+    if part:
+        yield tuple(part)
+
+
+def _without_result(argument: Argument) -> Argument:
+    return 0 if isinstance(argument, Result) else argument
 
 
 def op_results(content: bytes, op_count: int) -> tuple[int, ...]:

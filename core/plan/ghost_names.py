@@ -7,7 +7,7 @@ from typing import Final
 from core.errors import ImageError
 from core.images import kinds
 from core.images.pb.files_pb2 import FdTypes, FileEntry
-from core.images.pb.filesystem_pb2 import GHOST
+from core.images.pb.filesystem_pb2 import GHOST, LINKED
 from core.images.store import ImageSet
 
 DELETED: Final = " (deleted)"
@@ -49,19 +49,32 @@ def ghost_paths(images: ImageSet) -> dict[int, str]:
     }
 
 
+def linked_names(images: ImageSet) -> dict[int, str]:
+    """File id → the name that was made for it, for files that had lost theirs; it goes when they are open."""
+    files = {entry.id: entry.reg.name for entry in images.all(kinds.FILES) if entry.type == FdTypes.REG}
+    found = {}
+    for remap in images.all(kinds.REMAP_FPATH):
+        if not remap.HasField("remap_type") or remap.remap_type == LINKED:
+            if remap.remap_id not in files:
+                raise ImageError(kinds.FILES.file_name(), f"does not have file {remap.remap_id}, a link's")
+            found[remap.orig_id] = files[remap.remap_id]
+    return found
+
+
 def with_passing_names(images: ImageSet, maker: int) -> ImageSet:
-    """The same images, where each file without a name has the path to open it by."""
+    """The same images, where each file that has lost its name has the path to open it by."""
+    names = linked_names(images)
     ghosts, paths = ghosts_by_file(images), ghost_paths(images)
-    if not ghosts:
+    names.update((id, passing_name(paths[ghost], ghost, maker)) for id, ghost in ghosts.items() if ghost in paths)
+    if not names:
         return images
     renamed = ImageSet()
     for kind, id, records in images:
         renamed.add_empty(kind, id)
         for record in records:
             message = record.message
-            if isinstance(message, FileEntry) and message.id in ghosts and ghosts[message.id] in paths:
+            if isinstance(message, FileEntry) and message.id in names:
                 message = FileEntry.FromString(message.SerializeToString())
-                ghost_id = ghosts[message.id]
-                message.reg.name = passing_name(paths[ghost_id], ghost_id, maker)
+                message.reg.name = names[message.id]
             renamed.add(kind, message, id, record.payload)
     return renamed

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from core.options import DumpOptions, PidMode, TcpChoice
+from core.options import NO_CHOICES, DumpOptions, FileChoices, PidMode, TcpChoice
 
 ASSUMED_SHARED: Final = "assumed"  # filesystem_id of a file that the user says is the same over there
 
@@ -16,16 +16,13 @@ class PreflightOptions:
     shell_job: bool = False
     pid_mode: PidMode = "keep"
     assume_shared: tuple[str, ...] = ()
-    ext_unix_sk: bool = False
     action_scripts: tuple[str, ...] = ()
-    ghost_limit: int | None = None
+    files: FileChoices = NO_CHOICES
 
     @property
     def of_dump(self) -> DumpOptions:
         """What of it a dump is told too."""
-        return DumpOptions(
-            tcp=self.tcp, shell_job=self.shell_job, ext_unix_sk=self.ext_unix_sk, ghost_limit=self.ghost_limit
-        )  # fmt: skip
+        return DumpOptions(tcp=self.tcp, shell_job=self.shell_job, files=self.files)
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,10 @@ class Kind(Protocol):
     def collect(self, file: OpenFile, id: int, table: OpenTable) -> FileEntry:
         """The image of a descriptor that is not refused."""
 
+
+class MadeAlone(Kind, Protocol):
+    """A kind whose files are made one by one."""
+
     def plan(self, entry: FileEntry, fds: FdAllocator, why: str) -> tuple[Program, int]:
         """Ops that make it, and the number it gets."""
 

@@ -16,11 +16,12 @@ from core.images import kinds
 from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
 from core.images.store import ImageSet
 from core.options import DumpOptions, TcpChoice
-from core.plan.ghost_names import ghosts_by_file
+from core.plan.ghost_names import ghosts_by_file, linked_names
 from core.proc.reader import ProcReader
 from core.resources import (
     epoll,
     eventfd,
+    fifo,
     pipe,
     regular_file,
     signalfd,
@@ -38,7 +39,7 @@ from core.resources.table_plan import Table, find_sockets
 from core.resources.unix_queue import Packet
 
 KINDS: Final[tuple[Kind, ...]] = (
-    regular_file, pipe, tcp_socket, udp_socket, unix_socket, eventfd, epoll, timerfd, signalfd,
+    regular_file, pipe, fifo, tcp_socket, udp_socket, unix_socket, eventfd, epoll, timerfd, signalfd,
 )  # fmt: skip
 
 
@@ -74,7 +75,7 @@ def probe_table(pid: int, pidfd: int, reader: ProcReader, tcp: TcpChoice) -> tup
 
 def find_other_holders(table: OpenTable, pids: Sequence[int], reader: ProcReader) -> list[Blocker]:
     """Pipes and sockets that processes outside of `pids` hold too. Looks at every process: not while frozen."""
-    ours = {file.link: file for file in table.files if file.link.startswith(("pipe:", "socket:"))}
+    ours = {file.link: file for file in table.files if file.link.startswith(("pipe:", "socket:")) or fifo.claims(file)}
     shared: dict[str, int] = {}
     for pid in reader.pids():
         if pid in pids:
@@ -125,12 +126,9 @@ def collect(
     options: DumpOptions,
 ) -> None:
     """Add the table of a frozen task that is alone to `images`; see collect_tables."""
-    ghosts = Ghosts()
-    try:
+    with Ghosts() as ghosts:
         task = TaskTable(pid, pidfd, files_id)
         collect_tables([task], reader, images, options=options, ids=SharedIds(), ghosts=ghosts)
-    finally:
-        ghosts.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +173,15 @@ def collect_tables(
                 types[id] = entry.type
                 if regular_file.claims(file) and regular_file.is_nameless(file):
                     ghosts.describe(images, reader.path(file.pid, "root"), entry, file.local_fd, file.link)
+                if regular_file.is_misnamed(file) and regular_file.other_name(file) is None:
+                    root = reader.path(file.pid, "root")
+                    ghosts.link_beside(images, root, entry, file.local_fd, ids.next_file_id())
+                if fifo.claims(file):
+                    path = fifo.collect_path(file, ids.next_file_id())
+                    entry.fifo.regf_id = path.id
+                    images.add(kinds.FILES, path)
+                    if fifo.is_nameless(file):
+                        ghosts.describe(images, reader.path(file.pid, "root"), path, file.local_fd, file.link)
             if not file.carrier:
                 flags = FD_CLOEXEC if file.cloexec else 0
                 info = FdinfoEntry(id=id, flags=flags, type=types[id], fd=file.fd)
@@ -263,7 +270,12 @@ def _kind_or_raise(file: OpenFile) -> Kind:
 def _collect_pipe_contents(files: Sequence[OpenFile], images: ImageSet) -> None:
     """Once for every pipe that the task can read."""
     done = {entry.pipe_id for entry in images.all(kinds.PIPES_DATA)}
+    named = {entry.pipe_id for entry in images.all(kinds.FIFO_DATA)}
     for file in files:
+        if fifo.claims(file) and fifo.reads(file) and fifo.pipe_id(file) not in named:
+            content = fifo.collect_content(file)
+            images.add(kinds.FIFO_DATA, content.entry, payload=content.payload)
+            named.add(content.entry.pipe_id)
         if pipe.claims(file) and pipe.reads(file) and pipe.pipe_id(file) not in done:
             content = pipe.collect_content(file)
             images.add(kinds.PIPES_DATA, content.entry, payload=content.payload)
@@ -273,14 +285,16 @@ def _collect_pipe_contents(files: Sequence[OpenFile], images: ImageSet) -> None:
 def verify(images: ImageSet, files_id: int, root: str = "/") -> list[Blocker]:
     """On the destination, before anything is made: files below `root` that are absent or differ, names taken."""
     table = Table(images, files_id, find_sockets(images))
-    ghosts = ghosts_by_file(images)
+    ghosts, linked = ghosts_by_file(images), linked_names(images)
     found: list[Blocker | None] = []
     for id in dict.fromkeys((*table.by_id, *table.sockets.in_flight(table.by_id))):
         entry = table.made_together(id)[0]
         if id in ghosts:
             found.append(refuse_folder(entry.reg.name, root))
+        elif entry.type == FdTypes.FIFO and entry.fifo.regf_id not in ghosts:
+            found.append(regular_file.verify(table.path_of(entry).reg, table.why(id), root))
         elif entry.type == FdTypes.REG:
-            found.append(regular_file.verify(entry.reg, table.why(id), root))
+            found.append(regular_file.verify(entry.reg, table.why(id), root, linked.get(id)))
         elif entry.type == FdTypes.UNIXSK:
             found.append(unix_socket.verify(entry.usk, table.why(id), root))
             if (outside := table.sockets.outside.get(entry.usk.peer)) is not None:

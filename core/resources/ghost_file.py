@@ -1,4 +1,4 @@
-"""Files and directories that are open and have no name left (ghosts): told apart, held, described for the images.
+"""Files, directories and FIFOs that are open and have no name left (ghosts): told apart, held, described.
 
 Their content goes as pages do (core.images.ghosts, core.memory.file_pages); making them anew is ghost_store.
 """
@@ -6,21 +6,27 @@ Their content goes as pages do (core.images.ghosts, core.memory.file_pages); mak
 import os
 import stat
 from collections.abc import Container, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
+from core.errors import CollectError
 from core.images import kinds
-from core.images.pb.files_pb2 import FileEntry
-from core.images.pb.filesystem_pb2 import GHOST, GhostFileEntry, RemapFilePathEntry, Timeval
+from core.images.pb.files_pb2 import FdTypes, FileEntry
+from core.images.pb.filesystem_pb2 import GHOST, LINKED, GhostFileEntry, RemapFilePathEntry, Timeval
 from core.images.store import ImageSet
+from core.kernel.calls import address_of, syscall
 from core.plan.ghost_names import last_name
+from core.plan.ops import path_argument
 
+AT_FDCWD: Final = -100
+AT_SYMLINK_FOLLOW: Final = 0x400
 DEVICE_MASK: Final = 0xFFFFFFFF
 
 
 @dataclass(slots=True)
 class Ghost:
-    """One of them; `fd` is our way to its inode. For a directory there is nothing but that it was there."""
+    """One of them; `fd` is our way to its inode. For all but a regular file there is nothing but that it was there."""
 
     id: int
     fd: int
@@ -49,8 +55,9 @@ def _timeval(time_ns: int) -> Timeval:
 
 
 def is_ghost(found: os.stat_result) -> bool:
-    """Without a name, and of a kind that can be made anew: a regular file or a directory."""
-    return not found.st_nlink and (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode))
+    """Without a name, and of a kind that can be made anew: a regular file, a directory or a FIFO."""
+    kinds_made = stat.S_ISREG, stat.S_ISDIR, stat.S_ISFIFO
+    return not found.st_nlink and any(is_kind(found.st_mode) for is_kind in kinds_made)
 
 
 class Ghosts:
@@ -59,6 +66,15 @@ class Ghosts:
     def __init__(self) -> None:
         self._by_inode: dict[tuple[int, int], Ghost] = {}
         self._last_id = 0
+        self._links: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.undo_links()
+        self.close()
 
     def __iter__(self) -> Iterator[Ghost]:
         return iter(list(self._by_inode.values()))
@@ -71,7 +87,8 @@ class Ghosts:
         found = os.fstat(fd)
         key = found.st_dev, found.st_ino
         if key not in self._by_inode:
-            ours = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            access = os.O_RDONLY if stat.S_ISREG(found.st_mode) else os.O_PATH
+            ours = os.open(f"/proc/self/fd/{fd}", access | os.O_CLOEXEC)
             self._last_id += 1
             self._by_inode[key] = Ghost(self._last_id, ours, living_path(last_name(link), root))
         return self._by_inode[key]
@@ -86,6 +103,28 @@ class Ghosts:
         images.add(kinds.REMAP_FPATH, RemapFilePathEntry(orig_id=entry.id, remap_id=ghost.id, remap_type=GHOST))
         if not images.has(kinds.GHOST_FILE, ghost.id):
             images.add(kinds.GHOST_FILE, ghost.entry(), ghost.id)
+
+    def link_beside(self, images: ImageSet, root: str, entry: FileEntry, fd: int, id: int) -> None:
+        """Give file `entry` behind `fd`, which has lost its name, another in the same place: file `id` of `images`."""
+        folder = living_path(entry.reg.name, root).rpartition("/")[0]
+        path = f"{folder}/link_remap.{os.getpid():x}.{id}"
+        source, target = path_argument(f"/proc/self/fd/{fd}"), path_argument(root + path)
+        try:
+            syscall("linkat", AT_FDCWD, address_of(source), AT_FDCWD, address_of(target), AT_SYMLINK_FOLLOW)
+        except OSError as error:
+            raise CollectError(entry.reg.name, f"--link-remap: {path}: cannot be made: {error.strerror}") from error
+        self._links.append(root + path)
+        linked = FileEntry(type=FdTypes.REG, id=id)
+        linked.reg.CopyFrom(entry.reg)
+        linked.reg.id, linked.reg.name = id, path
+        images.add(kinds.FILES, linked)
+        images.add(kinds.REMAP_FPATH, RemapFilePathEntry(orig_id=entry.id, remap_id=id, remap_type=LINKED))
+
+    def undo_links(self) -> None:
+        """Nothing will come of the images: what link_beside made goes. Idempotent."""
+        while self._links:
+            with suppress(OSError):
+                os.unlink(self._links.pop())
 
     def keep(self, ids: Container[int]) -> None:
         """Let go of all others."""

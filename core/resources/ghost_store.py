@@ -17,7 +17,7 @@ from core.images.pb.filesystem_pb2 import GhostFileEntry, Timeval
 from core.images.store import ImageSet
 from core.kernel.calls import address_of, syscall
 from core.memory.file_pages import LandingFile
-from core.plan.ghost_names import ghost_paths, passing_name
+from core.plan.ghost_names import ghost_paths, linked_names, passing_name
 from core.plan.ops import path_argument
 
 AT_FDCWD: Final = -100
@@ -27,7 +27,7 @@ NO_TMPFILE: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 
 @dataclass(slots=True)
 class _Made:
-    """One ghost here: `fd` -1 for a directory; `named`: it has its passing name all the time."""
+    """One ghost here: `fd` -1 for a directory or a FIFO; `named`: it has its passing name all the time."""
 
     path: str
     fd: int
@@ -51,7 +51,7 @@ class GhostStore:
 
     def _make(self, id: int, path: str, entry: GhostFileEntry) -> _Made:
         name = passing_name(path, id, os.getpid())
-        if stat.S_ISDIR(entry.mode):
+        if stat.S_ISDIR(entry.mode) or stat.S_ISFIFO(entry.mode):
             return _Made(name, -1, False)
         if not stat.S_ISREG(entry.mode):
             raise RestoreError(f"{path}: is a deleted file of a kind that is not carried")
@@ -81,7 +81,7 @@ class GhostStore:
         """All content has landed: sizes, owners, modes and times as in `images`; those that are not there go."""
         wanted = set(ghost_paths(images))
         if missing := wanted - set(self._made):
-            if any(not stat.S_ISDIR(_head(images, id).mode) for id in missing):
+            if any(stat.S_ISREG(_head(images, id).mode) for id in missing):
                 raise RestoreError("the content of a deleted file did not come")
             self.make(images)
         for id in set(self._made) - wanted:
@@ -109,7 +109,7 @@ class GhostStore:
     def _show(self, made: _Made, entry: GhostFileEntry) -> None:
         try:
             if made.fd < 0:
-                os.mkdir(made.path, 0o700)
+                os.mkdir(made.path, 0o700) if stat.S_ISDIR(entry.mode) else os.mkfifo(made.path, 0o600)
                 os.chown(made.path, entry.uid, entry.gid)
                 os.chmod(made.path, stat.S_IMODE(entry.mode))
             elif not made.named:
@@ -121,11 +121,17 @@ class GhostStore:
 
     def _hide(self, made: _Made) -> None:
         with suppress(FileNotFoundError):
-            if made.fd < 0:
+            if made.fd < 0 and os.path.isdir(made.path):
                 os.rmdir(made.path)
-            elif made.named:
+            elif made.fd < 0 or made.named:
                 os.unlink(made.path)
                 made.named = False
+
+    def unlink_remaps(self, images: ImageSet) -> None:
+        """The names that were made for files which had lost theirs: nobody needs them any more."""
+        for path in set(linked_names(images).values()):
+            with suppress(OSError):
+                os.unlink(path)
 
     def _forget(self, made: _Made) -> None:
         self._hide(made)

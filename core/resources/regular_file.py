@@ -49,8 +49,9 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
         return file.blocker("memfd", "memory files are not carried yet")
     if is_nameless(file):
         return _refuse_nameless(file, table)
-    if not file.path_is_same:
-        return file.blocker("path", "its path leads to another file, or to none", "put the file back in its place")
+    if not file.path_is_same and other_name(file) is None and not table.options.files.link_remap:
+        reason = "this name of the file is gone, and its others are not in the same directory"
+        return file.blocker("path", reason, "--link-remap gives it one beside it, or put it back in its place")
     if file.info.locks:
         return file.blocker("lock", "holds a file lock", "file locks are coming; release it before the migration")
     return _refuse_name(file)
@@ -62,8 +63,30 @@ def is_nameless(file: OpenFile) -> bool:
     return kept and not file.stat.st_nlink and file.link.endswith(DELETED)
 
 
+def is_misnamed(file: OpenFile) -> bool:
+    """It has a name, but not the one that it was opened by."""
+    by_path = stat.S_ISREG(file.stat.st_mode) and file.link.startswith("/")
+    return by_path and bool(file.stat.st_nlink) and not file.path_is_same
+
+
+def other_name(file: OpenFile) -> str | None:
+    """Another name of it in the directory where it had the lost one; None when there is none."""
+    root = f"/proc/{file.pid}/root"
+    folder = last_name(file.link).rpartition("/")[0]
+    try:
+        with os.scandir(f"{root}{folder}") as entries:
+            names = [entry.name for entry in entries if entry.inode() == file.stat.st_ino]
+    except OSError:
+        return None
+    for path in (f"{folder}/{name}" for name in names):
+        found = os.lstat(root + path)
+        if (found.st_dev, found.st_ino) == (file.stat.st_dev, file.stat.st_ino):
+            return path
+    return None
+
+
 def _refuse_nameless(file: OpenFile, table: OpenTable) -> Blocker | None:
-    limit = table.options.ghost_limit
+    limit = table.options.files.ghost_limit
     if limit is not None and file.stat.st_size > limit:
         reason = f"the file is deleted and has {file.stat.st_size} bytes, more than --ghost-limit {limit}"
         return file.blocker("deleted", reason, "give a higher --ghost-limit, or none")
@@ -81,6 +104,8 @@ def _refuse_name(file: OpenFile) -> Blocker | None:
 def collect(file: OpenFile, id: int, table: OpenTable) -> FileEntry:
     """Path, position, flags."""
     path = last_name(file.link) if is_nameless(file) else file.link
+    if is_misnamed(file):
+        path = other_name(file) or last_name(file.link)
     entry = reg_file_entry(id, path, file.flags, file.stat, file.info.pos, read_owner(file))
     return FileEntry(type=FdTypes.REG, id=id, reg=entry)
 
@@ -120,13 +145,13 @@ def open_op(file: RegFileEntry, why: str) -> Syscall:
     return Syscall("openat", (AT_FDCWD, path_argument(file.name), flags | os.O_NOCTTY, 0), why)
 
 
-def verify(file: RegFileEntry, subject: str, root: str = "/") -> Blocker | None:
-    """Why the file below `root` is not the one in the image: absent, of another type or another size.
+def verify(file: RegFileEntry, subject: str, root: str = "/", name: str | None = None) -> Blocker | None:
+    """Why the file below `root` (by `name` if given) is not the one in the image: absent, of another type or size.
 
     Asked on the destination before anything is made there. Size decides because nothing else of content is in an image.
     """
     try:
-        found = os.lstat(f"{root.rstrip('/')}{file.name}")
+        found = os.lstat(f"{root.rstrip('/')}{name or file.name}")
     except OSError as error:
         return Blocker("file-missing", subject, f"{file.name}: {error.strerror}", "copy it, or mount its file system")
     if file.HasField("mode") and stat.S_IFMT(file.mode) != stat.S_IFMT(found.st_mode):

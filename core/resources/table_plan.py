@@ -16,11 +16,13 @@ from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
 from core.images.store import ImageSet
 from core.options import TcpChoice
 from core.plan.ops import FdAllocator, Program, Syscall
+from core.plan.pipe_ops import PipeContent
 from core.plan.placement import Wanted, place
 from core.plan.unix_names import shown
 from core.resources import (
     epoll,
     eventfd,
+    fifo,
     pipe,
     regular_file,
     signalfd,
@@ -30,12 +32,11 @@ from core.resources import (
     unix_queue,
     unix_socket,
 )
-from core.resources.context import Kind
-from core.resources.pipe import PipeContent
+from core.resources.context import MadeAlone
 from core.resources.unix_connected import Sockets
 from core.resources.unix_queue import Sending
 
-BY_TYPE: Final[dict[FdTypes, Kind]] = {
+BY_TYPE: Final[dict[FdTypes, MadeAlone]] = {
     FdTypes.REG: regular_file,
     FdTypes.PIPE: pipe,
     FdTypes.UNIXSK: unix_socket,
@@ -44,8 +45,8 @@ BY_TYPE: Final[dict[FdTypes, Kind]] = {
     FdTypes.TIMERFD: timerfd,
     FdTypes.SIGNALFD: signalfd,
 }
-MEMBERS: Final[dict[FdTypes, Literal["reg", "pipe", "usk", "efd", "epfd", "tfd", "sgfd", "isk"]]] = {
-    FdTypes.REG: "reg", FdTypes.PIPE: "pipe", FdTypes.UNIXSK: "usk", FdTypes.EVENTFD: "efd",
+MEMBERS: Final[dict[FdTypes, Literal["reg", "pipe", "fifo", "usk", "efd", "epfd", "tfd", "sgfd", "isk"]]] = {
+    FdTypes.REG: "reg", FdTypes.PIPE: "pipe", FdTypes.FIFO: "fifo", FdTypes.UNIXSK: "usk", FdTypes.EVENTFD: "efd",
     FdTypes.EVENTPOLL: "epfd", FdTypes.TIMERFD: "tfd", FdTypes.SIGNALFD: "sgfd", FdTypes.INETSK: "isk",
 }  # fmt: skip
 LATE: Final = (FdTypes.EVENTPOLL, FdTypes.TIMERFD)
@@ -207,8 +208,9 @@ class Table:
             self.by_id.setdefault(info.id, []).append(info)
         self._files = {entry.id: entry for entry in images.all(kinds.FILES)} | sockets.gone
         self._contents = {
-            record.message.pipe_id: PipeContent(record.message, record.payload)
-            for record in images.records(kinds.PIPES_DATA)
+            (type, record.message.pipe_id): PipeContent(record.message, record.payload)
+            for type, kind in ((FdTypes.PIPE, kinds.PIPES_DATA), (FdTypes.FIFO, kinds.FIFO_DATA))
+            for record in images.records(kind)
         }
         self._check(kinds.FDINFO.file_name(files_id))
 
@@ -226,14 +228,21 @@ class Table:
         entry = self._files[id]
         if entry.type == FdTypes.UNIXSK:
             return [self._files[one] for one in self.sockets.made_with(id)]
-        if entry.type != FdTypes.PIPE:
+        if entry.type not in (FdTypes.PIPE, FdTypes.FIFO):
             return [entry]
-        ends = [other for other in self._files.values() if other.type == FdTypes.PIPE]
-        return [other for other in ends if other.pipe.pipe_id == entry.pipe.pipe_id]
+        ends = [other for other in self._files.values() if other.type == entry.type]
+        return [other for other in ends if pipe_id(other) == pipe_id(entry)]
 
-    def content(self, pipe_id: int) -> PipeContent | None:
-        """What a pipe held."""
-        return self._contents.get(pipe_id)
+    def content(self, entry: FileEntry) -> PipeContent | None:
+        """What a pipe or a FIFO held."""
+        return self._contents.get((entry.type, pipe_id(entry)))
+
+    def path_of(self, entry: FileEntry) -> FileEntry:
+        """The file that says where a FIFO is."""
+        path = self._files.get(entry.fifo.regf_id)
+        if path is None or path.type != FdTypes.REG:
+            raise ImageError(kinds.FILES.file_name(), f"FIFO {entry.id} has no path: no file {entry.fifo.regf_id}")
+        return path
 
     def wanted(self, id: int) -> list[Wanted]:
         """All numbers of a file, ascending."""
@@ -256,8 +265,10 @@ def _make(group: Sequence[FileEntry], table: Table, fds: FdAllocator, tcp: TcpCh
     """Ops that make a file (or all ends of a pipe), and the number of each by id."""
     entry = group[0]
     if entry.type == FdTypes.PIPE:
-        content = table.content(entry.pipe.pipe_id)
-        return pipe.plan_pipe(group, content, fds, {end.id: table.why(end.id) for end in group})
+        return pipe.plan_pipe(group, table.content(entry), fds, {end.id: table.why(end.id) for end in group})
+    if entry.type == FdTypes.FIFO:
+        paths = {end.fifo.regf_id: table.path_of(end).reg for end in group}
+        return fifo.plan_fifo(group, paths, table.content(entry), fds, {end.id: table.why(end.id) for end in group})
     why = table.why(entry.id)
     if entry.type == FdTypes.UNIXSK:
         return table.sockets.plan_made([one.id for one in group], fds, table.why)
@@ -273,13 +284,18 @@ def _check_connection(entry: FileEntry, tcp: TcpChoice, why: str) -> None:
         raise Refused([Blocker("fd-tcp-established", why, "is an established TCP connection", hint)])
 
 
-def _planning_kind(entry: FileEntry, why: str) -> Kind:
+def _planning_kind(entry: FileEntry, why: str) -> MadeAlone:
     if entry.type == FdTypes.INETSK:
         return udp_socket if entry.isk.proto == IPPROTO_UDP else tcp_socket
     kind = BY_TYPE.get(entry.type)
     if kind is None:
         raise ImageError(kinds.FILES.file_name(), f"{why}: a kind of file that is not carried")
     return kind
+
+
+def pipe_id(entry: FileEntry) -> int:
+    """What the ends of a pipe or of a FIFO share."""
+    return entry.fifo.pipe_id if entry.type == FdTypes.FIFO else entry.pipe.pipe_id
 
 
 def describe(entry: FileEntry) -> str:

@@ -43,8 +43,6 @@ def _describe(file: OpenFile) -> tuple[str, str]:
         return ANONYMOUS.get(word, f"an object of kind {word}"), NEVER
     if file.link.startswith("pidfd:"):
         return ANONYMOUS["[pidfd]"], NEVER
-    if stat.S_ISFIFO(file.stat.st_mode):
-        return "a named pipe", "coming; use an unnamed pipe or a socket"
     if stat.S_ISCHR(file.stat.st_mode):
         return _describe_device(file)
     if stat.S_ISBLK(file.stat.st_mode):

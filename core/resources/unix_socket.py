@@ -93,7 +93,7 @@ def _refuse_outside(file: OpenFile, live: socket.socket, state: UnixState, table
 def _is_reconnected(kind: int, peer: bytes, table: OpenTable) -> bool:
     """Loggers everywhere; other services by datagram when the user says so."""
     if kind == socket.SOCK_DGRAM:
-        return peer in SYSLOG or peer.startswith(JOURNAL) or (table.options.ext_unix_sk and is_path(peer))
+        return peer in SYSLOG or peer.startswith(JOURNAL) or (table.options.files.ext_unix_sk and is_path(peer))
     return kind == socket.SOCK_STREAM and peer == JOURNAL_STREAM
 
 

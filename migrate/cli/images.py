@@ -11,10 +11,23 @@ import typer
 
 from core.errors import Refused, UsageError
 from migrate.cli.logs import MigrationStamp, start_logging
-from migrate.cli.options import ActionScript, LaterText, LogFile, PidMode, ShellJob, Verbose, refuse_later
+from migrate.cli.options import (
+    ActionScript,
+    ExtUnixSk,
+    FileLocks,
+    GhostLimit,
+    LaterText,
+    LinkRemap,
+    LogFile,
+    Needless,
+    PidMode,
+    ShellJob,
+    Verbose,
+    refuse_later,
+)
 from migrate.cli.parse import parse_choice, parse_pid
 from migrate.cli.watch import ExitCode, say
-from migrate.cli.wishes import PID_CHOICES, parse_scripts
+from migrate.cli.wishes import PID_CHOICES, FileWishes, parse_scripts
 from migrate.cli.words import count, seconds, size
 
 if TYPE_CHECKING:
@@ -39,10 +52,10 @@ def dump(
     verbose: Verbose = 0,
     log_file: LogFile = None,
     tcp_established: LaterFlag = False,
-    ext_unix_sk: LaterFlag = False,
-    file_locks: LaterFlag = False,
-    link_remap: LaterFlag = False,
-    ghost_limit: LaterText = None,
+    ext_unix_sk: ExtUnixSk = False,
+    file_locks: FileLocks = False,
+    link_remap: LinkRemap = False,
+    ghost_limit: GhostLimit = None,
     prev_images_dir: LaterText = None,
     track_mem: LaterFlag = False,
     leave_stopped: LaterFlag = False,
@@ -56,9 +69,9 @@ def dump(
     The process ends when all is written; with -R, and after any failure, it runs on.
     """
     refuse_later(
-        tcp_established=tcp_established, ext_unix_sk=ext_unix_sk, file_locks=file_locks, link_remap=link_remap,
-        ghost_limit=ghost_limit, prev_images_dir=prev_images_dir, track_mem=track_mem, leave_stopped=leave_stopped,
-        evasive_devices=evasive_devices, manage_cgroups=manage_cgroups, external=external, root=root,
+        tcp_established=tcp_established, prev_images_dir=prev_images_dir, track_mem=track_mem,
+        leave_stopped=leave_stopped, evasive_devices=evasive_devices, manage_cgroups=manage_cgroups,
+        external=external, root=root,
     )  # fmt: skip
     pid = parse_pid(tree)
     start_logging(log_file, verbose, MigrationStamp())
@@ -67,8 +80,9 @@ def dump(
     options = core.DumpOptions(
         leave_running, shell_job, "close" if tcp_close else "refuse",
         scripts=core.ActionScripts(parse_scripts(action_script)),
+        files=FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit).parsed(),
     )  # fmt: skip
-    _refuse(pid, core.PreflightOptions(options.tcp, shell_job))
+    _refuse(pid, core.PreflightOptions(options.tcp, shell_job, files=options.files))
     report = core.dump(pid, images_dir, options)
     stopped_s = sum(spent for _, spent in report.phases[1:])  # the first is before the freeze
     pages = f"{count(report.pages, 'page')}, {size(report.pages * core.PAGE_SIZE)}"
@@ -93,9 +107,9 @@ def restore(
     verbose: Verbose = 0,
     log_file: LogFile = None,
     tcp_established: LaterFlag = False,
-    ext_unix_sk: LaterFlag = False,
-    file_locks: LaterFlag = False,
-    link_remap: LaterFlag = False,
+    ext_unix_sk: Needless = False,
+    file_locks: Needless = False,
+    link_remap: Needless = False,
     restore_sibling: LaterFlag = False,
     evasive_devices: LaterFlag = False,
     leave_stopped: LaterFlag = False,
@@ -106,9 +120,8 @@ def restore(
 ) -> int:
     """Start the process whose images are in a directory, with the PID it had."""
     refuse_later(
-        tcp_established=tcp_established, ext_unix_sk=ext_unix_sk, file_locks=file_locks, link_remap=link_remap,
-        restore_sibling=restore_sibling, evasive_devices=evasive_devices, leave_stopped=leave_stopped,
-        manage_cgroups=manage_cgroups, external=external, inherit_fd=inherit_fd, root=root,
+        tcp_established=tcp_established, restore_sibling=restore_sibling, evasive_devices=evasive_devices,
+        leave_stopped=leave_stopped, manage_cgroups=manage_cgroups, external=external, inherit_fd=inherit_fd, root=root,
     )  # fmt: skip
     start_logging(log_file, verbose, MigrationStamp())
     import core

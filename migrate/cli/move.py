@@ -11,11 +11,15 @@ from migrate.cli import interrupt
 from migrate.cli.options import (
     ActionScript,
     EventsFile,
+    ExtUnixSk,
+    FileLocks,
+    GhostLimit,
     HostText,
     Json,
     Key,
     KnownHosts,
     LaterText,
+    LinkRemap,
     LogFile,
     PidMode,
     PidText,
@@ -28,7 +32,7 @@ from migrate.cli.options import (
 )
 from migrate.cli.progress import CHECKING
 from migrate.cli.watch import ExitCode, View, Watch, say, watch
-from migrate.cli.wishes import Pace, Subject, parse_request
+from migrate.cli.wishes import FileWishes, Pace, Subject, parse_request
 
 
 def move(
@@ -53,6 +57,10 @@ def move(
     shared: Shared = None,
     shell_job: ShellJob = False,
     action_script: ActionScript = None,
+    ext_unix_sk: ExtUnixSk = False,
+    file_locks: FileLocks = False,
+    link_remap: LinkRemap = False,
+    ghost_limit: GhostLimit = None,
     track: Annotated[
         str, typer.Option(metavar="auto|uffd|soft-dirty", help="How written pages are found.", show_default=True)
     ] = "auto",
@@ -73,7 +81,10 @@ def move(
     Its memory goes over while it runs; it stands still only for the last pages. If anything fails it runs on here.
     """
     refuse_later(move_address=move_address)
-    subject = Subject(pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job, action_script)
+    files = FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit)
+    subject = Subject(
+        pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job, action_script, files
+    )  # fmt: skip
     request = parse_request(subject, Pace(max_downtime, deadline, bandwidth, streams, compress, track, migration_id))
     with watch(View(json, verbose, log_file, events_file)) as watching:
         if keep_source_on_failure:
@@ -93,6 +104,10 @@ def check(
     shared: Shared = None,
     shell_job: ShellJob = False,
     action_script: ActionScript = None,
+    ext_unix_sk: ExtUnixSk = False,
+    file_locks: FileLocks = False,
+    link_remap: LinkRemap = False,
+    ghost_limit: GhostLimit = None,
     remote_command: RemoteCommand = "migrate",
     known_hosts: KnownHosts = None,
     json: Json = False,
@@ -103,7 +118,10 @@ def check(
 
     Exit code 0: it can move. 3: it cannot, and every reason is named.
     """
-    subject = Subject(pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job, action_script)
+    files = FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit)
+    subject = Subject(
+        pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job, action_script, files
+    )  # fmt: skip
     request = parse_request(subject, Pace())
     with watch(View(json, verbose, log_file, title=CHECKING)) as watching:
         from migrate import source, wiring

@@ -58,6 +58,18 @@ ActionScript: TypeAlias = Annotated[
     ),
 ]
 
+ExtUnixSk: TypeAlias = Annotated[
+    bool, typer.Option("--ext-unix-sk", help="Connect datagram sockets anew whose peer stays behind.")
+]
+FileLocks: TypeAlias = Annotated[bool, typer.Option("--file-locks", help="Carry file locks and leases.")]
+LinkRemap: TypeAlias = Annotated[
+    bool, typer.Option("--link-remap", help="Give open files that lost their name, but not their last, one beside it.")
+]
+GhostLimit: TypeAlias = Annotated[
+    str | None, typer.Option("--ghost-limit", metavar="SIZE", help="Refuse deleted files that are larger: 10M.")
+]
+Needless: TypeAlias = Annotated[bool, typer.Option(hidden=True)]  # criu(8) wants to be told; we take what is there
+
 Verbose: TypeAlias = Annotated[
     int, typer.Option("-v", "--verbose", count=True, help="Tell more; -vv also what is logged.", show_default=False)
 ]

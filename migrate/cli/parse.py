@@ -45,6 +45,11 @@ def parse_size(option: str, text: str) -> int:
     return int(float(match["number"]) * 1024 ** _EXPONENT[match["prefix"].lower()])
 
 
+def parse_ghost_limit(text: str | None) -> int | None:
+    """--ghost-limit, none without."""
+    return None if text is None else parse_size("--ghost-limit", text)
+
+
 def parse_pid(text: str) -> int:
     """A process id."""
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < 1 << 31):

@@ -5,14 +5,15 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from core.errors import UsageError
-from migrate.cli.parse import parse_choice, parse_count, parse_duration, parse_pid, parse_rate
+from migrate.cli.parse import parse_choice, parse_count, parse_duration, parse_ghost_limit, parse_pid, parse_rate
 from migrate.journal import checked_id
 from migrate.transport.destination import parse_destination
 
 if TYPE_CHECKING:
+    from core import FileChoices
     from migrate.world import MigrationRequest
 
 TCP_CHOICES = ("refuse", "close", "established")
@@ -20,6 +21,27 @@ PID_CHOICES = ("keep", "namespace")
 COMPRESS_CHOICES = ("auto", "zstd", "none")
 TRACK_CHOICES = ("auto", "uffd", "soft-dirty")
 STREAMS_AT_MOST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FileWishes:
+    """What may be done for the sake of open files, as written."""
+
+    ext_unix_sk: bool = False
+    file_locks: bool = False
+    link_remap: bool = False
+    ghost_limit: str | None = None
+
+    def parsed(self) -> "FileChoices":
+        """Every value checked."""
+        import core
+
+        return core.FileChoices(
+            self.ext_unix_sk, self.file_locks, self.link_remap, parse_ghost_limit(self.ghost_limit)
+        )  # fmt: skip
+
+
+NO_WISHES: Final = FileWishes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +58,7 @@ class Subject:
     shared: Sequence[Path] | None = None
     shell_job: bool = False
     action_scripts: Sequence[Path] | None = None
+    files: FileWishes = NO_WISHES
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +89,7 @@ def parse_request(subject: Subject, pace: Pace) -> "MigrationRequest":
         tcp=subject.tcp,
         pid_mode=parse_choice("--pid", subject.pid_mode, PID_CHOICES),
         shell_job=subject.shell_job,
+        files=subject.files.parsed(),
         assume_shared=parse_shared(subject.shared),
         action_scripts=parse_scripts(subject.action_scripts),
         max_downtime_s=None if pace.max_downtime is None else parse_duration("--max-downtime", pace.max_downtime),

@@ -14,6 +14,7 @@ from typing import Literal, cast
 from core import (
     ActionScripts,
     DumpOptions,
+    FileChoices,
     ImageSet,
     LandingFile,
     LandingMemory,
@@ -54,7 +55,7 @@ class LiveSourceEngine:
         options = DumpOptions(
             tcp=_tcp(request.tcp), shell_job=request.shell_job,
             track=None if request.track in ("", "auto") else cast(Literal["uffd", "soft-dirty"], request.track),
-            scripts=_scripts(request.action_scripts),
+            scripts=_scripts(request.action_scripts), files=_file_choices(request.files),
         )  # fmt: skip
         live = self._live = LiveSource(request.pid, f"migrate-{self._id}", options)
         live.attach()
@@ -200,6 +201,11 @@ class _Reporter:
                     sent_bytes=self._bytes + sent_bytes,
                 )
             )
+
+
+def _file_choices(choices: pb.FileChoices) -> FileChoices:
+    limit = choices.ghost_limit if choices.HasField("ghost_limit") else None
+    return FileChoices(choices.ext_unix_sk, choices.file_locks, choices.link_remap, limit)
 
 
 def _tcp(choice: str) -> Literal["refuse", "close", "established"]:

@@ -72,7 +72,7 @@ class Pair:
     def move(self, run: Run, *words: str, back: bool = False) -> Said:
         """`migrate PID root@OTHER WORDS…`, which has to work."""
         here, there = (self.b, self.a) if back else (self.a, self.b)
-        said = self.migrate(run.pid, f"root@{there.name}", *words, on=here)
+        said = self.migrate(run.pid, f"root@{there.name}", *run.program.dump, *words, on=here)
         assert said.code == 0, said.text
         assert not here.alive(run.pid) and there.alive(run.pid), said.text
         return said

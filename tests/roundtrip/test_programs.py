@@ -4,11 +4,12 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from core import DumpOptions, RestoreOptions, dump, restore
+from core import RestoreOptions, dump, restore
 from tests.program_build import Program, discover
 
 # Trees need an init that reaps: test_trees.py.
@@ -33,7 +34,7 @@ def test_program_passes_after_dump_and_restore(program: Program, tmp_path: Path)
     images.mkdir()
     with program.start(Path(os.path.realpath(tmp_path)) / "s") as run:
         pid = run.wait_ready()
-        dump(pid, images, DumpOptions())
+        dump(pid, images, program.dump_options)
         run.stop()
         report = restore(images, RestoreOptions())
         assert report.pid == pid
@@ -48,7 +49,7 @@ def test_program_runs_on_undisturbed_after_leave_running(program: Program, tmp_p
     images.mkdir()
     with program.start(Path(os.path.realpath(tmp_path)) / "s") as run:
         pid = run.wait_ready()
-        dump(pid, images, DumpOptions(leave_running=True))
+        dump(pid, images, replace(program.dump_options, leave_running=True))
         assert "TracerPid:\t0" in Path(f"/proc/{pid}/status").read_text()
         run.release()
         assert run.result() == "PASS"

@@ -46,7 +46,7 @@ def test_tree_passes_after_dump_and_restore(program: Program, host: Host, folder
     run = start(program, host, folder / program.name)
     before = pids_of(host, run)
     host.run(["mkdir", images])
-    host.run(["migrate", "dump", "-t", str(run.pid), "-D", images])
+    host.run(["migrate", "dump", "-t", str(run.pid), "-D", images, *program.dump])
     wait_until(lambda: not host.alive(run.pid) and not pids_of(host, run), "the whole tree has ended")
     host.run(["migrate", "restore", "-D", images, "-d"])
     if "forking" not in program.tags:

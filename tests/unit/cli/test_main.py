@@ -57,7 +57,7 @@ def test_commands_of_later_versions_are_named(capsys: pytest.CaptureFixture[str]
         (["4711", "host-b", "--move-address", "10.0.0.1/eth0"], "--move-address: not carried yet"),
         (["4711", "host-b", "--tcp", "established"], "--tcp established: not carried yet"),
         (["check", "x7", "host-b"], "PID: 'x7' is not a process id"),
-        (["dump", "-t", "1", "-D", ".", "--link-remap", "--prev-images-dir", "x"], "--link-remap, --prev-images-dir: "),
+        (["dump", "-t", "1", "-D", ".", "--leave-stopped", "--root", "x"], "--leave-stopped, --root: "),
         (["dump", "-t", "1"], "Missing option '-D' / '--images-dir'"),
         (["restore", "-D", ".", "--tcp-established", "--external", "x"], "--tcp-established, --external: not"),
         (["resolve", "../../etc/passwd"], "is not a migration's id"),

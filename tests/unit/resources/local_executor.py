@@ -15,7 +15,7 @@ from core.native._kernel import lib
 
 from core.images.store import ImageSet, decode_stream, encode_stream
 from core.kernel.calls import SYSCALLS, pidfd_getfd, pidfd_open
-from core.options import DumpOptions, TcpChoice
+from core.options import DumpOptions, FileChoices, TcpChoice
 from core.plan.encode import MAY_FAIL, OP, encode
 from core.plan.ops import Program
 from core.proc.fdinfo import FdInfo
@@ -57,7 +57,7 @@ class LocalTask:
     def collect(self, tcp: TcpChoice = "refuse", *, ext_unix_sk: bool = False) -> ImageSet:
         """Its descriptors as images, once through their bytes."""
         images = ImageSet()
-        options = DumpOptions(tcp=tcp, ext_unix_sk=ext_unix_sk)
+        options = DumpOptions(tcp=tcp, files=FileChoices(ext_unix_sk=ext_unix_sk))
         file_table.collect(self.pid, self.pidfd, READER, images, files_id=FILES_ID, options=options)
         return decode_stream(encode_stream(images))
 

@@ -139,15 +139,18 @@ def test_an_end_whose_other_end_is_elsewhere_is_refused(kept: int, reason: str) 
         os.close(ends[1])
 
 
-def test_packets_are_refused_while_they_wait() -> None:
+def test_packets_keep_their_borders() -> None:
     def setup() -> None:
         _, writing = os.pipe2(os.O_DIRECT)
-        os.pipe2(os.O_DIRECT)
-        os.write(writing, b"packet")
+        for packet in (b"one", b"and another", b"3"):
+            os.write(writing, packet)
 
-    with source_task(setup) as source, source.table() as table:
-        assert {blocker.code for blocker in file_table.refuse(table)} == {"fd-pipe-packets"}
-        assert len(file_table.refuse(table)) == 1  # the flag is on the writing end, and the second pipe is empty
+    with source_task(setup) as source, restored_task(source.collect()) as restored:
+        reading = restored.duplicate(0)
+        try:
+            assert [os.read(reading, 100) for _ in range(3)] == [b"one", b"and another", b"3"]
+        finally:
+            os.close(reading)
 
 
 def test_the_other_holder_of_a_pipe_is_found() -> None:
