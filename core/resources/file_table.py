@@ -22,6 +22,7 @@ from core.resources import (
     epoll,
     eventfd,
     fifo,
+    file_locks,
     pipe,
     regular_file,
     signalfd,
@@ -63,7 +64,7 @@ def _refuse_one(file: OpenFile, table: OpenTable) -> Blocker | None:
         return uncarried.refuse(file)
     if owner_is_foreign(file):
         return file.blocker("owner", "its signals go to another process or to one thread (F_SETOWN)")
-    return kind.refuse(file, table)
+    return kind.refuse(file, table) or file_locks.refuse(file, table)
 
 
 def probe_table(pid: int, pidfd: int, reader: ProcReader, tcp: TcpChoice) -> tuple[list[Blocker], list[str]]:
@@ -165,8 +166,12 @@ def collect_tables(
             images.add_empty(kinds.FDINFO, task.files_id)
         types = {entry.id: entry.type for entry in images.all(kinds.FILES)}
         new: set[int] = set()
+        own_pids = {task.pid: _own_pid(task.pid, reader) for task in tasks}
+        locked: list[tuple[OpenFile, int, int]] = []
         for file in table.files:
             id, is_new = _identify(file, ids)
+            if file.info.locks:
+                locked.append((file, own_pids[file.pid], id))
             if is_new:
                 new.add(id)
                 entry = _collect_file(file, id, table, images)
@@ -186,6 +191,8 @@ def collect_tables(
                 flags = FD_CLOEXEC if file.cloexec else 0
                 info = FdinfoEntry(id=id, flags=flags, type=types[id], fd=file.fd)
                 images.add(kinds.FDINFO, info, files_id_of[file.pid])
+        for lock in file_locks.collect(locked):
+            images.add(kinds.FILE_LOCKS, lock)
         _collect_pipe_contents(table.files, images)
         _collect_queues(queues, new, ids, images, reader)
 

@@ -44,7 +44,7 @@ def is_memory_device(found: os.stat_result) -> bool:
 
 
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
-    """Deleted, replaced, hidden or locked files."""
+    """Replaced or hidden files."""
     if file.link.startswith("/memfd:"):
         return file.blocker("memfd", "memory files are not carried yet")
     if is_nameless(file):
@@ -52,8 +52,6 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
     if not file.path_is_same and other_name(file) is None and not table.options.files.link_remap:
         reason = "this name of the file is gone, and its others are not in the same directory"
         return file.blocker("path", reason, "--link-remap gives it one beside it, or put it back in its place")
-    if file.info.locks:
-        return file.blocker("lock", "holds a file lock", "file locks are coming; release it before the migration")
     return _refuse_name(file)
 
 

@@ -23,6 +23,7 @@ from core.resources import (
     epoll,
     eventfd,
     fifo,
+    file_locks,
     pipe,
     regular_file,
     signalfd,
@@ -75,8 +76,11 @@ def plan_tables(images: ImageSet, tables: Mapping[int, int], *, tcp: TcpChoice) 
     placed: dict[int, tuple[int, int]] = {}
     plans: dict[int, FilePlan] = {}
     sockets = find_sockets(images)
+    locks = images.all(kinds.FILE_LOCKS)
     for pid, files_id in tables.items():
-        plans[pid] = _TablePlanner(Table(images, files_id, sockets), pid, tables, placed, tcp).plan()
+        plans[pid] = _TablePlanner(Table(images, files_id, sockets), pid, tables, placed, tcp).plan(
+            file_locks.plan(locks, pid)
+        )
     return plans
 
 
@@ -111,8 +115,8 @@ class _TablePlanner:
         self._taken: dict[int, int] = {}  # files of other tasks, by id
         self._kept: list[int] = []  # descriptors that are here for other tasks only
 
-    def plan(self) -> FilePlan:
-        """All of it."""
+    def plan(self, locks: Program) -> FilePlan:
+        """All of it; `locks` are taken last."""
         ops: list[Syscall] = []
         late: list[FileEntry] = []
         done: set[int] = set()
@@ -131,7 +135,7 @@ class _TablePlanner:
         ops += [Syscall("close", (fd,), "the way to another task's descriptors") for fd in self._pidfds.values()]
         return FilePlan(
             tuple(ops),
-            tuple(op for type in LATE for entry in late if entry.type == type for op in self._plan_late(entry)),
+            (*(op for type in LATE for entry in late if entry.type == type for op in self._plan_late(entry)), *locks),
             tuple(Syscall("close", (fd,), "kept for another task, or in flight") for fd in self._kept),
         )
 
