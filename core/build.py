@@ -20,8 +20,10 @@ from core.plan.encode import split
 from core.plan.ops import Syscall
 from core.proc.reader import ProcReader
 from core.resources import file_table, process_tree, scheduling, seccomp, vmas
+from core.resources.segment_store import SegmentStore
 from core.resources.vmas import MappedVma
 from core.task_plan import MemoryPlan, Stage, Step, TaskPlan, threads_made
+from core.tracee.handing import hand_over
 from core.tracee.spawn import OPTIONS
 from core.tracee.stem import Stem, find_syscall_instruction, plan_kernel_vmas, remove_area
 
@@ -35,8 +37,11 @@ PROGRAM_BYTES: Final = 2 << 20  # of a task's program at a time: well below what
 class Skeleton:
     """A stem with the address space of one mm of the target, kept up to date while pages land in it."""
 
-    def __init__(self, stem: Stem, reader: ProcReader, inherited: Sequence[MappedVma] = ()) -> None:
+    def __init__(
+        self, stem: Stem, reader: ProcReader, segments: SegmentStore, inherited: Sequence[MappedVma] = ()
+    ) -> None:
         self.stem = stem
+        self._segments = segments
         self._reader = reader
         self.mapped = tuple(inherited)
         self.landing: LandingMemory | None = None
@@ -57,10 +62,30 @@ class Skeleton:
         area = self.stem.borrow.area
         if any(vma.start < area.end and area.address < vma.end for vma in mapped):
             raise RestoreError(f"pid {self.stem.own_pid}: mapped memory where the restorer's area lies; try again")
-        self.stem.run(vmas.plan_update(self.mapped, mapped, self.stem.fds))
+        needed = vmas.descriptors_needed(self.mapped, mapped)
+        fds = [self._segments.fd(id, writable=bool(access)) for id, access in needed]
+        handed = dict(zip(needed, hand_over(self.stem, fds), strict=True))
+        self.stem.run(vmas.plan_update(self.mapped, mapped, self.stem.fds, handed))
         self.mapped = tuple(mapped)
         if self.landing is not None:
             self.landing.anonymous = anonymous_ranges(mapped)
+
+    def hand(self, wanted: Sequence[tuple[int, int]]) -> None:
+        """Give it descriptors of segments: (id, number), ascending by number; below those its table is empty."""
+        numbers = hand_over(self.stem, [self._segments.fd(id, writable=True) for id, _ in wanted])
+        moves = [(number, to) for number, (_, to) in zip(numbers, wanted, strict=True) if number != to]
+        down = [move for move in moves if move[1] < move[0]]
+        ordered = down + [move for move in reversed(moves) if move not in down]  # none onto one that is still to move
+        why = "descriptors of memfds"
+        self.stem.run(
+            tuple(
+                op
+                for number, to in ordered
+                for op in (Syscall("dup3", (number, to, os.O_CLOEXEC), why), Syscall("close", (number,), why))
+            )
+        )
+        for number in numbers:
+            self.stem.fds.release(number)
 
     def drop(self, gone: Ranges) -> None:
         """Give up pages that landed: the target has given them up since."""
@@ -118,6 +143,7 @@ def run_stage(skeleton: Skeleton, plan: TaskPlan, stage: Stage, images: ImageSet
     try:
         if stage is Stage.RESTORE:
             _raise_limits(stem.pid)
+            skeleton.hand(plan.handed)
             notices = skeleton.notices()
         if stage is Stage.RESTORE_SIGCHLD:
             stem.borrow.yield_by(plan.yield_signal)

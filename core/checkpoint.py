@@ -19,9 +19,11 @@ from core.memory.file_pages import FilePageReader, data_ranges
 from core.memory.present import read_page_sets
 from core.memory.ranges import Ranges
 from core.options import DumpOptions
+from core.plan.segments import segments_of
 from core.prepare import Prepared, Stopwatch, prepare, read_statuses, refuse_new_memory, stop_met, zombies_of
 from core.proc.reader import ProcReader
 from core.resources.ghost_file import Ghosts
+from core.resources.shared_memory import Segments
 from core.tracee.family import Family, Member, has_ended, read_settled, release
 from core.tracee.freezer import FrozenProcess
 from core.tracee.lender import borrow, find_lender
@@ -46,7 +48,7 @@ def dump(pid: int, directory: Path, options: DumpOptions) -> DumpReport:
     watch = Stopwatch()
     reader = ProcReader()
     with ExitStack() as stack:
-        ghosts = stack.enter_context(Ghosts())
+        ghosts, segments = stack.enter_context(Ghosts()), stack.enter_context(Segments(reader))
         prepared = _prepare_living(stack, pid, reader)
         watch.lap("prepare")
         family, frozen = stop_met(pid, reader, lambda family, _: _prepare_new(stack, family, prepared, reader))
@@ -58,15 +60,17 @@ def dump(pid: int, directory: Path, options: DumpOptions) -> DumpReport:
             raise TraceeError(pid, "has ended")
         with ExitStack() as lent:
             subjects = [_borrow(lent, prepared[one.pid], frozen[one.pid], one, reader) for one in family.living]
-            images = collect_tree(subjects, zombies_of(family), options, ghosts)
+            images = collect_tree(subjects, zombies_of(family), options, ghosts, segments)
         watch.lap("collect")
         pages = sum(_write_pages(directory, subject, index + 1) for index, subject in enumerate(subjects))
+        pages += _write_segments(directory, segments, images, len(subjects) + 1)
         write_directory(images, directory)
         _write_ghosts(directory, images, ghosts)
         watch.lap("pages")
         scripts.run(Action.POST_DUMP, pid)
         if not options.leave_running:
             _kill(subjects, frozen)
+            segments.remove_moved()
             network.leave()
     return DumpReport(pid, pages, tuple(watch.phases))
 
@@ -118,6 +122,18 @@ def _write_ghosts(directory: Path, images: ImageSet, ghosts: Ghosts) -> None:
     for ghost in ghosts:
         if images.has(kinds.GHOST_FILE, ghost.id) and (head := ghost.entry()).chunks:
             write_ghost(directory, ghost.id, head, FilePageReader(ghost.fd).read(data_ranges(ghost.fd)))
+
+
+def _write_segments(directory: Path, segments: Segments, images: ImageSet, pages_id: int) -> int:
+    """The pages of shared memory, each once; holes are left out."""
+    specs, pages = segments_of(images), 0
+    for number, segment in enumerate(segments, pages_id):
+        id, data = specs[segment.id].pages_id, data_ranges(segment.fd)
+        with PagemapWriter(directory, id, pages_id=number, kind=kinds.SHMEM_PAGEMAP) as writer:
+            for start, content in FilePageReader(segment.fd).read(data):
+                writer.append(start, content)
+        pages += data.total_pages
+    return pages
 
 
 def _write_pages(directory: Path, subject: Subject, pages_id: int) -> int:

@@ -5,10 +5,10 @@ A table of contents over core/resources; nothing here stops, maps or releases an
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from core.errors import CollectError
+from core.errors import CollectError, Refused
 from core.ids.shared import SharedIds
 from core.images import kinds
 from core.images.inventory import make_inventory
@@ -23,6 +23,7 @@ from core.kernel import ptrace
 from core.kernel.ptrace import ThreadState
 from core.options import DumpOptions
 from core.plan.ops import Program, Syscall
+from core.plan.segments import SegmentKind
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from core.proc.status import Status
@@ -46,6 +47,7 @@ from core.resources import (
 )
 from core.resources.ghost_file import Ghosts
 from core.resources.named_files import O_DIRECTORY, NamedFiles, Nameless
+from core.resources.shared_memory import Segments
 from core.tracee.borrow import Borrow, Results
 from core.tracee.freezer import FrozenProcess
 
@@ -107,13 +109,20 @@ class _ThreadQuestions:
         return ops
 
 
-def collect_mm(vma_list: Sequence[Vma], flags: dict[int, frozenset[str]], files: NamedFiles) -> list[VmaEntry]:
-    """Entries of all VMAs; the files they map are added to `files`."""
+def collect_mm(
+    pid: int, vma_list: Sequence[Vma], flags: dict[int, frozenset[str]], files: NamedFiles, segments: Segments
+) -> list[VmaEntry]:
+    """Entries of all VMAs; the files they map are added to `files`, shared memory to `segments`."""
     entries = []
     for vma in vma_list:
-        if vma.path.startswith("/"):
+        use = None
+        if (segment := segments.mapped(pid, vma)) is not None:
+            use = segments.describe(segment, files.images)
+            if use.kind is SegmentKind.MEMFD:
+                use = replace(use, shmid=files.add_memfd(segment.id))
+        elif vma.path.startswith("/"):
             files.add(vma.path)
-        entries.append(vmas.collect(vma, flags_of(vma, flags), files.ids))
+        entries.append(vmas.collect(vma, flags_of(vma, flags), files.ids, use))
     return entries
 
 
@@ -135,23 +144,23 @@ class Zombie:
 
 
 def collect_tree(
-    subjects: Sequence[Subject], zombies: Sequence[Zombie], options: DumpOptions, ghosts: Ghosts
+    subjects: Sequence[Subject], zombies: Sequence[Zombie], options: DumpOptions, ghosts: Ghosts, segments: Segments
 ) -> ImageSet:
     """Everything about the frozen processes of a tree but their pages; the root first, parents before children.
 
-    What deleted files hold is left out too: they are in `ghosts`.
+    What deleted files and shared memory hold is left out too: they are in `ghosts` and `segments`.
     """
     images = ImageSet()
     ids = SharedIds()
     named = NamedFiles(images, f"/proc/{subjects[0].pid}/root", ids.next_file_id)
     kobj_ids = [_collect_ids(subject, ids) for subject in subjects]
     images.add(kinds.INVENTORY, make_inventory(kobj_ids[0], root_cg_set=process_tree.CGROUP_SET))
-    _collect_tables(subjects, kobj_ids, images, ids, options, ghosts)
+    _collect_tables(subjects, kobj_ids, images, ids, options, ghosts, segments)
     images.add(kinds.TIMENS, collect_clocks(subjects[0].reader, [one.pid for one in subjects]), time_namespace.IMAGE_ID)
     filters = seccomp.Filters()
     for subject, entry in zip(subjects, kobj_ids, strict=True):
         nameless = partial(ghosts.describe, images, subject.reader.path(subject.pid, "root"))
-        _collect_process(subject, images, named, entry, filters, nameless)
+        _collect_process(subject, images, named, entry, filters, nameless, segments)
     if filters.entry.seccomp_filters:
         images.add(kinds.SECCOMP, filters.entry)
     for zombie in zombies:
@@ -159,6 +168,8 @@ def collect_tree(
             kinds.PSTREE, process_tree.collect_zombie_pstree(zombie.own_pid, zombie.parent, zombie.pgid, zombie.sid)
         )
         images.add(kinds.CORE, process_tree.collect_zombie_core(zombie.comm, zombie.exit_code), zombie.own_pid)
+    if blockers := segments.refuse_attached():
+        raise Refused(blockers)
     return images
 
 
@@ -179,11 +190,14 @@ def _collect_tables(
     ids: SharedIds,
     options: DumpOptions,
     ghosts: Ghosts,
+    segments: Segments,
 ) -> None:
     """Descriptor tables of all tasks, each once."""
     owners = {entry.files_id: subject for subject, entry in reversed(list(zip(subjects, kobj_ids, strict=True)))}
     tables = [file_table.TaskTable(one.pid, one.pidfd, files_id) for files_id, one in reversed(owners.items())]
-    file_table.collect_tables(tables, subjects[0].reader, images, options=options, ids=ids, ghosts=ghosts)
+    file_table.collect_tables(
+        tables, subjects[0].reader, images, options=options, ids=ids, ghosts=ghosts, segments=segments
+    )
 
 
 def _collect_ids(subject: Subject, ids: SharedIds) -> TaskKobjIdsEntry:
@@ -197,11 +211,12 @@ def _collect_ids(subject: Subject, ids: SharedIds) -> TaskKobjIdsEntry:
 def _collect_process(
     subject: Subject, images: ImageSet, named: NamedFiles, ids: TaskKobjIdsEntry, filters: seccomp.Filters,
     nameless: Nameless,
+    segments: Segments,
 ) -> None:  # fmt: skip
     answers = _ask(subject)
     images.add(kinds.IDS, ids, subject.own_pid)
     images.add(kinds.PSTREE, process_tree.collect_pstree(_identity(subject, answers[0].status)))
-    images.add(kinds.MM, _collect_address_space(subject, answers[0], named), subject.own_pid)
+    images.add(kinds.MM, _collect_address_space(subject, answers[0], named, segments), subject.own_pid)
     images.add(kinds.FS, _collect_fs(subject, answers[0].status, named, nameless), subject.own_pid)
     for answer in answers:
         images.add(kinds.CORE, _collect_core(subject, answer, filters), subject.own_tid(answer.state.tid))
@@ -230,12 +245,12 @@ def _identity(subject: Subject, status: Status) -> process_tree.TaskIdentity:
     )
 
 
-def _collect_address_space(subject: Subject, leader: _ThreadAnswers, named: NamedFiles) -> MmEntry:
+def _collect_address_space(subject: Subject, leader: _ThreadAnswers, named: NamedFiles, segments: Segments) -> MmEntry:
     pid = subject.pid
     if leader.asked.mm is None:
         raise CollectError(f"pid {pid}", "its leader was not asked for its address space")
     exe = named.add(subject.reader.exe(pid))
-    entries = collect_mm(subject.vmas, subject.vma_flags, named)
+    entries = collect_mm(pid, subject.vmas, subject.vma_flags, named, segments)
     auxv = subject.reader.auxv(pid)
     mm = address_space.collect(subject.reader.stat(pid), auxv, entries, exe, leader.asked.mm, leader.results)
     coredump_filter = subject.reader.coredump_filter(pid)

@@ -13,12 +13,13 @@ from core.images import kinds
 from core.images.ghosts import GhostImage
 from core.images.pagemap import PagemapReader
 from core.images.store import ImageSet, read_directory
-from core.memory.fill import fill_all, filling
+from core.memory.fill import fill_all, fill_file, filling
 from core.memory.ranges import Ranges
 from core.options import RestoreOptions
 from core.prepare import Stopwatch
 from core.proc.reader import ProcReader
 from core.resources.ghost_store import GhostStore
+from core.resources.segment_store import SegmentStore
 from core.task_plan import TreePlan, clock_offsets, compile_tree
 from core.tree import SkeletonTree
 from core.vdso.dumped import check_dumped_vdso
@@ -62,11 +63,15 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
     watch.lap("read images")
     scripts = replace(options.scripts, images=str(directory.absolute()))
     scripts.run(Action.PRE_RESTORE)
-    tree = SkeletonTree(ProcReader(), options.pid_mode, offsets=clock_offsets(images), scripts=scripts)
-    ghosts = GhostStore()
-    tree.make(plan.shapes, {task.pid: task.memory for task in plan.tasks})
-    watch.lap("skeleton")
+    ghosts, segments = GhostStore(), SegmentStore()
+    tree = SkeletonTree(
+        ProcReader(), options.pid_mode, offsets=clock_offsets(images), scripts=scripts, segments=segments
+    )
     try:
+        segments.make(plan.segments)
+        fill_segments(segments, directory)
+        tree.make(plan.shapes, {task.pid: task.memory for task in plan.tasks})
+        watch.lap("skeleton")
         fill(tree, pagemaps, plan)
         ghosts.make(images)
         fill_ghosts(ghosts, directory)
@@ -78,9 +83,11 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
         tree.ask_scripts()
     except BaseException:
         tree.kill()
+        segments.abandon()
         raise
     finally:
         ghosts.close()
+        segments.close()
     stem = tree.root.stem
     tree.let_go()
     watch.lap("task")
@@ -105,3 +112,10 @@ def fill_ghosts(ghosts: GhostStore, directory: Path) -> None:
         with GhostImage(directory / kinds.GHOST_FILE.file_name(id)) as image:
             for offset, content in image.content():
                 ghosts.write(id, offset, content)
+
+
+def fill_segments(segments: SegmentStore, directory: Path) -> None:
+    """The pages of shared memory, each checked."""
+    for id in segments.ids():
+        pagemap = PagemapReader(directory, segments.spec(id).pages_id, kind=kinds.SHMEM_PAGEMAP)
+        fill_file(segments.fd(id, writable=True), pagemap)

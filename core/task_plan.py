@@ -6,7 +6,7 @@ Stages are CRIU's: each is finished by every thread before the next begins; cred
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from core.errors import ImageError
@@ -24,6 +24,7 @@ from core.options import RestoreOptions
 from core.plan.births import TaskShape, plan_births
 from core.plan.ghost_names import with_passing_names
 from core.plan.ops import FdAllocator, Program
+from core.plan.segments import SegmentNames, SegmentSpec
 from core.proc.maps import Vma
 from core.resources import (
     address_space,
@@ -71,6 +72,7 @@ class MemoryPlan:
 
     mapped: tuple[MappedVma, ...]
     kernel: dict[str, tuple[int, int]]
+    segments: dict[int, SegmentSpec] = field(default_factory=dict)  # every one that its images speak of
 
     def as_vmas(self) -> list[Vma]:
         """All of it, by borders alone: what our own area must keep out of."""
@@ -93,10 +95,12 @@ class TaskPlan:
     yield_signal: int
     coredump_filter: int | None
     stopped: bool  # by job control, or a SIGSTOP is on its way
+    handed: tuple[tuple[int, int], ...] = ()  # see FilePlan
 
     def describe(self) -> Iterator[str]:
         """One line per operation, for `restore --plan`."""
-        for op in vmas.plan_update((), self.memory.mapped, FdAllocator()):
+        handed = {wanted: index for index, wanted in enumerate(vmas.descriptors_needed((), self.memory.mapped))}
+        for op in vmas.plan_update((), self.memory.mapped, FdAllocator(), handed):
             yield f"FORKING  pid {self.pid}: {op.name}: {op.why}"
         for step in self.steps:
             for op in step.program:
@@ -104,18 +108,25 @@ class TaskPlan:
         yield f"resume  pid {self.pid}: registers of {len(self.tids)} threads"
 
 
-def memory_plan(images: ImageSet, pid: int) -> MemoryPlan:
-    """Address space of a task, from its mm image and the files it maps."""
-    return MemoryPlan(mapped_vmas(images, pid), kernel_vmas(images.one(kinds.MM, pid)))
+def memory_plan(images: ImageSet, pid: int, segments: SegmentNames | None = None) -> MemoryPlan:
+    """Address space of a task, from its mm image and the files it maps. `segments` of the images, if known already."""
+    segments = segments or SegmentNames(images)
+    return MemoryPlan(mapped_vmas(images, pid, segments), kernel_vmas(images.one(kinds.MM, pid)), segments.specs)
 
 
-def mapped_vmas(images: ImageSet, pid: int) -> tuple[MappedVma, ...]:
+def mapped_vmas(images: ImageSet, pid: int, segments: SegmentNames) -> tuple[MappedVma, ...]:
     """VMAs that a plan maps, with the files behind them: all but the kernel's own."""
     paths = paths_by_id(images)
     entries = images.one(kinds.MM, pid).vmas
     return tuple(
-        MappedVma(entry, _file_path(images, paths, entry)) for entry in entries if not vmas.is_kernel_vma(entry)
+        _mapped_vma(images, paths, entry, segments.of(entry)) for entry in entries if not vmas.is_kernel_vma(entry)
     )
+
+
+def _mapped_vma(images: ImageSet, paths: dict[int, str], entry: VmaEntry, segment: SegmentSpec | None) -> MappedVma:
+    if segment is None:
+        return MappedVma(entry, _file_path(images, paths, entry))
+    return MappedVma(entry, segment.name, segment.id, -(-segment.size // vmas.PAGE) * vmas.PAGE)
 
 
 def _file_path(images: ImageSet, paths: dict[int, str], entry: VmaEntry) -> str:
@@ -143,6 +154,7 @@ class TreePlan:
     shapes: tuple[TaskShape, ...]
     tasks: tuple[TaskPlan, ...]
     dead: dict[int, tuple[str, int]]
+    segments: dict[int, SegmentSpec] = field(default_factory=dict)
 
     @property
     def root(self) -> TaskPlan:
@@ -151,6 +163,8 @@ class TreePlan:
 
     def describe(self) -> Iterator[str]:
         """One line per operation, for `restore --plan`."""
+        for spec in self.segments.values():
+            yield f"PREPARE_NAMESPACES  {spec.name}: {spec.size} bytes"
         yield f"ROOT_TASK  pid {self.root.pid}: clone3(set_tid)"
         for birth in plan_births(self.shapes):
             yield f"FORKING  {birth.describe()}"
@@ -179,12 +193,16 @@ def _compile_tree(images: ImageSet, launcher_bounding: int, options: RestoreOpti
     shapes = tree_shapes(images)
     entries = {entry.pid: entry for entry in process_tree.tasks(images)}
     files = table_plan.plan_tables(images, _tables(images, shapes), tcp=options.tcp)
+    segments = SegmentNames(images)
     return TreePlan(
         shapes,
         tuple(
-            _compile_task(images, entries[shape.pid], files, launcher_bounding) for shape in shapes if not shape.dead
+            _compile_task(images, entries[shape.pid], files, launcher_bounding, segments)
+            for shape in shapes
+            if not shape.dead
         ),
         {shape.pid: _end_of(images, shape.pid) for shape in shapes if shape.dead},
+        segments.specs,
     )
 
 
@@ -205,7 +223,7 @@ def _tables(images: ImageSet, shapes: Sequence[TaskShape]) -> dict[int, int]:
 
 
 def _compile_task(
-    images: ImageSet, entry: PstreeEntry, files: Mapping[int, FilePlan], launcher_bounding: int
+    images: ImageSet, entry: PstreeEntry, files: Mapping[int, FilePlan], launcher_bounding: int, segments: SegmentNames
 ) -> TaskPlan:
     if entry.pid not in entry.threads:
         raise ImageError("pstree.img", f"task {entry.pid} is not among its own threads")
@@ -214,7 +232,7 @@ def _compile_task(
     return TaskPlan(
         pid=entry.pid,
         tids=tuple(entry.threads),
-        memory=memory_plan(images, entry.pid),
+        memory=memory_plan(images, entry.pid, segments),
         files_id=images.one(kinds.IDS, entry.pid).files_id,
         steps=tuple(_steps(images, entry, cores, states, launcher_bounding, files[entry.pid])),
         states=states,
@@ -222,6 +240,7 @@ def _compile_task(
         yield_signal=signals.free_signal(_used_signals(cores)),
         stopped=cores[entry.pid].tc.task_state == TaskState.STOPPED or signals.is_stopping(_queues(cores)),
         coredump_filter=_coredump_filter(images.one(kinds.MM, entry.pid)),
+        handed=files[entry.pid].handed,
     )
 
 

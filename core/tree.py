@@ -21,6 +21,7 @@ from core.plan.ops import Out, Syscall, path_argument
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from core.resources.ghost_store import GhostStore
+from core.resources.segment_store import SegmentStore
 from core.resources.time_namespace import NO_OFFSETS, Clocks, notice, read_offsets
 from core.task_plan import MemoryPlan, Stage, TreePlan
 from core.tracee.borrow import all_but
@@ -47,8 +48,11 @@ class SkeletonTree:
         cgroup_fd: int = -1,
         offsets: Clocks = NO_OFFSETS,
         scripts: ActionScripts = NO_SCRIPTS,
+        *,
+        segments: SegmentStore,
     ) -> None:
         self._reader = reader
+        self._segments = segments
         self._pid_mode: PidMode = pid_mode
         self._cgroup_fd = cgroup_fd
         self._offsets = offsets
@@ -77,7 +81,7 @@ class SkeletonTree:
     def _make_root(self, pid: int, memories: Mapping[int, MemoryPlan]) -> None:
         avoid: list[Vma] = [vma for memory in memories.values() for vma in memory.as_vmas()]
         stem = make_stem(pid, avoid, self._reader, self._cgroup_fd, self._pid_mode, self._timens())
-        self.skeletons[pid] = Skeleton(stem, self._reader)
+        self.skeletons[pid] = Skeleton(stem, self._reader, self._segments)
 
     def _timens(self) -> str:
         """Offsets of the tree's own time namespace, which count from the host's clocks; none: it stays in ours."""
@@ -90,7 +94,7 @@ class SkeletonTree:
             case Act.FORK:
                 parent = self.skeletons[birth.by]
                 stem = fork_stem(parent.stem, birth.pid, self._reader)
-                self.skeletons[birth.pid] = Skeleton(stem, self._reader, parent.mapped)
+                self.skeletons[birth.pid] = Skeleton(stem, self._reader, self._segments, parent.mapped)
             case Act.SETSID:
                 self._run(birth.pid, Syscall("setsid", (), f"session of pid {birth.pid}"))
             case Act.SETPGID:
@@ -122,6 +126,7 @@ class SkeletonTree:
                 with ghosts.shown(images) if stage is Stage.RESTORE else nullcontext():
                     for task in plan.tasks:
                         notices += run_stage(self.skeletons[task.pid], task, stage, images, self._reader)
+            self._segments.settle()
             for task in plan.tasks:
                 set_registers(self.skeletons[task.pid], task, self._reader)
             ghosts.unlink_remaps(images)

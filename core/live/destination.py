@@ -18,9 +18,11 @@ from core.memory.landing import LandingMemory
 from core.memory.ranges import Ranges
 from core.options import RestoreOptions
 from core.plan.births import TaskShape
+from core.plan.segments import merge_specs, segments_of
 from core.prepare import Stopwatch
 from core.proc.reader import ProcReader
 from core.resources.ghost_store import GhostStore
+from core.resources.segment_store import SegmentStore
 from core.resources.time_namespace import NO_OFFSETS, Clocks, wait_caught_up
 from core.task_plan import MemoryPlan, clock_offsets, compile_tree, memory_plan, tree_shapes
 from core.tracee.cgroup import cgroup2_mount, cgroup2_path, make_leaf
@@ -48,6 +50,7 @@ class LiveDestination:
     holder: Holder | None = None
     tree: SkeletonTree | None = None
     ghosts: GhostStore = field(default_factory=GhostStore)
+    segments: SegmentStore = field(default_factory=SegmentStore)
     _shapes: tuple[TaskShape, ...] = ()
     _kernel: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
     _offsets: Clocks | None = None  # of the first tree; the clocks of both hosts run on alike
@@ -68,6 +71,7 @@ class LiveDestination:
         self.ghosts.make(tree)
         shapes = tree_shapes(tree)
         plans = {pid: memory_plan(images, pid) for pid, images in memories.items()}
+        self.segments.make(merge_specs([segments_of(tree), *(plan.segments for plan in plans.values())]))
         kernel = {pid: plan.kernel for pid, plan in plans.items()}  # another one: it has executed a program
         if self.tree is not None and shapes == self._shapes and kernel == self._kernel:
             for pid, plan in plans.items():
@@ -85,7 +89,9 @@ class LiveDestination:
         cgroup_fd = self._need_holder().open()
         try:
             cgroup = -1 if cgroup_fd is None else cgroup_fd
-            tree = SkeletonTree(self.reader, self.options.pid_mode, cgroup, offsets, self.options.scripts)
+            tree = SkeletonTree(
+                self.reader, self.options.pid_mode, cgroup, offsets, self.options.scripts, segments=self.segments
+            )
             tree.make(shapes, plans)
         finally:
             if cgroup_fd is not None:
@@ -110,10 +116,14 @@ class LiveDestination:
         """Complete the tree and park it: held, no tracer. `gone`: pages that landed and that a task no longer has."""
         watch = Stopwatch()
         tree = self._need_tree()
-        for pid, ranges in gone.items():
-            tree.skeletons[pid].drop(ranges)
+        for id, ranges in gone.items():
+            if id in self.segments.ids():
+                self.segments.landing(id).zero(ranges)
+            else:
+                tree.skeletons[id].drop(ranges)
         build.refuse_files(images)
         plan = compile_tree(images, self.reader.status(os.getpid()).cap_bnd, self.options)
+        self.segments.make(plan.segments)
         if set(plan.shapes) != set(self._shapes):
             raise RestoreError("the tree at the freeze is not the one that its last round told of")
         watch.lap("plan")
@@ -151,6 +161,7 @@ class LiveDestination:
     def let_go(self) -> list[str]:
         """After resume(), when there is time: remove our cgroup from under the copy; notices."""
         self._need_holder().give_back()
+        self.segments.close()
         return self.options.scripts.run_late(Action.POST_RESUME, self._need_tree().root.stem.pid)
 
     def abort(self) -> None:
@@ -164,6 +175,8 @@ class LiveDestination:
             tree.kill()
         if holder is not None:
             holder.give_back()
+        self.segments.abandon()
+        self.segments.close()
 
 
 def resume_parked(path: str) -> None:

@@ -16,6 +16,7 @@ from core.plan.ghost_names import DELETED
 from core.proc.reader import ProcReader
 from core.resources.ghost_file import Ghost, Ghosts, is_ghost
 from core.resources.regular_file import reg_file_entry
+from core.resources.shared_memory import kind_of_link
 
 GHOST_MEMORY: Final = 1 << 31  # a ghost's number among the memories of a page stream: this and its id
 CHUNK: Final = 1 << 20
@@ -96,7 +97,7 @@ class LiveGhosts:
 
     def _behind(self, pid: int, ours: int, link: str, reader: ProcReader) -> Iterator[Ghost]:
         try:
-            if is_ghost(os.fstat(ours)) and link.endswith(DELETED):
+            if is_ghost(os.fstat(ours)) and link.endswith(DELETED) and kind_of_link(link) is None:
                 yield self.ghosts.add(ours, link, reader.path(pid, "root"))
         finally:
             os.close(ours)

@@ -21,6 +21,7 @@ from core.prepare import Prepared, read_statuses, refuse_new_memory
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from core.resources.named_files import NamedFiles
+from core.resources.shared_memory import Segments
 from core.tracee.borrow import Area, Borrow
 from core.tracee.family import has_ended
 from core.tracee.freezer import FrozenProcess, stop_thread
@@ -40,6 +41,7 @@ class LiveProcess:
     prepared: Prepared
     options: DumpOptions
     reader: ProcReader
+    segments: Segments
     frozen: FrozenProcess | None = None
     stopped_s: float = 0.0
     memory: ImageSet = field(default_factory=ImageSet)  # address space at the last look
@@ -146,7 +148,7 @@ class LiveProcess:
         """VMAs and the files they map: what a skeleton is made from."""
         images = ImageSet()
         named = NamedFiles(images, f"/proc/{self.pid}/root", count_from(1))
-        entries = collect_mm(self.current, self.prepared.vma_flags, named)
+        entries = collect_mm(self.pid, self.current, self.prepared.vma_flags, named, self.segments)
         images.add(kinds.MM, bare_mm(entries), self.own_pid)
         return images
 

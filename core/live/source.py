@@ -7,7 +7,7 @@ import logging
 import select
 import signal
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from core.action_scripts import Action, Network
@@ -17,6 +17,7 @@ from core.images.store import ImageSet
 from core.kernel import ptrace
 from core.live.ghosts import LiveGhosts
 from core.live.process import LiveProcess
+from core.live.shared import SharedPages
 from core.memory.ranges import Ranges
 from core.options import DumpOptions
 from core.prepare import STARTING_POLL_S, Stopwatch, family_images, prepare, stop_met, zombies_of
@@ -40,7 +41,8 @@ class Scanned:
 
 @dataclass(frozen=True, slots=True)
 class Froze:
-    """The tree at the freeze: who is there, everything but the pages, and by own pid the pages given up since sent."""
+    """The tree at the freeze: who is there, everything but the pages, and by own pid or segment what was given up since
+    sent."""
 
     tree: ImageSet
     images: ImageSet
@@ -57,6 +59,7 @@ class LiveSource:
     options: DumpOptions
     reader: ProcReader = field(default_factory=ProcReader)
     holder: Holder | None = None
+    shared: SharedPages = field(default_factory=SharedPages)
     processes: dict[int, LiveProcess] = field(default_factory=dict)  # by our pid, parents before children
     ghosts: LiveGhosts = field(default_factory=LiveGhosts)
     _stack: ExitStack = field(default_factory=ExitStack)
@@ -131,7 +134,8 @@ class LiveSource:
                 self._attach(pid, held, stands_still=True)
             return
         known = self.processes.get(pid)
-        made = LiveProcess(self._stack.enter_context(prepare(pid, self.reader)), self.options, self.reader, frozen)
+        prepared = self._stack.enter_context(prepare(pid, self.reader))
+        made = LiveProcess(prepared, self.options, self.reader, self.shared.segments, frozen)
         if known is not None:
             made.succeed(known)
         self.processes[pid] = made
@@ -149,8 +153,8 @@ class LiveSource:
         self._meet(read_settled(self.pid, self.reader, self.processes), {})
         if not any(process.needs_stop for process in self.processes.values()):
             self._look()
-            self._find_ghosts()
-            return Scanned(self._tree(), 0.0)
+            self._look_at_shared()
+            return Scanned(self._tree_images(self._family), 0.0)
         started = time.monotonic()
         _, frozen = stop_met(self.pid, self.reader, self._meet)
         try:
@@ -160,19 +164,19 @@ class LiveSource:
                 process.frozen = None
             release(frozen)
         stopped_s = time.monotonic() - started
-        self._find_ghosts()
-        return Scanned(self._tree(), stopped_s)
+        self._look_at_shared()
+        return Scanned(self._tree_images(self._family), stopped_s)
 
-    def _find_ghosts(self) -> None:
+    def _look_at_shared(self) -> None:
+        """After the processes' own memory, which names what they map: deleted files and memfds that are open alone."""
         self.ghosts.find([(pid, process.prepared.pidfd) for pid, process in self.processes.items()], self.reader)
-
-    def _tree(self) -> ImageSet:
-        """Who is there, and which deleted files they have."""
-        images = family_images(self._family)
-        self.ghosts.describe(images)
-        return images
+        for pid in self.processes:
+            with suppress(OSError):  # it ended, or closed one meanwhile
+                self.shared.find_open(pid, self.reader)
+        self.shared.look()
 
     def _look(self) -> None:
+        self.shared.begin_look()
         gone = set()
         for pid, process in self.processes.items():
             try:
@@ -183,6 +187,13 @@ class LiveSource:
                 if has_ended(pid, self.reader) or not process.has_looked:  # else it is met anew next time
                     gone.add(pid)
         self._settle(self._family, gone)
+
+    def _tree_images(self, family: Family) -> ImageSet:
+        """Who is there, and what they share."""
+        images = family_images(family)
+        self.ghosts.describe(images)
+        self.shared.describe(images)
+        return images
 
     def freeze(self) -> Froze:
         """Stop all of it for good and collect everything. On any error it runs on."""
@@ -197,13 +208,16 @@ class LiveSource:
             images = self._collect(family)
             self.ghosts.look()
             watch.lap("collect")
+            self.shared.look()
+            gone |= self.shared.gone()
+            watch.lap("shared memory")
         except BaseException:
             self._unlock_network()
             for process in self.processes.values():
                 process.frozen = None
             release(frozen)
             raise
-        return Froze(self._tree(), images, gone, tuple(watch.phases))
+        return Froze(self._tree_images(family), images, gone, tuple(watch.phases))
 
     def _meet_all(self, family: Family, frozen: dict[int, FrozenProcess]) -> None:
         self._refuse_strays(family)
@@ -221,7 +235,7 @@ class LiveSource:
     def _collect(self, family: Family) -> ImageSet:
         parents = {member.pid: member.parent for member in family.living}
         subjects = [process.subject(parents[pid]) for pid, process in self.processes.items()]
-        return collect_tree(subjects, zombies_of(family), self.options, self.ghosts.ghosts)
+        return collect_tree(subjects, zombies_of(family), self.options, self.ghosts.ghosts, self.shared.segments)
 
     def hold(self) -> None:
         """Let the cgroup hold the freeze instead of us: it survives our death. Returns when everything stands still."""
@@ -263,6 +277,7 @@ class LiveSource:
             for fd, _ in ended:
                 poll.unregister(fd)
                 left -= 1
+        self.shared.segments.remove_moved()
         if self.holder is not None:
             self.holder.give_back()
 
@@ -297,6 +312,7 @@ class LiveSource:
         for process in self.processes.values():
             process.close()
         self.ghosts.close()
+        self.shared.segments.close()
         self._stack.close()
 
 

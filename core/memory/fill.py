@@ -91,6 +91,14 @@ def fill_all(jobs: Iterable[tuple[Filling, PagemapReader, Ranges]]) -> None:
             raise
 
 
+def fill_file(fd: int, pagemap: PagemapReader) -> None:
+    """Fill a file that is all holes with the pages of a pagemap and its parents, whose addresses are its offsets."""
+    with _PagesFiles() as files:
+        for run, owner in pagemap.resolved():
+            for start in range(run.address, run.end, CHUNK_BYTES):
+                _fill_chunk(run.clipped(start, start + CHUNK_BYTES), owner, files.of(owner), FillTarget(fd))
+
+
 def _pieces(filling: Filling, pagemap: PagemapReader, kernel: Ranges) -> Iterator[Piece]:
     used = list(pagemap.resolved())
     for run, owner in used:

@@ -13,6 +13,7 @@ from core.preflight.records import ASSUMED_SHARED, FileNeed, HostRecord, ListenN
 from core.proc.mountinfo import Mount, mount_of
 from core.proc.reader import ProcReader
 from core.proc.sockets import InetSocket
+from core.proc.sysvipc import SysvSegment
 
 TCP_LISTEN = 10
 
@@ -36,6 +37,7 @@ class Destination:
     absent_addresses: frozenset[str] = frozenset()
     unix_in_use: frozenset[str] = frozenset()
     missing_folders: frozenset[str] = frozenset()
+    sysv: tuple[SysvSegment, ...] = ()
 
 
 def look(target: TargetRecord, *, host: HostRecord | None = None, reader: ProcReader | None = None) -> Destination:
@@ -51,6 +53,7 @@ def look(target: TargetRecord, *, host: HostRecord | None = None, reader: ProcRe
         absent_addresses=frozenset(need.address for need in target.listens if not _has_address(need)),
         unix_in_use=_unix_in_use(unix_paths, reader),
         missing_folders=frozenset(path for path in unix_paths if not _has_folder(path)),
+        sysv=reader.sysv_segments() if target.sysv else (),
     )
 
 

@@ -10,6 +10,7 @@ from core.kernel.capabilities import capability_mask, capability_names
 from core.preflight.destination import Destination, Listener, is_same_file
 from core.preflight.records import ASSUMED_SHARED, FileNeed, HostRecord, ListenNeed, TargetRecord
 from core.proc.sockets import format_address
+from core.resources.segment_store import refuse_sysv
 
 DESTINATION_CAPABILITIES: Final = capability_mask(
     "SYS_PTRACE", "SYS_ADMIN", "DAC_OVERRIDE", "KILL", "SETUID", "SETGID", "SETPCAP"
@@ -56,6 +57,7 @@ def judge(target: TargetRecord, here: Destination) -> Verdict:
         *judge_limits(target, host),
         *(blocker for need in target.files if (blocker := judge_file(need, here.files.get(need.path), host))),
         *(blocker for need in target.listens if (blocker := judge_listen(need, here))),
+        *(blocker for key, id in target.sysv if (blocker := refuse_sysv(key, id, here.sysv))),
     )
     return Verdict(blockers, tuple(_notices(target, here)))
 

@@ -113,3 +113,4 @@ class TargetRecord:
     pid_mode: PidMode = "keep"
     max_fd: int = 0
     limits: tuple[tuple[int, int, int], ...] = ()
+    sysv: tuple[tuple[int, int], ...] = ()  # System V shared memory: (key, id)

@@ -18,6 +18,7 @@ from core.preflight.host import collect_host
 from core.preflight.memory import memory_bytes, notice_tracking, read_max_map_count, refuse_memory
 from core.preflight.process import notice_process, refuse_hopeless, refuse_process, refuse_rights
 from core.preflight.records import FileNeed, HostRecord, ListenNeed, PreflightOptions, TargetRecord
+from core.preflight.shared_memory import collect_shared
 from core.preflight.supervisors import find_supervisor
 from core.proc.maps import SmapsVma
 from core.proc.reader import ProcReader
@@ -85,9 +86,10 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
                 )
         family = without(family, {member.pid for member in family.living} - set(findings))
         found = [findings[member.pid] for member in family.living]
+        shared = collect_shared(family, everything.files, reader)
         losses = _losses(everything)
     supervisor = find_supervisor(reader, pid, reader.status(pid).ppid)
-    blockers = [*in_vfork, *_blockers(family, found)]
+    blockers = [*in_vfork, *_blockers(family, found), *shared.blockers]
     blockers += [*([supervisor] if supervisor else []), *refuse_kernel(host), *_not_named_yet(others, blockers)]
     status, stat = reader.status(pid), reader.stat(pid)
     notices = [*notice_process(status, stat, options), *losses]
@@ -95,6 +97,7 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
     if not host.has_freezer:
         notices.append("no cgroup v2 can be made here: SIGSTOP will hold the process, which any SIGCONT undoes")
     record = merge_records([one.record for one in found])
+    record = replace(record, memory_bytes=record.memory_bytes + shared.size_bytes, sysv=shared.sysv)
     record = replace(record, pids=tuple(sorted({*record.pids, *(member.own_pid for member in family.dead)})))
     record = replace(record, files=(*record.files, *collect_scripts(options, host.boot_id)))
     return TargetFindings(record, tuple(map(_printable, blockers)), tuple(map(printable, notices)))

@@ -16,6 +16,7 @@ from core.proc.mountinfo import Mount, parse_mountinfo
 from core.proc.sockets import InetSocket, UnixSocket, parse_inet, parse_inodes, parse_unix
 from core.proc.stat import Stat, parse_stat
 from core.proc.status import Status, parse_status
+from core.proc.sysvipc import SysvSegment, parse_sysv_segments
 from core.proc.text import printable
 from core.proc.timers import PosixTimer, parse_timers
 
@@ -274,3 +275,10 @@ class ProcReader:
             return parse_inodes(self.text(pid, f"net/{table}"), "Inode", self._file(pid, f"net/{table}"))
         except FileNotFoundError:
             return frozenset()
+
+    def sysv_segments(self) -> tuple[SysvSegment, ...]:
+        """System V shared memory of our IPC namespace; none on a kernel without it."""
+        try:
+            return parse_sysv_segments(self.text("sysvipc", "shm"), self._file("sysvipc", "shm"))
+        except FileNotFoundError:
+            return ()

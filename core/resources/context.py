@@ -19,7 +19,7 @@ from core.images.pb.files_pb2 import FileEntry
 from core.kernel.calls import address_of, pidfd_getfd, syscall
 from core.kernel.unix_diag import UnixState, read_states
 from core.options import DumpOptions
-from core.plan.ops import FdAllocator, Program, Result, Syscall
+from core.plan.ops import FdAllocator, Program, Syscall
 from core.proc.fdinfo import FdInfo
 from core.proc.reader import ProcReader
 from core.proc.text import shown
@@ -27,6 +27,7 @@ from core.proc.text import shown
 O_LARGEFILE: Final = 0o100000
 # What fcntl(F_SETFL) can change; the kernel ignores the rest.
 SETTABLE: Final = os.O_APPEND | os.O_NONBLOCK | os.O_ASYNC | os.O_DIRECT | os.O_NOATIME
+F_SETOWN_EX: Final = 15
 F_GETOWN_EX: Final = 16
 F_GETOWNER_UIDS: Final = 17
 F_OWNER_PID: Final = 1
@@ -92,11 +93,12 @@ class OpenTable:
     options: DumpOptions = field(default_factory=DumpOptions)
     unix: Mapping[int, UnixState] = field(default_factory=dict)  # by inode, of every table that is carried together
     holders: Mapping[int, str] = field(default_factory=dict)  # who holds sockets outside, by inode; preflight knows
+    pids: frozenset[int] = frozenset()  # whose files they are
     unseen: bool = False  # more is in flight than anybody looked at: the tasks run
 
 
 class Kind(Protocol):
-    """What every module of a kind of open file offers."""
+    """What every module of a kind of open file offers to a dump."""
 
     def claims(self, file: OpenFile) -> bool:
         """True when the descriptor is of this kind."""
@@ -120,7 +122,8 @@ def make_table(files: Iterable[OpenFile], options: DumpOptions) -> OpenTable:
     kept = tuple(files)
     sockets = [(file.local_fd, file.stat.st_ino) for file in kept if file.is_unix_socket]
     unseen = any(file.carries for file in kept) and not any(file.carrier for file in kept)
-    return OpenTable(kept, options, read_states(sockets) if sockets else {}, unseen=unseen)
+    states = read_states(sockets) if sockets else {}
+    return OpenTable(kept, options, states, pids=frozenset(file.pid for file in kept), unseen=unseen)
 
 
 @contextmanager
@@ -205,30 +208,36 @@ def _leads_to(path: str, wanted: os.stat_result) -> bool:
 
 
 def read_owner(file: OpenFile) -> FownEntry:
-    """Who gets SIGIO, all zero when nobody. Source: fcntl(2), F_SETOWN."""
+    """Who gets SIGIO, by the number the tree has for it; all zero when nobody. Source: fcntl(2), F_SETOWN."""
     nobody = FownEntry(uid=0, euid=0, signum=0, pid_type=0, pid=0)
-    if file.flags & os.O_PATH:
-        return nobody
-    pid_type, pid = struct.unpack("ii", fcntl.fcntl(file.local_fd, F_GETOWN_EX, bytes(8)))
+    pid_type, pid = _owner(file)
     if pid == 0:
         return nobody
     uid, euid = struct.unpack("II", fcntl.fcntl(file.local_fd, F_GETOWNER_UIDS, bytes(8)))
     signum = fcntl.fcntl(file.local_fd, fcntl.F_GETSIG)
-    return FownEntry(uid=uid, euid=euid, signum=signum, pid_type=pid_type, pid=pid)
+    return FownEntry(uid=uid, euid=euid, signum=signum, pid_type=pid_type, pid=ProcReader().status(pid).ns_pid[-1])
 
 
-def owner_is_foreign(file: OpenFile) -> bool:
-    """True when SIGIO goes to anybody but the task itself."""
-    owner = read_owner(file)
-    return owner.pid != 0 and (owner.pid_type, owner.pid) != (F_OWNER_PID, file.pid)
+def _owner(file: OpenFile) -> tuple[int, int]:
+    """Type and number, as we see it; 0 when nobody."""
+    if file.flags & os.O_PATH:
+        return 0, 0
+    pid_type, pid = struct.unpack("ii", fcntl.fcntl(file.local_fd, F_GETOWN_EX, bytes(8)))
+    return pid_type, pid
+
+
+def owner_is_foreign(file: OpenFile, table: OpenTable) -> bool:
+    """True when SIGIO goes to others than tasks whose descriptors are in `table`: a thread, a group, outsiders."""
+    pid_type, pid = _owner(file)
+    return pid != 0 and (pid_type > F_OWNER_PID or pid not in table.pids)
 
 
 def owner_and_flags_ops(fd: int, flags: int, owner: FownEntry, made_with: int, why: str) -> Program:
-    """Ops that give `fd` its SIGIO owner (the task itself) and those status flags it was not made with."""
+    """Ops that give `fd` its SIGIO owner (a task of the tree) and those status flags it was not made with."""
     ops: list[Syscall] = []
     if owner.pid:
-        ops.append(itself := Syscall("getpid", (), why))
-        ops.append(Syscall("fcntl", (fd, fcntl.F_SETOWN, Result(itself)), f"{why}: owner"))
+        wanted = struct.pack("iI", owner.pid_type, owner.pid)
+        ops.append(Syscall("fcntl", (fd, F_SETOWN_EX, wanted), f"{why}: owner"))
         if owner.signum:
             ops.append(Syscall("fcntl", (fd, fcntl.F_SETSIG, owner.signum), f"{why}: signal"))
     if (flags ^ made_with) & SETTABLE:

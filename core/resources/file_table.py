@@ -23,6 +23,7 @@ from core.resources import (
     eventfd,
     fifo,
     file_locks,
+    memfd,
     pipe,
     regular_file,
     signalfd,
@@ -36,11 +37,12 @@ from core.resources import (
 from core.resources.context import Kind, OpenFile, OpenTable, make_table, open_files, owner_is_foreign, read_in_flight
 from core.resources.ghost_file import Ghosts
 from core.resources.ghost_store import refuse_folder
+from core.resources.shared_memory import Segments
 from core.resources.table_plan import Table, find_sockets
 from core.resources.unix_queue import Packet
 
 KINDS: Final[tuple[Kind, ...]] = (
-    regular_file, pipe, fifo, tcp_socket, udp_socket, unix_socket, eventfd, epoll, timerfd, signalfd,
+    memfd, regular_file, pipe, fifo, tcp_socket, udp_socket, unix_socket, eventfd, epoll, timerfd, signalfd,
 )  # fmt: skip
 
 
@@ -62,8 +64,8 @@ def _refuse_one(file: OpenFile, table: OpenTable) -> Blocker | None:
     kind = kind_of(file)
     if kind is None:
         return uncarried.refuse(file)
-    if owner_is_foreign(file):
-        return file.blocker("owner", "its signals go to another process or to one thread (F_SETOWN)")
+    if owner_is_foreign(file, table):
+        return file.blocker("owner", "its signals go to a group, to one thread or outside of the tree (F_SETOWN)")
     return kind.refuse(file, table) or file_locks.refuse(file, table)
 
 
@@ -127,9 +129,9 @@ def collect(
     options: DumpOptions,
 ) -> None:
     """Add the table of a frozen task that is alone to `images`; see collect_tables."""
-    with Ghosts() as ghosts:
+    with Ghosts() as ghosts, Segments(reader) as segments:
         task = TaskTable(pid, pidfd, files_id)
-        collect_tables([task], reader, images, options=options, ids=SharedIds(), ghosts=ghosts)
+        collect_tables([task], reader, images, options=options, ids=SharedIds(), ghosts=ghosts, segments=segments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +151,12 @@ def collect_tables(
     options: DumpOptions,
     ids: SharedIds,
     ghosts: Ghosts,
+    segments: Segments,
 ) -> None:
     """Add the tables of a frozen tree to `images`: fdinfo, files, contents of pipes, queues of UNIX sockets.
 
-    Deleted files are added to `ghosts`, whose contents are the caller's to carry. Refused with every blocker.
+    Deleted files are added to `ghosts`, memfds to `segments`; their contents are the caller's to carry. Refused with
+    every blocker.
     """
     files_id_of = {task.pid: task.files_id for task in tasks}
     with ExitStack() as stack:
@@ -174,7 +178,7 @@ def collect_tables(
                 locked.append((file, own_pids[file.pid], id))
             if is_new:
                 new.add(id)
-                entry = _collect_file(file, id, table, images)
+                entry = _collect_file(file, id, table, images, segments)
                 types[id] = entry.type
                 if regular_file.claims(file) and regular_file.is_nameless(file):
                     ghosts.describe(images, reader.path(file.pid, "root"), entry, file.local_fd, file.link)
@@ -197,12 +201,14 @@ def collect_tables(
         _collect_queues(queues, new, ids, images, reader)
 
 
-def _collect_file(file: OpenFile, id: int, table: OpenTable, images: ImageSet) -> FileEntry:
+def _collect_file(file: OpenFile, id: int, table: OpenTable, images: ImageSet, segments: Segments) -> FileEntry:
     """Its entry, behind that of the service outside that it is connected to."""
     outside = unix_socket.collect_outside(file, table) if unix_socket.claims(file) else None
     if outside is not None and all(entry.id != outside.id for entry in images.all(kinds.FILES)):
         images.add(kinds.FILES, outside)
     entry = _kind_or_raise(file).collect(file, id, table)
+    if (segment := segments.opened(f"/proc/self/fd/{file.local_fd}", file.link)) is not None:
+        entry.memfd.inode_id = segments.describe(segment, images).shmid
     images.add(kinds.FILES, entry)
     return entry
 

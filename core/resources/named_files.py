@@ -6,12 +6,13 @@ from typing import Final
 
 from core.errors import CollectError, ImageError
 from core.images import kinds
-from core.images.pb.descriptors_pb2 import FownEntry, RegFileEntry
-from core.images.pb.files_pb2 import REG, FileEntry
+from core.images.pb.descriptors_pb2 import FownEntry, MemfdFileEntry, RegFileEntry
+from core.images.pb.files_pb2 import MEMFD, REG, FileEntry
 from core.images.store import ImageSet
 from core.plan.ghost_names import DELETED, last_name
 from core.proc.text import is_printable, shown
 
+O_RDWR: Final = 2
 O_DIRECTORY: Final = 0o200000
 Nameless = Callable[[FileEntry, int, str], object]
 """Told of a deleted one: its entry in files.img, a descriptor of it, the kernel's name for it."""
@@ -22,7 +23,7 @@ class NamedFiles:
     """Gives every path one id and one RegFileEntry. `root` is the target's root as we see it (/proc/PID/root)."""
 
     def __init__(self, images: ImageSet, root: str, next_id: Callable[[], int]) -> None:
-        self._images = images
+        self.images = images
         self._root = root
         self._next_id = next_id
         self.ids: dict[str, int] = {}
@@ -30,7 +31,7 @@ class NamedFiles:
     def add(self, path: str, flags: int = 0) -> int:
         """Id of the file `path`, as the target names it; CollectError when it is not there."""
         if path not in self.ids:
-            self._images.add(kinds.FILES, entry := self._entry(path, flags))
+            self.images.add(kinds.FILES, entry := self._entry(path, flags))
             self.ids[path] = entry.id
         return self.ids[path]
 
@@ -41,12 +42,21 @@ class NamedFiles:
         if path not in self.ids:
             fd = os.open(way, os.O_PATH | O_DIRECTORY | os.O_CLOEXEC)
             try:
-                self._images.add(kinds.FILES, entry := self._made(last_name(path), O_DIRECTORY, os.fstat(fd)))
+                self.images.add(kinds.FILES, entry := self._made(last_name(path), O_DIRECTORY, os.fstat(fd)))
                 nameless(entry, fd, path)
             finally:
                 os.close(fd)
             self.ids[path] = entry.id
         return self.ids[path]
+
+    def add_memfd(self, inode_id: int) -> int:
+        """Id of the file by which a memfd is mapped."""
+        key = f"memfd {inode_id}"
+        if key not in self.ids:
+            self.ids[key] = file_id = self._next_id()
+            memfd = MemfdFileEntry(id=file_id, flags=O_RDWR, pos=0, fown=NO_OWNER, inode_id=inode_id)
+            self.images.add(kinds.FILES, FileEntry(type=MEMFD, id=file_id, memfd=memfd))
+        return self.ids[key]
 
     def _entry(self, path: str, flags: int) -> FileEntry:
         try:

@@ -34,7 +34,7 @@ def claims(file: OpenFile) -> bool:
     """A path, and behind it something that opening the path again gives back."""
     mode = file.stat.st_mode
     by_path = stat.S_ISREG(mode) or stat.S_ISDIR(mode) or bool(file.flags & os.O_PATH) or is_memory_device(file.stat)
-    return file.link.startswith("/") and by_path
+    return file.link.startswith("/") and not file.link.startswith("/memfd:") and by_path
 
 
 def is_memory_device(found: os.stat_result) -> bool:
@@ -45,8 +45,6 @@ def is_memory_device(found: os.stat_result) -> bool:
 
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
     """Replaced or hidden files."""
-    if file.link.startswith("/memfd:"):
-        return file.blocker("memfd", "memory files are not carried yet")
     if is_nameless(file):
         return _refuse_nameless(file, table)
     if not file.path_is_same and other_name(file) is None and not table.options.files.link_remap:

@@ -18,12 +18,14 @@ from core.options import TcpChoice
 from core.plan.ops import FdAllocator, Program, Syscall
 from core.plan.pipe_ops import PipeContent
 from core.plan.placement import Wanted, place
+from core.plan.segments import memfd_segments
 from core.plan.unix_names import shown
 from core.resources import (
     epoll,
     eventfd,
     fifo,
     file_locks,
+    memfd,
     pipe,
     regular_file,
     signalfd,
@@ -46,9 +48,10 @@ BY_TYPE: Final[dict[FdTypes, MadeAlone]] = {
     FdTypes.TIMERFD: timerfd,
     FdTypes.SIGNALFD: signalfd,
 }
-MEMBERS: Final[dict[FdTypes, Literal["reg", "pipe", "fifo", "usk", "efd", "epfd", "tfd", "sgfd", "isk"]]] = {
+MEMBERS: Final[dict[FdTypes, Literal["reg", "pipe", "fifo", "usk", "efd", "epfd", "tfd", "sgfd", "isk", "memfd"]]] = {
     FdTypes.REG: "reg", FdTypes.PIPE: "pipe", FdTypes.FIFO: "fifo", FdTypes.UNIXSK: "usk", FdTypes.EVENTFD: "efd",
     FdTypes.EVENTPOLL: "epfd", FdTypes.TIMERFD: "tfd", FdTypes.SIGNALFD: "sgfd", FdTypes.INETSK: "isk",
+    FdTypes.MEMFD: "memfd",
 }  # fmt: skip
 LATE: Final = (FdTypes.EVENTPOLL, FdTypes.TIMERFD)
 
@@ -56,11 +59,13 @@ LATE: Final = (FdTypes.EVENTPOLL, FdTypes.TIMERFD)
 @dataclass(frozen=True, slots=True)
 class FilePlan:
     """`program` makes all descriptors; `late_program`, when all else stands, registers with epoll and arms timers;
-    `close_program`, when every task has its descriptors, closes what was kept for others."""
+    `close_program`, when every task has its descriptors, closes what was kept for others. `handed`: segments whose
+    descriptors have to be in the task beforehand, each with its number; `program` closes them."""
 
     program: Program
     late_program: Program
     close_program: Program = ()
+    handed: tuple[tuple[int, int], ...] = ()
 
 
 def plan(images: ImageSet, files_id: int, *, tcp: TcpChoice) -> FilePlan:
@@ -114,6 +119,7 @@ class _TablePlanner:
         self._spare = 1 + max((info.fd for info in table.infos), default=0)
         self._taken: dict[int, int] = {}  # files of other tasks, by id
         self._kept: list[int] = []  # descriptors that are here for other tasks only
+        self._handed: dict[int, int] = {}  # descriptors of memfds' memory, by segment
 
     def plan(self, locks: Program) -> FilePlan:
         """All of it; `locks` are taken last."""
@@ -133,10 +139,12 @@ class _TablePlanner:
             late.append(group[0])
         ops += self._finish_sockets()
         ops += [Syscall("close", (fd,), "the way to another task's descriptors") for fd in self._pidfds.values()]
+        ops += [Syscall("close", (fd,), "the way to a memfd") for fd in self._handed.values()]
         return FilePlan(
             tuple(ops),
             (*(op for type in LATE for entry in late if entry.type == type for op in self._plan_late(entry)), *locks),
             tuple(Syscall("close", (fd,), "kept for another task, or in flight") for fd in self._kept),
+            tuple(self._handed.items()),
         )
 
     def _plan_late(self, entry: FileEntry) -> Program:
@@ -166,10 +174,20 @@ class _TablePlanner:
         return {id: fd for id, (pid, fd) in self._placed.items() if pid == self._pid}
 
     def _make(self, group: Sequence[FileEntry]) -> list[Syscall]:
-        program, made = _make(group, self._table, self._fds, self._tcp)
+        if group[0].type == FdTypes.MEMFD:
+            program, made = self._make_memfd(group[0])
+        else:
+            program, made = _make(group, self._table, self._fds, self._tcp)
         wanted = {id: self._table.wanted(id) or [self._keep(id)] for id in made}
         self._placed.update((id, (self._pid, numbers[0].fd)) for id, numbers in wanted.items())
         return [*program, *place({number: wanted[id] for id, number in made.items()}, self._fds)]
+
+    def _make_memfd(self, entry: FileEntry) -> tuple[Program, dict[int, int]]:
+        segment = self._table.segments[entry.id]
+        if segment not in self._handed:
+            self._handed[segment] = self._next_spare()
+        program, number = memfd.plan(entry, self._fds, self._table.why(entry.id), self._handed[segment])
+        return program, {entry.id: number}
 
     def _keep(self, id: int) -> Wanted:
         """A number for an end that only other tasks have."""
@@ -216,6 +234,7 @@ class Table:
             for type, kind in ((FdTypes.PIPE, kinds.PIPES_DATA), (FdTypes.FIFO, kinds.FIFO_DATA))
             for record in images.records(kind)
         }
+        self.segments = memfd_segments(images)
         self._check(kinds.FDINFO.file_name(files_id))
 
     def _check(self, name: str) -> None:
@@ -308,6 +327,8 @@ def describe(entry: FileEntry) -> str:
         return entry.reg.name
     if entry.type == FdTypes.PIPE:
         return f"pipe:[{entry.pipe.pipe_id}]"
+    if entry.type == FdTypes.MEMFD:
+        return f"memfd inode {entry.memfd.inode_id}"
     if entry.type == FdTypes.INETSK:
         return f"{'udp' if entry.isk.proto == IPPROTO_UDP else 'tcp'} port {entry.isk.src_port}"
     if entry.type == FdTypes.UNIXSK:

@@ -5,22 +5,26 @@ the same way keep what landed in them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
 from core.errors import Blocker, CollectError
 from core.images.pb.memory_pb2 import VmaEntry
 from core.plan.ops import FdAllocator, Program, Syscall, path_argument
+from core.plan.segments import SegmentKind, SegmentUse
 from core.proc.maps import Vma
 
 REGULAR, STACK, VSYSCALL, VDSO, HEAP = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 5
 FILE_PRIVATE, FILE_SHARED, ANON_SHARED, ANON_PRIVATE, VVAR = 1 << 6, 1 << 7, 1 << 8, 1 << 9, 1 << 12
+SYSVIPC, MEMFD = 1 << 10, 1 << 14
+PAGE: Final = 4096
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_GROWSDOWN, MAP_NORESERVE = 0x1, 0x2, 0x20, 0x100, 0x4000
 MAP_FIXED_NOREPLACE: Final = 0x100000
 AT_FDCWD: Final = (1 << 64) - 100
-O_RDWR, O_CLOEXEC = 2, 0o2000000
+O_RDONLY, O_RDWR, O_CLOEXEC = 0, 2, 0o2000000
+SHM_RDONLY, SHM_EXEC = 0o10000, 0o100000
 KERNEL_VMAS: Final = {"[vdso]": VDSO, "[vvar]": VVAR, "[vvar_vclock]": VVAR, "[vsyscall]": VSYSCALL}
 # smaps VmFlags that mean memory of a kind that is not carried yet
 REFUSED_FLAGS: Final = {
@@ -40,6 +44,8 @@ class MappedVma:
 
     entry: VmaEntry
     path: str = ""
+    segment: int = 0  # the shared memory that it maps, by id; `path` then only names it
+    segment_end: int = 0  # bytes of that, up to a page
 
     @property
     def start(self) -> int:
@@ -50,6 +56,13 @@ class MappedVma:
     def end(self) -> int:
         """Past the last byte."""
         return self.entry.end
+
+
+def is_shared_memory(path: str) -> bool:
+    """Memory that tasks share and that no path leads to, by the name that a mapping of it has."""
+    if path.startswith(("/memfd:", "/SYSV")):
+        return path.endswith(" (deleted)")
+    return path == "/dev/zero (deleted)"
 
 
 def is_kernel_vma(entry: VmaEntry) -> bool:
@@ -70,8 +83,10 @@ def refuse(vma: Vma, flags: frozenset[str]) -> Blocker | None:
     for flag, reason in REFUSED_FLAGS.items():
         if flag in flags:
             return Blocker("vma-kind", subject, reason, "not carried yet")
-    if vma.path.startswith("/dev/zero") or vma.path.startswith("/memfd:") or vma.path.startswith("/SYSV"):
-        return Blocker("vma-shared-memory", subject, "is shared memory", "shared memory is not carried yet")
+    if is_shared_memory(vma.path):
+        return None
+    if vma.path.startswith("/dev/zero"):
+        return Blocker("vma-kind", subject, "maps /dev/zero", "not carried yet")
     if vma.path.startswith("anon_inode:") or vma.path.startswith("socket:"):
         return Blocker(
             "vma-kind", subject, "maps a kernel object", "close what uses it (io_uring, perf, packet socket)"
@@ -79,12 +94,16 @@ def refuse(vma: Vma, flags: frozenset[str]) -> Blocker | None:
     if vma.path.endswith(" (deleted)"):
         return Blocker("vma-deleted-file", subject, "its file is deleted", "restart the program after its upgrade")
     if vma.shared and vma.is_anonymous:
-        return Blocker("vma-shared-memory", subject, "is shared memory", "shared memory is not carried yet")
+        return Blocker("vma-kind", subject, "is shared memory of an unknown kind", "not carried yet")
     return None
 
 
-def collect(vma: Vma, flags: frozenset[str], file_ids: Mapping[str, int]) -> VmaEntry:
-    """The image's entry for a VMA; `file_ids` gives the id of each mapped path's file entry."""
+def collect(
+    vma: Vma, flags: frozenset[str], file_ids: Mapping[str, int], segment: SegmentUse | None = None
+) -> VmaEntry:
+    """The image's entry for a VMA; `file_ids` gives the id of each mapped path's file entry, `segment` the memory
+    without a path that it maps.
+    """
     kernel = KERNEL_VMAS.get(vma.name)
     protection = PROT_READ * vma.readable | PROT_WRITE * vma.writable | PROT_EXEC * vma.executable
     entry = VmaEntry(start=vma.start, end=vma.end, pgoff=vma.offset, shmid=0, prot=protection, fd=-1)
@@ -95,6 +114,8 @@ def collect(vma: Vma, flags: frozenset[str], file_ids: Mapping[str, int]) -> Vma
         entry.pgoff = 0
         # CRIU counts [vdso] and [vvar] as regular anonymous areas too, but never [vsyscall].
         entry.status = kernel if kernel == VSYSCALL else REGULAR | ANON_PRIVATE | kernel
+    elif segment is not None:
+        _collect_segment(entry, vma, flags, segment)
     elif vma.inode or vma.path.startswith("/"):
         _collect_file(entry, vma, flags, file_ids)
     else:
@@ -112,10 +133,26 @@ def _collect_file(entry: VmaEntry, vma: Vma, flags: frozenset[str], file_ids: Ma
     entry.fdflags = O_RDWR if vma.shared and (vma.writable or "mw" in flags) else 0
 
 
+def _collect_segment(entry: VmaEntry, vma: Vma, flags: frozenset[str], segment: SegmentUse) -> None:
+    """One that can never be written must stay so: a sealed memfd takes no others."""
+    entry.shmid = segment.shmid
+    entry.fdflags = O_RDONLY if not vma.shared or (flags and "mw" not in flags) else O_RDWR
+    match segment.kind:
+        case SegmentKind.MEMFD:
+            entry.status |= MEMFD | (FILE_SHARED if vma.shared else FILE_PRIVATE)
+        case SegmentKind.SYSV:
+            entry.flags |= MAP_ANONYMOUS
+            entry.status |= SYSVIPC | ANON_SHARED
+        case SegmentKind.ANONYMOUS:
+            entry.flags |= MAP_ANONYMOUS
+            entry.status |= ANON_SHARED
+            entry.segment_size = segment.size
+
+
 def _collect_anonymous(entry: VmaEntry, vma: Vma, flags: frozenset[str]) -> None:
     entry.flags |= MAP_ANONYMOUS
     entry.pgoff = 0
-    entry.status |= ANON_SHARED if vma.shared else ANON_PRIVATE
+    entry.status |= ANON_PRIVATE
     if vma.name == "[heap]":
         entry.status |= HEAP
     if vma.name == "[stack]" or "gd" in flags:
@@ -126,7 +163,7 @@ def _collect_anonymous(entry: VmaEntry, vma: Vma, flags: frozenset[str]) -> None
 def _backing(vma: MappedVma) -> tuple[object, ...]:
     """What makes two VMAs the same memory, wherever their borders are; protection is not part of it."""
     entry = vma.entry
-    kind = (entry.flags & ~MAP_NORESERVE, vma.path)
+    kind = (entry.flags & ~MAP_NORESERVE, vma.path, vma.segment)
     return (*kind, entry.pgoff - entry.start) if vma.path else kind
 
 
@@ -187,7 +224,7 @@ def _cut(vma: MappedVma, start: int, end: int) -> MappedVma:
     entry.start, entry.end = start, end
     if vma.path:
         entry.pgoff += start - vma.start
-    return MappedVma(entry, vma.path)
+    return replace(vma, entry=entry)
 
 
 def _joined(vmas: Iterable[MappedVma]) -> list[MappedVma]:
@@ -206,19 +243,71 @@ def _lengthened(vma: MappedVma, end: int) -> MappedVma:
     entry = VmaEntry()
     entry.CopyFrom(vma.entry)
     entry.end = end
-    return MappedVma(entry, vma.path)
+    return replace(vma, entry=entry)
 
 
-def plan_update(old: Sequence[MappedVma], new: Sequence[MappedVma], fds: FdAllocator) -> Program:
-    """Ops that turn the VMAs `old` into `new`. Kernel VMAs are not among either."""
-    update = compare(old, new)
+Handed = Mapping[tuple[int, int], int]
+"""Descriptors of shared memory that are in the task already: (segment, O_RDWR or O_RDONLY) → number."""
+
+
+def descriptors_needed(old: Sequence[MappedVma], new: Sequence[MappedVma]) -> list[tuple[int, int]]:
+    """What plan_update(old, new) wants handed; System V segments are attached by their id."""
+    made = compare(old, new).create
+    found = ((vma.segment, vma.entry.fdflags & O_RDWR) for vma in made if vma.segment and not _is_sysv(vma))
+    return list(dict.fromkeys(found))
+
+
+def _is_sysv(vma: MappedVma) -> bool:
+    return bool(vma.entry.status & SYSVIPC)
+
+
+def plan_update(
+    old: Sequence[MappedVma], new: Sequence[MappedVma], fds: FdAllocator, handed: Handed | None = None
+) -> Program:
+    """Ops that turn the VMAs `old` into `new`, and close what was `handed`. Kernel VMAs are not among either."""
+    update, handed = compare(old, new), handed or {}
     ops = [Syscall("munmap", (start, end - start), f"{start:#x}-{end:#x} is gone") for start, end in update.unmap]
-    ops += _plan_create(update.create, fds)
+    ops += _plan_attach([vma for vma in update.create if _is_sysv(vma)])
+    ops += [_plan_mmap(vma, handed.get((vma.segment, vma.entry.fdflags & O_RDWR), -1)) for vma in update.create
+            if vma.segment and not _is_sysv(vma)]  # fmt: skip
+    for number in handed.values():
+        fds.release(number)
+        ops.append(Syscall("close", (number,), "shared memory"))
+    ops += _plan_create([vma for vma in update.create if not vma.segment], fds)
     ops += [
         Syscall("mprotect", (start, end - start, prot), f"{start:#x}-{end:#x} protection {prot}")
         for start, end, prot in update.protect
     ]
     return tuple(ops)
+
+
+def _plan_attach(vmas: Sequence[MappedVma]) -> list[Syscall]:
+    """shmat(2) each segment where it was attached, whole, and take away what the task has unmapped of it since."""
+    attached: dict[tuple[int, int], list[MappedVma]] = {}
+    for vma in vmas:
+        attached.setdefault((vma.entry.shmid, vma.start - vma.entry.pgoff), []).append(vma)
+    ops: list[Syscall] = []
+    for (id, base), parts in attached.items():
+        executable = any(part.entry.prot & PROT_EXEC for part in parts)
+        writable = any(part.entry.fdflags & O_RDWR for part in parts)
+        flags = (0 if writable else SHM_RDONLY) | (SHM_EXEC if executable else 0)
+        ops.append(Syscall("shmat", (id, base, flags), f"{parts[0].path} at {base:#x}"))
+        usual = (PROT_READ if not writable else PROT_READ | PROT_WRITE) | (PROT_EXEC if executable else 0)
+        position = base
+        for part in parts:
+            if part.start > position:
+                ops.append(_plan_detach(part, position, part.start))
+            if part.entry.prot != usual:
+                size = part.end - part.start
+                ops.append(Syscall("mprotect", (part.start, size, part.entry.prot), f"{part.path}: protection"))
+            position = part.end
+        if position < base + parts[0].segment_end:
+            ops.append(_plan_detach(parts[0], position, base + parts[0].segment_end))
+    return ops
+
+
+def _plan_detach(vma: MappedVma, start: int, end: int) -> Syscall:
+    return Syscall("munmap", (start, end - start), f"{vma.path}: {start:#x}-{end:#x} is not mapped")
 
 
 def _plan_create(vmas: Sequence[MappedVma], fds: FdAllocator) -> list[Syscall]:
@@ -248,7 +337,7 @@ def _plan_close(opened: tuple[str, int, int], fds: FdAllocator) -> Syscall:
 def _plan_mmap(vma: MappedVma, fd: int) -> Syscall:
     entry = vma.entry
     size = entry.end - entry.start
-    flags = entry.flags | MAP_FIXED_NOREPLACE
+    flags = (entry.flags | MAP_FIXED_NOREPLACE) & ~(MAP_ANONYMOUS if vma.segment else 0)
     name = vma.path or ("[heap]" if entry.status & HEAP else "[stack]" if entry.status & STACK else "anonymous memory")
     return Syscall(
         "mmap", (entry.start, size, entry.prot, flags, fd, entry.pgoff), f"{name} {entry.start:#x}+{size:#x}"

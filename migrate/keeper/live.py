@@ -89,7 +89,8 @@ class LiveSourceEngine:
 
     def _pending_pages(self) -> int:
         live = self._attached()
-        return sum(process.pending.total_pages for process in live.processes.values()) + live.ghosts.pending_pages()
+        own = sum(process.pending.total_pages for process in live.processes.values())
+        return own + live.ghosts.pending_pages() + live.shared.pending_pages()
 
     def _round(self, number: int, tree: ImageSet) -> pb.Round:
         """Everybody's address space; a memory's number is its process's own pid."""
@@ -124,6 +125,10 @@ class LiveSourceEngine:
             )  # fmt: skip
             report.add(part.pages, part.sent_bytes)
             ghost.was_sent()
+        for shared in live.shared:
+            part = self._sender.send_round(number, shared.id, shared.buffers(SEND_BUFFERS), shared.pending, report)
+            report.add(part.pages, part.sent_bytes)
+            shared.was_sent()
         total = self._sender.end_round(number)
         end = pb.RoundEnd(number=number, frames=total.frames, pages=total.pages, bytes=total.raw_bytes)
         return pb.PagesSent(
@@ -287,6 +292,7 @@ class LiveDestinationEngine:
         fresh = live.begin_round(decode_stream(request.tree), images)
         self._memories.update(live.landing_files())
         self._memories.update({memory.mm_id: live.landing_memory(memory.pid) for memory in request.memories})
+        self._memories.update({id: live.segments.landing(id) for id in live.segments.ids()})
         self._number = request.number
         self._landings = [_Landing(receiver, request.number) for receiver in self._receivers]
         return fresh

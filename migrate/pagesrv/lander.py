@@ -1,4 +1,4 @@
-"""Sends every received frame's pages to the skeleton whose mm they belong to."""
+"""Sends every received frame's pages to the skeleton, or the shared memory, whose they are."""
 
 import errno
 from collections.abc import Mapping

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import Blocker
+from core.kernel.calls import syscall
 from core.preflight import HostRecord, PreflightOptions, TargetFindings, collect_facts, collect_host
 from core.preflight.memory import notice_tracking, refuse_memory
 from core.preflight.process import refuse_namespaces
@@ -22,6 +23,7 @@ from tests.unit.preflight.targets import python, running
 from tests.waiting import wait_until
 
 PLAIN = PreflightOptions()
+IPC_RMID = 0
 Examine = Callable[..., TargetFindings]
 
 
@@ -163,9 +165,18 @@ def test_posix_timers_go(examine: Examine, tmp_path: Path) -> None:
         assert not codes(examine(pid))
 
 
-def test_shared_anonymous_memory(examine: Examine, tmp_path: Path) -> None:
-    with python("import mmap; m = mmap.mmap(-1, 4096)", tmp_path) as pid:
-        assert "shared memory" in the(examine(pid), "vma-shared-memory").reason
+def test_a_system_v_segment_that_somebody_else_has_attached(examine: Examine, tmp_path: Path) -> None:
+    script = "libc.shmat.restype = ctypes.c_void_p\nid = libc.shmget(0, 4096, 0o600)\nlibc.shmat(id, None, 0)\n"
+    script += f"open({str(tmp_path / 'id')!r}, 'w').write(str(id))"
+    with python(script, tmp_path) as pid:
+        id = int((tmp_path / "id").read_text())
+        address = syscall("shmat", id, 0, 0)
+        syscall("shmctl", id, IPC_RMID, 0)
+        try:
+            assert str(os.getpid()) in the(examine(pid), "shm-attached").reason
+        finally:
+            syscall("shmdt", address)
+        assert "shm-attached" not in codes(examine(pid))
 
 
 def test_another_root_directory(examine: Examine, tmp_path: Path) -> None:

@@ -8,7 +8,18 @@ from core.images.pb.memory_pb2 import VmaEntry
 from core.plan.ops import FdAllocator
 from core.proc.maps import Vma
 from core.resources import vmas
-from core.resources.vmas import ANON_PRIVATE, FILE_PRIVATE, MAP_ANONYMOUS, MAP_PRIVATE, MappedVma, compare, plan_update
+from core.resources.vmas import (
+    ANON_PRIVATE,
+    ANON_SHARED,
+    FILE_PRIVATE,
+    MAP_ANONYMOUS,
+    MAP_PRIVATE,
+    MEMFD,
+    SYSVIPC,
+    MappedVma,
+    compare,
+    plan_update,
+)
 
 PAGE = 0x1000
 READ, READ_WRITE = 1, 3
@@ -126,10 +137,8 @@ def live(path: str = "", *, shared: bool = False, inode: int = 0) -> Vma:
 @pytest.mark.parametrize(
     ("vma", "flags"),
     [
-        (live("/memfd:x (deleted)", shared=True, inode=3), ""),
         (live("/lib/x.so (deleted)", inode=3), ""),
         (live("anon_inode:[io_uring]", shared=True), ""),
-        (live("/dev/zero (deleted)", shared=True, inode=5), ""),
         (live(shared=True), ""),
         (live(), "ht"),
         (live(), "pf io"),
@@ -139,6 +148,38 @@ def live(path: str = "", *, shared: bool = False, inode: int = 0) -> Vma:
 def test_memory_that_is_not_carried_is_refused_by_name(vma: Vma, flags: str) -> None:
     blocker = vmas.refuse(vma, frozenset(flags.split()))
     assert blocker is not None and "0x10000-0x20000" in blocker.subject
+
+
+@pytest.mark.parametrize("path", ["/memfd:x (deleted)", "/dev/zero (deleted)", "/SYSV4d000000 (deleted)"])
+def test_shared_memory_without_a_path_is_carried(path: str) -> None:
+    assert vmas.refuse(live(path, shared=True, inode=3), frozenset({"rd", "wr", "sh"})) is None
+
+
+def segment(start: int, end: int, offset: int = 0, *, status: int = MEMFD, access: int = 2) -> MappedVma:
+    entry = VmaEntry(start=start, end=end, pgoff=offset, shmid=9, prot=3, flags=1, status=status, fd=-1, fdflags=access)
+    return MappedVma(entry, "memfd:x", 3 << 30, 0x5000)
+
+
+def test_shared_memory_is_mapped_from_the_descriptors_that_are_handed() -> None:
+    space = [segment(0x1000, 0x3000), segment(0x5000, 0x6000, 0x4000, access=0)]
+    needed = vmas.descriptors_needed([], space)
+    assert needed == [(3 << 30, 2), (3 << 30, 0)]
+    program = plan_update([], space, FdAllocator({3, 4}), {needed[0]: 3, needed[1]: 4})
+    assert [(op.name, op.args[4] if op.name == "mmap" else op.args[0]) for op in program] == [
+        ("mmap", 3), ("mmap", 4), ("close", 3), ("close", 4),
+    ]  # fmt: skip
+    assert vmas.descriptors_needed(space, [segment(0x2000, 0x3000, 0x1000)]) == []
+
+
+def test_a_system_v_segment_is_attached_whole_and_what_was_unmapped_goes_again() -> None:
+    status = SYSVIPC | ANON_SHARED
+    parts = [segment(0x11000, 0x12000, 0x1000, status=status), segment(0x13000, 0x14000, 0x3000, status=status)]
+    assert vmas.descriptors_needed([], parts) == []
+    program = plan_update([], parts, FdAllocator())
+    assert [(op.name, op.args[:2]) for op in program] == [
+        ("shmat", (9, 0x10000)), ("munmap", (0x10000, 0x1000)), ("munmap", (0x12000, 0x1000)),
+        ("munmap", (0x14000, 0x1000)),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", ["", "[heap]", "[stack]", "[vdso]", "[vvar]"])

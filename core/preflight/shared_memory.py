@@ -1,0 +1,100 @@
+"""Shared memory of the target that others have too, or that the other side has no room for. Nothing is stopped.
+
+The kernel has no list of who maps an object: everybody's maps and descriptors are looked through.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from core.errors import Blocker, MigrateError
+from core.plan.segments import SegmentKind
+from core.proc.reader import ProcReader
+from core.resources.context import OpenFile
+from core.resources.shared_memory import DELETED, MEMFD_PREFIX, Segment, Segments
+from core.tracee.family import Family, read_family
+
+HINT: Final = "move all who share it as one tree, or end the others"
+LOOKS: Final = 4  # while the tree forks
+
+
+@dataclass(frozen=True, slots=True)
+class SharedFindings:
+    """What there is against it, how many bytes it is, and the System V segments: (key, id)."""
+
+    blockers: tuple[Blocker, ...] = ()
+    size_bytes: int = 0
+    sysv: tuple[tuple[int, int], ...] = ()
+
+
+def collect_shared(family: Family, files: Sequence[OpenFile], reader: ProcReader) -> SharedFindings:
+    """All shared memory of a running tree whose open files are `files`."""
+    segments = Segments(reader)
+    try:
+        for _ in range(LOOKS):
+            segments.forget_unseen()
+            findings = _look(family, files, segments, reader)
+            if not findings.blockers:
+                break
+            family = read_family(family.members[0].pid, reader)
+        return findings
+    finally:
+        segments.close()
+
+
+def _look(family: Family, files: Sequence[OpenFile], segments: Segments, reader: ProcReader) -> SharedFindings:
+    for member in family.living:
+        try:
+            for vma in reader.maps(member.pid):
+                segments.mapped(member.pid, vma)
+        except (MigrateError, OSError):  # it ended, or unmapped it meanwhile
+            continue
+    for file in files:
+        segments.opened(f"/proc/self/fd/{file.local_fd}", file.link)
+    by_inode = {os.fstat(one.fd).st_ino: one for one in segments}
+    if not by_inode:
+        return SharedFindings()
+    inside = {os.getpid(), *(member.pid for member in family.members)}
+    found = dict(_outsiders(by_inode, inside, reader))
+    inside.update(member.pid for member in read_family(family.members[0].pid, reader).members)
+    blockers = [
+        Blocker("shared-memory", by_inode[inode].link.removesuffix(DELETED), _reason(pid, reader), HINT)
+        for inode, pid in found.items()
+        if pid not in inside and by_inode[inode].kind is not SegmentKind.SYSV
+    ]
+    sysv = {inode for inode, one in by_inode.items() if one.kind is SegmentKind.SYSV}
+    return SharedFindings(
+        (*blockers, *segments.refuse_attached()),
+        sum(os.fstat(one.fd).st_blocks * 512 for one in segments),
+        tuple((one.key, one.id) for one in reader.sysv_segments() if one.id in sysv) if sysv else (),
+    )
+
+
+def _reason(pid: int, reader: ProcReader) -> str:
+    try:
+        return f"process {pid} ({reader.comm(pid)}) has this memory too"
+    except OSError:
+        return f"process {pid} had this memory too"
+
+
+def _outsiders(by_inode: dict[int, Segment], inside: set[int], reader: ProcReader) -> Iterator[tuple[int, int]]:
+    """(inode, pid) of all that map one of them or have it open."""
+    device = os.fstat(next(iter(by_inode.values())).fd).st_dev
+    line = re.compile(rf" {os.major(device):02x}:{os.minor(device):02x} (\d+) +/(?:dev/zero|memfd:|SYSV)")
+    for pid in reader.pids():
+        if pid in inside:
+            continue
+        try:
+            inodes = {int(inode) for inode in line.findall(reader.text(pid, "maps"))}
+            inodes |= _open_memfds(pid, device, reader)
+        except OSError:  # it ended, or is not ours to look at
+            continue
+        yield from ((inode, pid) for inode in inodes if inode in by_inode)
+
+
+def _open_memfds(pid: int, device: int, reader: ProcReader) -> set[int]:
+    memfds = [fd for fd in reader.fds(pid) if reader.fd_link(pid, fd).startswith(MEMFD_PREFIX)]
+    found = [reader.fd_stat(pid, fd) for fd in memfds]
+    return {one.st_ino for one in found if one.st_dev == device}

@@ -1,0 +1,239 @@
+"""Makes the shared memory of a tree that is restored, and holds it while pages land in it and tasks attach to it.
+
+Anonymous memory and memfds are nobody's until a task has them: nothing is left when we die. System V segments are the
+host's: abandon() removes those that were made here.
+"""
+
+import errno
+import fcntl
+import mmap
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from core.errors import Blocker, Refused, RestoreError
+from core.kernel.calls import address_of, syscall
+from core.memory.file_pages import LandingFile
+from core.plan.segments import SegmentKind, SegmentSpec
+from core.proc.maps import parse_maps
+from core.proc.reader import ProcReader
+from core.proc.sysvipc import SysvSegment
+
+NEXT_ID: Final = "/proc/sys/kernel/shm_next_id"
+IPC_CREAT, IPC_EXCL, IPC_RMID, IPC_SET, IPC_STAT = 0o1000, 0o2000, 0, 1, 2
+SHM_DEST, SHM_LOCKED, SHM_LOCK = 0o1000, 0o2000, 11
+SHMID_DS_SIZE: Final = 112
+MAP_NORESERVE: Final = 0x4000
+MFD_CLOEXEC, MFD_ALLOW_SEALING = 1, 2
+F_ADD_SEALS: Final = 1033
+F_GET_SEALS: Final = 1034
+F_SEAL_SEAL: Final = 1
+PERMISSIONS: Final = 0o777
+
+
+@dataclass(slots=True)
+class _Made:
+    """One segment here: `fd` opens for reading and writing, `read_fd` for reading; `attached`: where we have it."""
+
+    spec: SegmentSpec
+    fd: int
+    read_fd: int
+    attached: int = 0
+    own_sysv: bool = False  # to be removed when the restore fails
+    settled: bool = False
+
+
+class SegmentStore:
+    """The segments of one restore. close() on every way out, before it abandon() on all but the good one."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, _Made] = {}
+
+    def make(self, specs: Mapping[int, SegmentSpec]) -> None:
+        """Make those that are not there yet, empty, give all their sizes, drop those that are not named any more.
+
+        Refused when a System V key or id is taken here.
+        """
+        for id in set(self._made) - set(specs):
+            _give_up(self._made.pop(id))
+        _refuse_taken(spec for id, spec in specs.items() if id not in self._made)
+        for id, spec in specs.items():
+            try:
+                self._update(id, spec)
+            except OSError as error:
+                raise RestoreError(f"{spec.name}: cannot be made: {error.strerror}") from error
+
+    def _update(self, id: int, spec: SegmentSpec) -> None:
+        if id not in self._made:
+            self._made[id] = _make(spec)
+        made = self._made[id]
+        if spec.kind is SegmentKind.MEMFD and os.fstat(made.fd).st_size != spec.size:
+            os.ftruncate(made.fd, spec.size)
+        made.spec = spec
+
+    def ids(self) -> list[int]:
+        """All of them."""
+        return list(self._made)
+
+    def spec(self, id: int) -> SegmentSpec:
+        """What it shall be."""
+        return self._made[id].spec
+
+    def landing(self, id: int) -> LandingFile:
+        """Where its pages land."""
+        return LandingFile(self._made[id].fd)
+
+    def fd(self, id: int, *, writable: bool) -> int:
+        """A descriptor of it, ours; RestoreError when there is no such segment."""
+        made = self._made.get(id)
+        if made is None:
+            raise RestoreError(f"segment {id}: was not made")
+        return made.fd if writable else made.read_fd
+
+    def settle(self) -> None:
+        """All content has landed and every task has what it maps: owners, modes, sizes, seals, removal. Idempotent."""
+        for made in self._made.values():
+            try:
+                if not made.settled:
+                    _settle(made)
+            except OSError as error:
+                raise RestoreError(f"{made.spec.name}: {error.strerror}") from error
+            made.settled = True
+
+    def abandon(self) -> None:
+        """The restore failed: remove what would stay in the host. Idempotent."""
+        for made in self._made.values():
+            if made.own_sysv and made.spec.sysv is not None:
+                made.own_sysv = False
+                syscall("shmctl", made.spec.sysv.desc.id, IPC_RMID, 0)
+
+    def close(self) -> None:
+        """Let go of all; what tasks have lives on there. Idempotent."""
+        for made in self._made.values():
+            _let_go(made)
+        self._made.clear()
+
+
+def refuse_sysv(key: int, id: int, here: Sequence[SysvSegment]) -> Blocker | None:
+    """Why a System V segment cannot be made where `here` are. Pure."""
+    for one in here:
+        if one.id == id or (key and one.key == key):
+            reason = f"its {'id' if one.id == id else 'key'} is taken over there (by id {one.id}, key {one.key:#x})"
+            hint = f"ipcrm -m {one.id} over there, if nobody needs that"
+            return Blocker("shm-taken", f"System V segment {id} (key {key:#x})", reason, hint)
+    return None
+
+
+def _refuse_taken(specs: Iterable[SegmentSpec]) -> None:
+    wanted = [spec.sysv.desc for spec in specs if spec.sysv is not None]
+    here = ProcReader().sysv_segments() if wanted else ()
+    if blockers := [found for desc in wanted if (found := refuse_sysv(desc.key, desc.id, here))]:
+        raise Refused(blockers)
+
+
+def _make(spec: SegmentSpec) -> _Made:
+    match spec.kind:
+        case SegmentKind.ANONYMOUS:
+            fd = _make_anonymous(spec.size)
+        case SegmentKind.MEMFD:
+            fd = _make_memfd(spec)
+        case SegmentKind.SYSV:
+            return _make_sysv(spec)
+        case _:
+            assert_never(spec.kind)
+    return _Made(spec, fd, _reopened(fd))
+
+
+def _reopened(fd: int) -> int:
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _make_anonymous(size: int) -> int:
+    """What mmap(MAP_SHARED | MAP_ANONYMOUS) makes, so that it looks the same in /proc/PID/maps."""
+    memory = mmap.mmap(-1, size, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    try:
+        view = memoryview(memory)
+        address = address_of(view)
+        view.release()
+        return _open_mapping(address)
+    finally:
+        memory.close()
+
+
+def _open_mapping(address: int) -> int:
+    """The file behind a mapping of ours. The kernel may have merged it with others of the same file only."""
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
+        vma = next(vma for vma in parse_maps(file.read()) if vma.start <= address < vma.end)
+    return os.open(f"/proc/self/map_files/{vma.start:x}-{vma.end:x}", os.O_RDWR | os.O_CLOEXEC)
+
+
+def _make_memfd(spec: SegmentSpec) -> int:
+    assert spec.memfd is not None
+    sealing = 0 if spec.memfd.seals == F_SEAL_SEAL else MFD_ALLOW_SEALING
+    fd = os.memfd_create(spec.memfd.name, MFD_CLOEXEC | sealing)
+    os.ftruncate(fd, spec.size)
+    return fd
+
+
+def _make_sysv(spec: SegmentSpec) -> _Made:
+    assert spec.sysv is not None
+    desc = spec.sysv.desc
+    with open(NEXT_ID, "w", encoding="ascii") as file:
+        file.write(str(desc.id))
+    id = syscall("shmget", desc.key, spec.size, IPC_CREAT | IPC_EXCL | (desc.mode & PERMISSIONS))
+    try:
+        if id != desc.id:
+            raise OSError(errno.EEXIST, f"id {desc.id} is taken")
+        address = syscall("shmat", id, 0, 0)
+        fd = _open_mapping(address)
+        return _Made(spec, fd, _reopened(fd), attached=address, own_sysv=True)
+    except BaseException:
+        syscall("shmctl", id, IPC_RMID, 0)
+        raise
+
+
+def _settle(made: _Made) -> None:
+    spec = made.spec
+    if spec.memfd is not None:
+        os.ftruncate(made.fd, spec.size)
+        os.fchown(made.fd, spec.memfd.uid, spec.memfd.gid)
+        if spec.memfd.HasField("mode"):
+            os.fchmod(made.fd, stat.S_IMODE(spec.memfd.mode))
+        if missing := spec.memfd.seals & ~fcntl.fcntl(made.fd, F_GET_SEALS):
+            fcntl.fcntl(made.fd, F_ADD_SEALS, missing)
+    if spec.sysv is not None:
+        _settle_sysv(made)
+
+
+def _settle_sysv(made: _Made) -> None:
+    assert made.spec.sysv is not None
+    desc = made.spec.sysv.desc
+    status = bytearray(SHMID_DS_SIZE)
+    syscall("shmctl", desc.id, IPC_STAT, address_of(status))
+    status[4:12] = desc.uid.to_bytes(4, "little") + desc.gid.to_bytes(4, "little")
+    status[20:22] = (desc.mode & PERMISSIONS).to_bytes(2, "little")
+    syscall("shmctl", desc.id, IPC_SET, address_of(status))
+    if desc.mode & SHM_LOCKED:
+        syscall("shmctl", desc.id, SHM_LOCK, 0)
+    if desc.mode & SHM_DEST:  # it goes with the last task that has it
+        syscall("shmctl", desc.id, IPC_RMID, 0)
+        made.own_sysv = False
+
+
+def _let_go(made: _Made) -> None:
+    if made.attached:
+        syscall("shmdt", made.attached)
+        made.attached = 0
+    for fd in (made.fd, made.read_fd):
+        if fd >= 0:
+            os.close(fd)
+    made.fd = made.read_fd = -1
+
+
+def _give_up(made: _Made) -> None:
+    """The target has none of it any more."""
+    if made.own_sysv and made.spec.sysv is not None:
+        syscall("shmctl", made.spec.sysv.desc.id, IPC_RMID, 0)
+    _let_go(made)

@@ -1,0 +1,194 @@
+"""Shared memory without a path in a tree that runs: shared anonymous memory, memfds, System V segments.
+
+Owns finding them, holding them open and their images; their pages go their own way (core.memory.file_pages).
+"""
+
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Final, Self
+
+from core.errors import Blocker, CollectError
+from core.images import kinds
+from core.images.pb.filesystem_pb2 import MemfdInodeEntry
+from core.images.pb.namespaces_pb2 import IpcDescEntry, IpcShmEntry
+from core.images.store import ImageSet
+from core.kernel.calls import syscall
+from core.plan.segments import FIRST_ID, IPC_NAMESPACE, SegmentKind, SegmentUse
+from core.proc.maps import Vma
+from core.proc.reader import ProcReader
+
+DELETED: Final = " (deleted)"
+ANONYMOUS_LINK: Final = "/dev/zero (deleted)"
+MEMFD_PREFIX: Final = "/memfd:"
+SYSV_PREFIX: Final = "/SYSV"
+F_GET_SEALS: Final = 1034
+IPC_RMID: Final = 0
+
+Inode = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One of them; `fd` is ours, for reading, and shares its position with nobody."""
+
+    id: int
+    kind: SegmentKind
+    fd: int
+    link: str
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return os.fstat(self.fd).st_size
+
+
+def kind_of_link(link: str) -> SegmentKind | None:
+    """What a mapping or descriptor of this name is, if it is shared memory without a path."""
+    if not link.endswith(DELETED):
+        return None
+    if link == ANONYMOUS_LINK:
+        return SegmentKind.ANONYMOUS
+    if link.startswith(MEMFD_PREFIX):
+        return SegmentKind.MEMFD
+    return SegmentKind.SYSV if link.startswith(SYSV_PREFIX) and "/" not in link[1:] else None
+
+
+@cache
+def shmem_device() -> int:
+    """The kernel's own tmpfs, where all of this is."""
+    fd = os.memfd_create("migrate")
+    try:
+        return os.fstat(fd).st_dev
+    finally:
+        os.close(fd)
+
+
+class Segments:
+    """All of a dump or a migration, one for each inode, each with a number that is never given again."""
+
+    def __init__(self, reader: ProcReader) -> None:
+        self._reader = reader
+        self._by_inode: dict[Inode, Segment] = {}
+        self._next_id = FIRST_ID
+        self._areas: dict[int, set[tuple[int, int]]] = {}  # who maps each where, since the last forget_unseen
+
+    def __enter__(self) -> Self:
+        """Closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(list(self._by_inode.values()))
+
+    def mapped(self, pid: int, vma: Vma) -> Segment | None:
+        """The segment that a VMA of `pid` maps; None for other memory. CollectError when it is out of reach."""
+        kind = kind_of_link(vma.path)
+        if kind is None:
+            return None
+        known = self._by_inode.get((os.makedev(*vma.device), vma.inode))
+        if known is None:
+            way = self._reader.path(pid, f"map_files/{vma.start:x}-{vma.end:x}")
+            known = self._hold(kind, way, vma.path)
+        self._areas.setdefault(known.id, set()).add((pid, vma.start))
+        return known
+
+    def opened(self, way: str, link: str) -> Segment | None:
+        """The memfd behind a descriptor, by the path that leads to it (/proc/PID/fd/N); None when it is none."""
+        if kind_of_link(link) is not SegmentKind.MEMFD:
+            return None
+        found = os.stat(way)
+        known = self._by_inode.get((found.st_dev, found.st_ino))
+        if known is None:
+            known = self._hold(SegmentKind.MEMFD, way, link)
+        self._areas.setdefault(known.id, set())
+        return known
+
+    def _hold(self, kind: SegmentKind, way: str, link: str) -> Segment:
+        try:
+            fd = os.open(way, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise CollectError(link, f"cannot be opened: {error.strerror}") from error
+        found = os.fstat(fd)
+        if found.st_dev != shmem_device():
+            os.close(fd)
+            raise CollectError(link, "is huge-page (hugetlb) memory, which is not carried yet")
+        segment = Segment(self._next_id, kind, fd, link)
+        self._next_id += 1
+        self._by_inode[found.st_dev, found.st_ino] = segment
+        return segment
+
+    def forget_unseen(self) -> set[int]:
+        """Give up those that nobody has mentioned since the last call; their ids."""
+        gone = {key: segment for key, segment in self._by_inode.items() if segment.id not in self._areas}
+        for key, segment in gone.items():
+            os.close(segment.fd)
+            del self._by_inode[key]
+        self._areas.clear()
+        return {segment.id for segment in gone.values()}
+
+    def refuse_attached(self) -> list[Blocker]:
+        """System V segments that others have attached, by what was looked at since the last forget_unseen."""
+        sysv = {os.fstat(one.fd).st_ino: one for one in self if one.kind is SegmentKind.SYSV}
+        found = []
+        for entry in self._reader.sysv_segments() if sysv else ():
+            segment = sysv.get(entry.id)
+            others = entry.attached - len(self._areas.get(segment.id, ())) if segment is not None else 0
+            if others > 0:
+                subject = f"System V segment {entry.id} (key {entry.key:#x})"
+                reason = f"is attached {others} times outside of the tree too (process {entry.last_pid} did so last)"
+                found.append(Blocker("shm-attached", subject, reason, "move all who share it as one tree"))
+        return found
+
+    def remove_moved(self) -> None:
+        """The tree is gone from here: so are the System V segments that it alone had. Those still attached stay."""
+        for segment in self:
+            if segment.kind is SegmentKind.SYSV:
+                id = os.fstat(segment.fd).st_ino
+                if any(one.id == id and not one.attached for one in self._reader.sysv_segments()):
+                    syscall("shmctl", id, IPC_RMID, 0)
+
+    def describe(self, segment: Segment, images: ImageSet) -> SegmentUse:
+        """Add its image, unless `images` have it; what images of VMAs say of it (a memfd's use is its file's)."""
+        match segment.kind:
+            case SegmentKind.ANONYMOUS:
+                return SegmentUse(segment.kind, segment.id, segment.size)
+            case SegmentKind.MEMFD:
+                if all(entry.shmid != segment.id for entry in images.all(kinds.MEMFD_INODE)):
+                    images.add(kinds.MEMFD_INODE, _memfd_entry(segment))
+                return SegmentUse(segment.kind, segment.id, segment.size)
+            case SegmentKind.SYSV:
+                entry = self._sysv_entry(segment)
+                if all(one.segment != segment.id for one in images.all(kinds.IPCNS_SHM, IPC_NAMESPACE)):
+                    images.add(kinds.IPCNS_SHM, entry, IPC_NAMESPACE)
+                return SegmentUse(segment.kind, entry.desc.id, entry.size)
+
+    def _sysv_entry(self, segment: Segment) -> IpcShmEntry:
+        id = os.fstat(segment.fd).st_ino
+        found = next((one for one in self._reader.sysv_segments() if one.id == id), None)
+        if found is None:
+            raise CollectError(segment.link, "is not among the System V segments of this IPC namespace")
+        desc = IpcDescEntry(
+            key=found.key, uid=found.uid, gid=found.gid, cuid=found.cuid, cgid=found.cgid, mode=found.mode, id=id
+        )
+        return IpcShmEntry(desc=desc, size=found.size, in_pagemaps=True, segment=segment.id)
+
+    def close(self) -> None:
+        """Close all of ours. Idempotent."""
+        for segment in self._by_inode.values():
+            os.close(segment.fd)
+        self._by_inode.clear()
+
+
+def _memfd_entry(segment: Segment) -> MemfdInodeEntry:
+    found = os.fstat(segment.fd)
+    return MemfdInodeEntry(
+        name=segment.link.removeprefix(MEMFD_PREFIX).removesuffix(DELETED), uid=found.st_uid, gid=found.st_gid,
+        size=found.st_size, shmid=segment.id, seals=fcntl.fcntl(segment.fd, F_GET_SEALS), inode_id=segment.id,
+        mode=stat.S_IMODE(found.st_mode),
+    )  # fmt: skip
