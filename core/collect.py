@@ -155,7 +155,7 @@ def collect_tree(
     named = NamedFiles(images, f"/proc/{subjects[0].pid}/root", ids.next_file_id)
     kobj_ids = [_collect_ids(subject, ids) for subject in subjects]
     images.add(kinds.INVENTORY, make_inventory(kobj_ids[0], root_cg_set=process_tree.CGROUP_SET))
-    _collect_tables(subjects, kobj_ids, images, ids, options, ghosts, segments)
+    _collect_tables(subjects, kobj_ids, images, ids, options, ghosts, segments, zombies)
     images.add(kinds.TIMENS, collect_clocks(subjects[0].reader, [one.pid for one in subjects]), time_namespace.IMAGE_ID)
     filters = seccomp.Filters()
     for subject, entry in zip(subjects, kobj_ids, strict=True):
@@ -191,12 +191,20 @@ def _collect_tables(
     options: DumpOptions,
     ghosts: Ghosts,
     segments: Segments,
+    zombies: Sequence[Zombie],
 ) -> None:
     """Descriptor tables of all tasks, each once."""
     owners = {entry.files_id: subject for subject, entry in reversed(list(zip(subjects, kobj_ids, strict=True)))}
     tables = [file_table.TaskTable(one.pid, one.pidfd, files_id) for files_id, one in reversed(owners.items())]
     file_table.collect_tables(
-        tables, subjects[0].reader, images, options=options, ids=ids, ghosts=ghosts, segments=segments
+        tables,
+        subjects[0].reader,
+        images,
+        options=options,
+        ids=ids,
+        ghosts=ghosts,
+        segments=segments,
+        dead=[zombie.own_pid for zombie in zombies],
     )
 
 

@@ -14,6 +14,7 @@ from core.proc.maps import SmapsVma
 from core.proc.mountinfo import Mount, mount_of
 from core.proc.reader import ProcReader
 from core.proc.text import is_printable, printable
+from core.resources import file_table
 from core.resources.context import OpenFile
 
 HASHED_AT_MOST: Final = 64 << 20  # bytes of a file that is only open for reading; beyond it size and time decide
@@ -81,6 +82,8 @@ def collect_uses(reader: ProcReader, pid: int, smaps: Sequence[SmapsVma], files:
         if "mapped" not in use.used_as:
             use.used_as.append("mapped")
     for file in files:
+        for path in file_table.watched(file):
+            uses.setdefault(path, Use()).used_as.append(f"fd {file.fd} watches it")
         if file.link.startswith("/") and file.path_is_same:
             use = uses.setdefault(file.link, Use())
             use.used_as.append(f"fd {file.fd}")

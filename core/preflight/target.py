@@ -76,6 +76,7 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
     with ExitStack() as stack:
         family, tables = _open_tables(stack, family, reader)
         everything = make_table([file for files in tables.values() for file in files], options.of_dump)
+        everything = replace(everything, own_pids=frozenset(member.own_pid for member in family.members))
         everything = replace(everything, holders=file_table.find_peer_holders(everything, reader))
         others = _find_other_holders(everything, pid, tables, reader)
         findings = {}

@@ -94,6 +94,7 @@ class OpenTable:
     unix: Mapping[int, UnixState] = field(default_factory=dict)  # by inode, of every table that is carried together
     holders: Mapping[int, str] = field(default_factory=dict)  # who holds sockets outside, by inode; preflight knows
     pids: frozenset[int] = frozenset()  # whose files they are
+    own_pids: frozenset[int] = frozenset()  # what the processes of the tree call themselves; none: not asked for
     unseen: bool = False  # more is in flight than anybody looked at: the tasks run
 
 

@@ -4,9 +4,9 @@ Names the kinds; what a kind is, its own module knows. Making tables anew is tab
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fcntl import FD_CLOEXEC
 from typing import Final
 
@@ -23,7 +23,9 @@ from core.resources import (
     eventfd,
     fifo,
     file_locks,
+    inotify,
     memfd,
+    pidfd,
     pipe,
     regular_file,
     signalfd,
@@ -42,7 +44,8 @@ from core.resources.table_plan import Table, find_sockets
 from core.resources.unix_queue import Packet
 
 KINDS: Final[tuple[Kind, ...]] = (
-    memfd, regular_file, pipe, fifo, tcp_socket, udp_socket, unix_socket, eventfd, epoll, timerfd, signalfd,
+    memfd, regular_file, pipe, fifo, tcp_socket, udp_socket, unix_socket, eventfd, epoll, timerfd, signalfd, pidfd,
+    inotify,
 )  # fmt: skip
 
 
@@ -102,6 +105,11 @@ def find_peer_holders(table: OpenTable, reader: ProcReader) -> dict[int, str]:
     return found
 
 
+def watched(file: OpenFile) -> list[str]:
+    """Paths that have to be found over there without being open."""
+    return [watch.path for watch in inotify.watches(file) if watch.path] if inotify.claims(file) else []
+
+
 def _comm(pid: int, reader: ProcReader) -> str:
     try:
         return reader.comm(pid)
@@ -152,25 +160,27 @@ def collect_tables(
     ids: SharedIds,
     ghosts: Ghosts,
     segments: Segments,
+    dead: Iterable[int] = (),
 ) -> None:
     """Add the tables of a frozen tree to `images`: fdinfo, files, contents of pipes, queues of UNIX sockets.
 
-    Deleted files are added to `ghosts`, memfds to `segments`; their contents are the caller's to carry. Refused with
-    every blocker.
+    Deleted files are added to `ghosts`, memfds to `segments`; their contents are the caller's to carry. `dead`: own pids
+    of its zombies. Refused with every blocker.
     """
     files_id_of = {task.pid: task.files_id for task in tasks}
     with ExitStack() as stack:
         files = [file for task in tasks for file in stack.enter_context(open_files(task.pid, reader, task.pidfd))]
         queues = _look_at_queues(files, reader, ids)
         in_flight = [file for queue in queues for _, carried in queue.packets for file in carried]
+        own_pids = {task.pid: _own_pid(task.pid, reader) for task in tasks}
         table = make_table((*files, *in_flight), options)
+        table = replace(table, own_pids=frozenset((*own_pids.values(), *dead)))
         if blockers := refuse(table):
             raise Refused(blockers)
         for task in tasks:
             images.add_empty(kinds.FDINFO, task.files_id)
         types = {entry.id: entry.type for entry in images.all(kinds.FILES)}
         new: set[int] = set()
-        own_pids = {task.pid: _own_pid(task.pid, reader) for task in tasks}
         locked: list[tuple[OpenFile, int, int]] = []
         for file in table.files:
             id, is_new = _identify(file, ids)
@@ -306,6 +316,8 @@ def verify(images: ImageSet, files_id: int, root: str = "/") -> list[Blocker]:
             found.append(refuse_folder(entry.reg.name, root))
         elif entry.type == FdTypes.FIFO and entry.fifo.regf_id not in ghosts:
             found.append(regular_file.verify(table.path_of(entry).reg, table.why(id), root))
+        elif entry.type == FdTypes.INOTIFY:
+            found.append(inotify.verify(entry.ify, table.why(id), root))
         elif entry.type == FdTypes.REG:
             found.append(regular_file.verify(entry.reg, table.why(id), root, linked.get(id)))
         elif entry.type == FdTypes.UNIXSK:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fcntl import F_SETFD, FD_CLOEXEC
 from socket import IPPROTO_UDP
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from core.errors import Blocker, ImageError, Refused
 from core.images import kinds
@@ -25,7 +25,9 @@ from core.resources import (
     eventfd,
     fifo,
     file_locks,
+    inotify,
     memfd,
+    pidfd,
     pipe,
     regular_file,
     signalfd,
@@ -47,11 +49,14 @@ BY_TYPE: Final[dict[FdTypes, MadeAlone]] = {
     FdTypes.EVENTPOLL: epoll,
     FdTypes.TIMERFD: timerfd,
     FdTypes.SIGNALFD: signalfd,
+    FdTypes.PIDFD: pidfd,
+    FdTypes.INOTIFY: inotify,
 }
-MEMBERS: Final[dict[FdTypes, Literal["reg", "pipe", "fifo", "usk", "efd", "epfd", "tfd", "sgfd", "isk", "memfd"]]] = {
+Member: TypeAlias = Literal["reg", "pipe", "fifo", "usk", "efd", "epfd", "tfd", "sgfd", "isk", "pidfd", "ify", "memfd"]
+MEMBERS: Final[dict[FdTypes, Member]] = {
     FdTypes.REG: "reg", FdTypes.PIPE: "pipe", FdTypes.FIFO: "fifo", FdTypes.UNIXSK: "usk", FdTypes.EVENTFD: "efd",
     FdTypes.EVENTPOLL: "epfd", FdTypes.TIMERFD: "tfd", FdTypes.SIGNALFD: "sgfd", FdTypes.INETSK: "isk",
-    FdTypes.MEMFD: "memfd",
+    FdTypes.PIDFD: "pidfd", FdTypes.INOTIFY: "ify", FdTypes.MEMFD: "memfd",
 }  # fmt: skip
 LATE: Final = (FdTypes.EVENTPOLL, FdTypes.TIMERFD)
 

@@ -9,12 +9,10 @@ from core.errors import Blocker
 from core.resources.context import OpenFile
 
 ANONYMOUS: Final = {
-    "inotify": "inotify watches",
     "[fanotify]": "fanotify marks",
     "[io_uring]": "io_uring",
     "[userfaultfd]": "userfaultfd",
     "[perf_event]": "a performance counter",
-    "[pidfd]": "a pidfd",
     "bpf-map": "a BPF map",
     "bpf-prog": "a BPF program",
     "[kvm-vm]": "a virtual machine",
@@ -41,8 +39,6 @@ def _describe(file: OpenFile) -> tuple[str, str]:
     if file.link.startswith("anon_inode:"):
         word = file.link.removeprefix("anon_inode:")
         return ANONYMOUS.get(word, f"an object of kind {word}"), NEVER
-    if file.link.startswith("pidfd:"):
-        return ANONYMOUS["[pidfd]"], NEVER
     if stat.S_ISCHR(file.stat.st_mode):
         return _describe_device(file)
     if stat.S_ISBLK(file.stat.st_mode):
