@@ -10,6 +10,7 @@ Decides nothing about copies: the keeper and its journal do.
 import asyncio
 import contextlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message as Body
@@ -29,6 +30,7 @@ from migrate.messages import (
     failure_of,
 )
 from migrate.pb import control_pb2 as pb
+from migrate.sync_files import FileSink
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,35 +86,40 @@ def serve_pages(migration_id: str, stream_fd: int, journal: Journal) -> None:
 
 
 async def _answer_until(channel: Channel, host: Host, handed_on: tuple[type[Body], ...]) -> bytes | None:
-    """Answer Hello and Check; the first frame of a kind in `handed_on`, None when the other side hangs up."""
+    """Answer Hello, Check and files; the first frame of a kind in `handed_on`, None when the other side hangs up."""
     greeted = False
-    while True:
-        try:
-            frame = await channel.recv()
-        except (MigrateError, OSError):
-            return None
-        if frame is None:
-            return None
-        try:
-            request = decode(frame)
-            if not greeted and not isinstance(request, pb.Hello):
-                raise OutOfOrder(f"{type(request).__name__}: came before Hello")
-            greeted = True
-            if isinstance(request, handed_on):
-                return frame
-            answer: Body = await asyncio.to_thread(_answer, request, host)
-        except (MigrateError, OSError) as error:
-            answer = failure_of(error)
-        await channel.send(encode(answer))
+    with closing(FileSink()) as sink:
+        while True:
+            try:
+                frame = await channel.recv()
+            except (MigrateError, OSError):
+                return None
+            if frame is None:
+                return None
+            try:
+                request = decode(frame)
+                if not greeted and not isinstance(request, pb.Hello):
+                    raise OutOfOrder(f"{type(request).__name__}: came before Hello")
+                greeted = True
+                if isinstance(request, handed_on):
+                    return frame
+                answer: Body = await asyncio.to_thread(_answer, request, host, sink)
+            except (MigrateError, OSError) as error:
+                answer = failure_of(error)
+            await channel.send(encode(answer))
 
 
-def _answer(request: Body, host: Host) -> Body:
+def _answer(request: Body, host: Host, sink: FileSink) -> Body:
     match request:
         case pb.Hello():
             protocol = agree_on_version(request)
             return pb.HelloAnswer(protocol=protocol, version=VERSION, host=host.facts())
         case pb.Check():
             return host.judge(request.target)
+        case pb.FileHead():
+            return sink.begin(request)
+        case pb.FilePiece():
+            return sink.take(request)
     raise ProtocolError(f"{type(request).__name__}: cannot be answered now (protocol {PROTOCOL_VERSION})")
 
 

@@ -13,6 +13,7 @@ MigrateError
 │   └── ConnectionLost          the other end went away, or was silent for too long
 ├── ProtocolError       the other end said something nobody may say there
 │   └── OutOfOrder      a step that the state machine does not have
+├── SyncError           a file that is to be there too cannot be sent
 ├── JournalError        a journal cannot be read or written
 ├── KeeperLost          our own engine process is gone
 ├── GaveUp              the dirty set would not shrink enough; the source runs on
@@ -70,6 +71,10 @@ class ProtocolError(MigrateError):
 
 class OutOfOrder(ProtocolError):
     """A step that the state machine does not have."""
+
+
+class SyncError(MigrateError):
+    """A file that is to be on the other host too cannot be sent there; what was sent before stays."""
 
 
 class JournalError(MigrateError):

@@ -46,7 +46,12 @@ class ThisHost:
         record = target_from_facts(target)
         verdict = judge_target(record, look(record, host=self.host))
         notices = [pb.Notice(text=text) for text in verdict.notices]
-        return pb.CheckAnswer(blockers=map(blocker_to_text, verdict.blockers), notices=notices)
+        named = {(blocker.code, blocker.subject) for blocker in verdict.blockers}
+        return pb.CheckAnswer(
+            blockers=map(blocker_to_text, verdict.blockers), notices=notices,
+            missing=[need.path for need in record.files if ("file-missing", need.subject) in named],
+            differing=[need.path for need in record.files if ("file-differs", need.subject) in named],
+        )  # fmt: skip
 
     def examine(self, pid: int, options: PreflightOptions) -> TargetFindings:
         """What this side can tell of a process that is to leave; see target_to_facts."""

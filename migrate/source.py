@@ -25,6 +25,7 @@ from migrate.pb import control_pb2 as pb
 from migrate.precopy import Precopy
 from migrate.preflight import file_choices
 from migrate.resolve import ANSWER_LIMIT_S, Means, release_parked, settle, thaw_parked
+from migrate.sync_files import check
 from migrate.world import MigrationRequest, MigrationResult, Outcome, World
 
 T = TypeVar("T")
@@ -112,7 +113,7 @@ class Migration:
         self._notice(self._world.far.notices)
         self._enter(Phase.PREFLIGHT)
         view.target.pid_mode = self._request.pid_mode
-        checked = await self._parties.there.ask(pb.Check(target=view.target), pb.CheckAnswer)
+        checked = await check(self._parties.there, view.target, self._request.pid, self._request.sync_files)
         self._notice(notice.text for notice in checked.notices)
         blockers += [blocker_from_text(text) for text in checked.blockers]
         if blockers:

@@ -34,6 +34,7 @@ class MigrationRequest:
     pid_mode: str = "keep"
     track: str = "auto"
     shell_job: bool = False
+    sync_files: str = "none"
     files: FileChoices = field(default_factory=FileChoices)
     assume_shared: tuple[str, ...] = ()  # paths below which both hosts have the same files
     action_scripts: tuple[str, ...] = ()  # the same files on both hosts

@@ -26,6 +26,7 @@ from migrate.cli.options import (
     RemoteCommand,
     Shared,
     ShellJob,
+    SyncFiles,
     Tcp,
     Verbose,
     refuse_later,
@@ -61,6 +62,7 @@ def move(
     file_locks: FileLocks = False,
     link_remap: LinkRemap = False,
     ghost_limit: GhostLimit = None,
+    sync_files: SyncFiles = "none",
     track: Annotated[
         str, typer.Option(metavar="auto|uffd|soft-dirty", help="How written pages are found.", show_default=True)
     ] = "auto",
@@ -83,7 +85,7 @@ def move(
     refuse_later(move_address=move_address)
     files = FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit)
     subject = Subject(
-        pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job, action_script, files
+        pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job, action_script, files, sync_files
     )  # fmt: skip
     request = parse_request(subject, Pace(max_downtime, deadline, bandwidth, streams, compress, track, migration_id))
     with watch(View(json, verbose, log_file, events_file)) as watching:

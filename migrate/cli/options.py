@@ -68,6 +68,15 @@ LinkRemap: TypeAlias = Annotated[
 GhostLimit: TypeAlias = Annotated[
     str | None, typer.Option("--ghost-limit", metavar="SIZE", help="Refuse deleted files that are larger: 10M.")
 ]
+SyncFiles: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--sync-files",
+        metavar="none|missing|changed",
+        help="Copy files that it reads and that the other host lacks, or has otherwise.",
+        show_default=True,
+    ),
+]
 Needless: TypeAlias = Annotated[bool, typer.Option(hidden=True)]  # criu(8) wants to be told; we take what is there
 
 Verbose: TypeAlias = Annotated[

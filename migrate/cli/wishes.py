@@ -20,6 +20,7 @@ TCP_CHOICES = ("refuse", "close", "established")
 PID_CHOICES = ("keep", "namespace")
 COMPRESS_CHOICES = ("auto", "zstd", "none")
 TRACK_CHOICES = ("auto", "uffd", "soft-dirty")
+SYNC_CHOICES = ("none", "missing", "changed")
 STREAMS_AT_MOST = 8
 
 
@@ -59,6 +60,7 @@ class Subject:
     shell_job: bool = False
     action_scripts: Sequence[Path] | None = None
     files: FileWishes = NO_WISHES
+    sync_files: str = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ def parse_request(subject: Subject, pace: Pace) -> "MigrationRequest":
         pid_mode=parse_choice("--pid", subject.pid_mode, PID_CHOICES),
         shell_job=subject.shell_job,
         files=subject.files.parsed(),
+        sync_files=parse_choice("--sync-files", subject.sync_files, SYNC_CHOICES),
         assume_shared=parse_shared(subject.shared),
         action_scripts=parse_scripts(subject.action_scripts),
         max_downtime_s=None if pace.max_downtime is None else parse_duration("--max-downtime", pace.max_downtime),

@@ -1,0 +1,175 @@
+"""`--sync-files`: the files that the process has open or mapped and that the other host lacks go there before the move.
+
+Both halves: `check` asks and sends, FileSink writes. A file appears whole or not at all, with owner, mode, extended
+attributes and times; one that is there is replaced only by `--sync-files changed`.
+"""
+
+import asyncio
+import hashlib
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+from migrate.engine import Peer
+from migrate.errors import SyncError
+from migrate.pb import control_pb2 as pb
+
+PIECE: Final = 1 << 20
+
+
+async def check(there: Peer, target: pb.TargetFacts, pid: int, choice: str) -> pb.CheckAnswer:
+    """What the destination says to `target`, after files of process `pid` were sent there as `choice` allows."""
+    answer = await there.ask(pb.Check(target=target), pb.CheckAnswer)
+    lacking = lacking_files(target.files, answer, choice)
+    for need in lacking:
+        await _send(there, f"/proc/{pid}/root", need, replace=need.path in answer.differing)
+    if not lacking:
+        return answer
+    answer = await there.ask(pb.Check(target=target), pb.CheckAnswer)
+    answer.notices.extend(pb.Notice(text=f"copied {need.path} to the destination") for need in lacking)
+    return answer
+
+
+def lacking_files(needs: Sequence[pb.FileNeed], answer: pb.CheckAnswer, choice: str) -> list[pb.FileNeed]:
+    """Those that are to be sent, each once: no devices and sockets, nothing that is open for writing. Pure."""
+    paths = {"none": set[str](), "missing": set(answer.missing), "changed": {*answer.missing, *answer.differing}}[
+        choice
+    ]
+    found = {
+        need.path: need
+        for need in needs
+        if need.path in paths and not need.writable and _is_sent(need.mode, need.path in answer.differing)
+    }
+    return list(found.values())
+
+
+def _is_sent(mode: int, there: bool) -> bool:
+    return stat.S_ISREG(mode) or (not there and (stat.S_ISDIR(mode) or stat.S_ISFIFO(mode)))
+
+
+async def _send(there: Peer, root: str, need: pb.FileNeed, *, replace: bool) -> None:
+    try:
+        head = await asyncio.to_thread(_head, root, need.path, replace)
+        await there.ask(head, pb.FileTaken)
+        if stat.S_ISREG(head.mode):
+            await _send_content(there, root + need.path)
+    except OSError as error:
+        raise SyncError(f"{need.path}: cannot be sent: {error.strerror}") from error
+
+
+async def _send_content(there: Peer, path: str) -> None:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := await asyncio.to_thread(file.read, PIECE):
+            digest.update(piece)
+            await there.ask(pb.FilePiece(content=piece), pb.FileTaken)
+    await there.ask(pb.FilePiece(sha256=digest.digest()), pb.FileTaken)
+
+
+def _head(root: str, path: str, replace: bool) -> pb.FileHead:
+    parts = path.split("/")
+    folders = [_attributes(root + ("/".join(parts[:depth]) or "/")) for depth in range(2, len(parts))]
+    return pb.FileHead(
+        path=path, replace=replace, mode=os.stat(root + path).st_mode, attributes=_attributes(root + path),
+        folders=folders,
+    )  # fmt: skip
+
+
+def _attributes(path: str) -> pb.FileAttributes:
+    found = os.stat(path)
+    return pb.FileAttributes(
+        mode=stat.S_IMODE(found.st_mode), uid=found.st_uid, gid=found.st_gid, atime_ns=found.st_atime_ns,
+        mtime_ns=found.st_mtime_ns,
+        xattrs=[pb.Xattr(name=name, value=os.getxattr(path, name)) for name in os.listxattr(path)],
+    )  # fmt: skip
+
+
+class FileSink:
+    """The destination's half, file by file. `close` leaves nothing half-written."""
+
+    def __init__(self) -> None:
+        self._head = pb.FileHead()
+        self._temporary = ""
+        self._fd = -1
+        self._digest = hashlib.sha256()
+
+    def begin(self, head: pb.FileHead) -> pb.FileTaken:
+        """A file, a directory or a FIFO; SyncError when it is there and may not be replaced."""
+        self.close()
+        path = head.path
+        if not path.startswith("/") or os.path.normpath(path) != path:
+            raise SyncError(f"{path}: is not a plain absolute path")
+        if os.path.lexists(path) and not (head.replace and stat.S_ISREG(os.lstat(path).st_mode)):
+            raise SyncError(f"{path}: is there already, and is not replaced")
+        try:
+            self._make_folders(path, head.folders)
+            if stat.S_ISREG(head.mode):
+                self._begin_file(head)
+            else:
+                os.mkdir(path, 0o700) if stat.S_ISDIR(head.mode) else os.mkfifo(path, 0o600)
+                _apply(path, head.attributes)
+        except OSError as error:
+            raise SyncError(f"{path}: cannot be made: {error.strerror}") from error
+        return pb.FileTaken()
+
+    def _make_folders(self, path: str, folders: Sequence[pb.FileAttributes]) -> None:
+        parts = path.split("/")
+        for depth, attributes in zip(range(2, len(parts)), folders, strict=True):
+            folder = "/".join(parts[:depth])
+            if not os.path.lexists(folder):
+                os.mkdir(folder, 0o700)
+                _apply(folder, attributes)
+
+    def _begin_file(self, head: pb.FileHead) -> None:
+        folder, _, name = head.path.rpartition("/")
+        temporary = f"{folder}/.migrate-sync-{os.getpid()}-{name[:100]}"
+        self._fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._head, self._temporary, self._digest = head, temporary, hashlib.sha256()
+
+    def take(self, piece: pb.FilePiece) -> pb.FileTaken:
+        """Content, or with a hash the end of it: the file gets its name."""
+        if self._fd < 0:
+            raise SyncError("a piece of a file came that had not begun")
+        try:
+            if piece.sha256:
+                self._finish(piece.sha256)
+                return pb.FileTaken()
+            self._digest.update(piece.content)
+            content = memoryview(piece.content)
+            while content:
+                content = content[os.write(self._fd, content) :]
+        except OSError as error:
+            self.close()
+            raise SyncError(f"{self._head.path}: cannot be written: {error.strerror}") from error
+        return pb.FileTaken()
+
+    def _finish(self, sha256: bytes) -> None:
+        if sha256 != self._digest.digest():
+            raise SyncError(f"{self._head.path}: did not arrive as it was sent")
+        _apply(self._temporary, self._head.attributes)
+        os.fsync(self._fd)
+        if self._head.replace:
+            os.rename(self._temporary, self._head.path)
+        else:
+            os.link(self._temporary, self._head.path)  # never over one that is there by now
+        self.close()
+
+    def close(self) -> None:
+        """Forget a file that is not whole. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            with suppress(FileNotFoundError):
+                os.unlink(self._temporary)
+        self._fd = -1
+
+
+def _apply(path: str, attributes: pb.FileAttributes) -> None:
+    """Owner first, which takes rights away; then mode, extended attributes, times."""
+    os.chown(path, attributes.uid, attributes.gid)
+    os.chmod(path, attributes.mode)
+    for xattr in attributes.xattrs:
+        with suppress(OSError):  # a file system without them, or a name that belongs to its security module
+            os.setxattr(path, xattr.name, xattr.value)
+    os.utime(path, ns=(attributes.atime_ns, attributes.mtime_ns))

@@ -1,0 +1,74 @@
+"""`--sync-files` brings the files along that the other host lacks, and overwrites none without being asked."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.hosts import Host
+from tests.migrate.moving import PYTHON, Pair
+from tests.waiting import wait_until
+
+READER = (
+    "import os, time; f = open('/srv/app/sub/data'); os.chdir('/srv/app'); open('/run/reads', 'w'); time.sleep(1000)"
+)
+
+
+def lay_out(host: Host, content: str) -> Path:
+    """/srv/app/sub/data, with attributes that are not the usual ones."""
+    path = host.path("/srv/app/sub/data")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    path.parent.chmod(0o750)
+    path.chmod(0o640)
+    os.chown(path, 4711, 4712)
+    os.setxattr(path, "user.note", b"kept")
+    os.utime(path, ns=(10**18, 10**18 + 123))
+    return path
+
+
+@contextmanager
+def reading(host: Host) -> Iterator[int]:
+    """A process of `host` that has the file open and its directory as its own."""
+    host.path("/run/reads").unlink(missing_ok=True)
+    pid = host.start([PYTHON, "-c", READER])
+    try:
+        wait_until(host.path("/run/reads").exists, "the file is open")
+        yield pid
+    finally:
+        host.run(["kill", "-9", str(pid)], check=False)
+
+
+def ended(host: Host, pid: int) -> None:
+    host.run(["kill", "-9", str(pid)])
+    wait_until(lambda: not host.alive(pid), "it ended")
+
+
+def test_files_are_copied_when_asked_and_only_then(pair: Pair) -> None:
+    ours, theirs = lay_out(pair.a, "the data"), pair.b.path("/srv/app/sub/data")
+    with reading(pair.a) as pid:
+        said = pair.migrate(pid, "root@host-b")
+        assert said.code == 3 and "/srv/app/sub/data" in said.err
+        assert not theirs.exists()
+        said = pair.migrate(pid, "root@host-b", "--sync-files", "missing")
+        assert said.code == 0, said.text
+        assert "/srv/app/sub/data" in said.text
+        assert pair.b.alive(pid) and not pair.a.alive(pid)
+    found, wanted = theirs.stat(), ours.stat()
+    assert theirs.read_text() == "the data"
+    for name in ("st_mode", "st_uid", "st_gid", "st_mtime_ns"):
+        assert getattr(found, name) == getattr(wanted, name), name
+    assert os.getxattr(theirs, "user.note") == b"kept"
+    assert theirs.parent.stat().st_mode & 0o777 == 0o750
+    assert [path.name for path in theirs.parent.iterdir()] == ["data"]
+    ended(pair.b, pid)
+
+    theirs.write_text("something else")
+    with reading(pair.a) as pid:
+        said = pair.migrate(pid, "root@host-b", "--sync-files", "missing")
+        assert said.code == 3 and "/srv/app/sub/data" in said.err
+        assert theirs.read_text() == "something else"
+        said = pair.migrate(pid, "root@host-b", "--sync-files", "changed")
+        assert said.code == 0, said.text
+        assert theirs.read_text() == "the data"
+        ended(pair.b, pid)
