@@ -90,7 +90,7 @@ class Migration:
             MigrateError,
             OSError,
             asyncio.CancelledError,
-        ) as error:  # nothing is touched: _move raises none of these
+        ) as error:  # nothing is touched: _move raises none of them
             return self.refused(_as_reason(error))
 
     async def preflight(self) -> pb.TargetFacts:
