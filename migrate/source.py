@@ -86,11 +86,7 @@ class Migration:
                 self._finish_earlier(start_time)
                 self._journal.refuse_known(self._request.migration_id)
                 return await self._move(target, start_time, lock_fd)
-        except (
-            MigrateError,
-            OSError,
-            asyncio.CancelledError,
-        ) as error:  # nothing is touched: _move raises none of them
+        except (MigrateError, OSError, asyncio.CancelledError) as error:  # nothing is touched by then
             return self.refused(_as_reason(error))
 
     async def preflight(self) -> pb.TargetFacts:
