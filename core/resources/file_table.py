@@ -164,8 +164,8 @@ def collect_tables(
 ) -> None:
     """Add the tables of a frozen tree to `images`: fdinfo, files, contents of pipes, queues of UNIX sockets.
 
-    Deleted files are added to `ghosts`, memfds to `segments`; their contents are the caller's to carry. `dead`: own pids
-    of its zombies. Refused with every blocker.
+    Deleted files go to `ghosts`, memfds to `segments`: their contents are the caller's to carry. `dead`: own pids of
+    the zombies. Refused with every blocker.
     """
     files_id_of = {task.pid: task.files_id for task in tasks}
     with ExitStack() as stack:
