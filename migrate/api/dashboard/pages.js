@@ -83,9 +83,9 @@ export function Move({ store, source = "", pid = "" }) {
   const names = store.hosts.map((host) => host.name);
   return html`<h1>Move a process</h1><${Trouble} error=${error} />
     <form onSubmit=${check} onInput=${() => setChecked(null)}><fieldset class="grid">
-      <label>From<select name="from" required>${names.map((name) => html`<option selected=${name === source}>${name}</option>`)}</select></label>
+      <label>From<select name="from" required>${names.map((name) => html`<option value=${name} selected=${name === source}>${name}</option>`)}</select></label>
       <label>PID<input name="pid" type="number" min="1" required value=${pid} /></label>
-      <label>To<select name="to" required>${names.filter((name) => name !== source).map((name) => html`<option>${name}</option>`)}</select></label>
+      <label>To<select name="to" required>${names.filter((name) => name !== source).map((name) => html`<option value=${name}>${name}</option>`)}</select></label>
     </fieldset><fieldset class="grid">
       <label>TCP connections<select name="tcp"><option value="refuse">refuse to move</option><option value="close">close them</option></select></label>
       <label>Downtime goal<input name="max_downtime" placeholder="200ms" /></label>
@@ -125,7 +125,7 @@ export function NewDrain({ store, host = "" }) {
   const start = () => act(async () => { await ask("POST", "/drains", plan.body); location.hash = "#/drains"; });
   return html`<h1>Drain a host</h1><${Trouble} error=${error} />
     <form onSubmit=${dry} onInput=${() => setPlan(null)}><fieldset class="grid">
-      <label>Host<select name="host">${store.hosts.map((one) => html`<option selected=${one.name === host}>${one.name}</option>`)}</select></label>
+      <label>Host<select name="host">${store.hosts.map((one) => html`<option value=${one.name} selected=${one.name === host}>${one.name}</option>`)}</select></label>
       <label>At once<input name="max_parallel" type="number" min="1" max="64" value="2" /></label>
       <label>When one fails<select name="on_failure"><option value="skip">go on</option><option value="stop">stop</option><option value="back">bring all back</option></select></label>
     </fieldset><fieldset class="grid"><label>Window<input name="window" placeholder="Sat 02:00-04:00 Europe/Berlin" /></label>
