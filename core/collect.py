@@ -23,7 +23,7 @@ from core.kernel import ptrace
 from core.kernel.ptrace import ThreadState
 from core.options import DumpOptions
 from core.plan.ops import Program, Syscall
-from core.plan.segments import SegmentKind
+from core.plan.segments import SegmentKind, SegmentUse
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from core.proc.status import Status
@@ -110,20 +110,29 @@ class _ThreadQuestions:
 
 
 def collect_mm(
-    pid: int, vma_list: Sequence[Vma], flags: dict[int, frozenset[str]], files: NamedFiles, segments: Segments
-) -> list[VmaEntry]:
-    """Entries of all VMAs; the files they map are added to `files`, shared memory to `segments`."""
-    entries = []
+    pid: int, vma_list: Sequence[Vma], flags: dict[int, frozenset[str]], files: NamedFiles, ghosts: Ghosts,
+    segments: Segments,
+) -> list[VmaEntry]:  # fmt: skip
+    """Entries of all VMAs; files they map are added to `files` and `ghosts`, other shared memory to `segments`."""
+    entries, reader = [], ProcReader()
     for vma in vma_list:
         use = None
         if (segment := segments.mapped(pid, vma)) is not None:
             use = segments.describe(segment, files.images)
             if use.kind is SegmentKind.MEMFD:
                 use = replace(use, shmid=files.add_memfd(segment.id))
+        elif (ghost := ghosts.add_mapped(pid, vma, reader, writable=_may_write(vma, flags))) is not None:
+            tell = partial(ghosts.describe_as, files.images, ghost=ghost)
+            found = os.fstat(ghost.fd)
+            use = SegmentUse(SegmentKind.FILE, files.add_ghost(ghost.id, ghost.path, found, tell), found.st_size)
         elif vma.path.startswith("/"):
             files.add(vma.path)
         entries.append(vmas.collect(vma, flags_of(vma, flags), files.ids, use))
     return entries
+
+
+def _may_write(vma: Vma, flags: dict[int, frozenset[str]]) -> bool:
+    return vma.shared and (vma.writable or "mw" in flags_of(vma, flags))
 
 
 def flags_of(vma: Vma, flags: dict[int, frozenset[str]]) -> frozenset[str]:
@@ -160,7 +169,7 @@ def collect_tree(
     filters = seccomp.Filters()
     for subject, entry in zip(subjects, kobj_ids, strict=True):
         nameless = partial(ghosts.describe, images, subject.reader.path(subject.pid, "root"))
-        _collect_process(subject, images, named, entry, filters, nameless, segments)
+        _collect_process(subject, images, named, entry, filters, nameless, ghosts, segments)
     if filters.entry.seccomp_filters:
         images.add(kinds.SECCOMP, filters.entry)
     for zombie in zombies:
@@ -218,13 +227,12 @@ def _collect_ids(subject: Subject, ids: SharedIds) -> TaskKobjIdsEntry:
 
 def _collect_process(
     subject: Subject, images: ImageSet, named: NamedFiles, ids: TaskKobjIdsEntry, filters: seccomp.Filters,
-    nameless: Nameless,
-    segments: Segments,
+    nameless: Nameless, ghosts: Ghosts, segments: Segments,
 ) -> None:  # fmt: skip
     answers = _ask(subject)
     images.add(kinds.IDS, ids, subject.own_pid)
     images.add(kinds.PSTREE, process_tree.collect_pstree(_identity(subject, answers[0].status)))
-    images.add(kinds.MM, _collect_address_space(subject, answers[0], named, segments), subject.own_pid)
+    images.add(kinds.MM, _collect_address_space(subject, answers[0], named, ghosts, segments), subject.own_pid)
     images.add(kinds.FS, _collect_fs(subject, answers[0].status, named, nameless), subject.own_pid)
     for answer in answers:
         images.add(kinds.CORE, _collect_core(subject, answer, filters), subject.own_tid(answer.state.tid))
@@ -253,12 +261,14 @@ def _identity(subject: Subject, status: Status) -> process_tree.TaskIdentity:
     )
 
 
-def _collect_address_space(subject: Subject, leader: _ThreadAnswers, named: NamedFiles, segments: Segments) -> MmEntry:
+def _collect_address_space(
+    subject: Subject, leader: _ThreadAnswers, named: NamedFiles, ghosts: Ghosts, segments: Segments
+) -> MmEntry:
     pid = subject.pid
     if leader.asked.mm is None:
         raise CollectError(f"pid {pid}", "its leader was not asked for its address space")
     exe = named.add(subject.reader.exe(pid))
-    entries = collect_mm(pid, subject.vmas, subject.vma_flags, named, segments)
+    entries = collect_mm(pid, subject.vmas, subject.vma_flags, named, ghosts, segments)
     auxv = subject.reader.auxv(pid)
     mm = address_space.collect(subject.reader.stat(pid), auxv, entries, exe, leader.asked.mm, leader.results)
     coredump_filter = subject.reader.coredump_filter(pid)

@@ -63,18 +63,19 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
     watch.lap("read images")
     scripts = replace(options.scripts, images=str(directory.absolute()))
     scripts.run(Action.PRE_RESTORE)
-    ghosts, segments = GhostStore(), SegmentStore()
+    ghosts = GhostStore()
+    segments = SegmentStore(ghosts.fd)
     tree = SkeletonTree(
         ProcReader(), options.pid_mode, offsets=clock_offsets(images), scripts=scripts, segments=segments
     )
     try:
+        ghosts.make(images)
+        fill_ghosts(ghosts, directory)
         segments.make(plan.segments)
         fill_segments(segments, directory)
         tree.make(plan.shapes, {task.pid: task.memory for task in plan.tasks})
         watch.lap("skeleton")
         fill(tree, pagemaps, plan)
-        ghosts.make(images)
-        fill_ghosts(ghosts, directory)
         ghosts.settle(images)
         watch.lap("pages")
         notices = tree.complete(plan, images, ghosts)
@@ -84,6 +85,7 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
     except BaseException:
         tree.kill()
         segments.abandon()
+        ghosts.abandon()
         raise
     finally:
         ghosts.close()

@@ -22,7 +22,7 @@ from core.images.store import ImageSet
 from core.kernel.ptrace import ThreadState
 from core.options import RestoreOptions
 from core.plan.births import TaskShape, plan_births
-from core.plan.ghost_names import with_passing_names
+from core.plan.ghost_names import GHOST_MEMORY, with_passing_names
 from core.plan.ops import FdAllocator, Program
 from core.plan.segments import SegmentNames, SegmentSpec
 from core.proc.maps import Vma
@@ -118,12 +118,14 @@ def mapped_vmas(images: ImageSet, pid: int, segments: SegmentNames) -> tuple[Map
     """VMAs that a plan maps, with the files behind them: all but the kernel's own."""
     paths = paths_by_id(images)
     entries = images.one(kinds.MM, pid).vmas
-    return tuple(
-        _mapped_vma(images, paths, entry, segments.of(entry)) for entry in entries if not vmas.is_kernel_vma(entry)
-    )
+    return tuple(_mapped_vma(images, paths, entry, segments) for entry in entries if not vmas.is_kernel_vma(entry))
 
 
-def _mapped_vma(images: ImageSet, paths: dict[int, str], entry: VmaEntry, segment: SegmentSpec | None) -> MappedVma:
+def _mapped_vma(images: ImageSet, paths: dict[int, str], entry: VmaEntry, segments: SegmentNames) -> MappedVma:
+    segment = segments.of(entry)
+    is_file = bool(entry.status & (vmas.FILE_PRIVATE | vmas.FILE_SHARED))
+    if is_file and entry.shmid in segments.ghosts:
+        return MappedVma(entry, _file_path(images, paths, entry), GHOST_MEMORY | segments.ghosts[entry.shmid])
     if segment is None:
         return MappedVma(entry, _file_path(images, paths, entry))
     return MappedVma(entry, segment.name, segment.id, -(-segment.size // vmas.PAGE) * vmas.PAGE)

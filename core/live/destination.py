@@ -12,12 +12,12 @@ from core import build
 from core.action_scripts import Action
 from core.errors import RestoreError
 from core.images.store import ImageSet
-from core.live.ghosts import GHOST_MEMORY
 from core.memory.file_pages import LandingFile
 from core.memory.landing import LandingMemory
 from core.memory.ranges import Ranges
 from core.options import RestoreOptions
 from core.plan.births import TaskShape
+from core.plan.ghost_names import GHOST_MEMORY
 from core.plan.segments import merge_specs, segments_of
 from core.prepare import Stopwatch
 from core.proc.reader import ProcReader
@@ -50,10 +50,14 @@ class LiveDestination:
     holder: Holder | None = None
     tree: SkeletonTree | None = None
     ghosts: GhostStore = field(default_factory=GhostStore)
-    segments: SegmentStore = field(default_factory=SegmentStore)
+    segments: SegmentStore = field(init=False)
     _shapes: tuple[TaskShape, ...] = ()
     _kernel: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
     _offsets: Clocks | None = None  # of the first tree; the clocks of both hosts run on alike
+
+    def __post_init__(self) -> None:
+        """Memory that is files is the ghosts'."""
+        self.segments = SegmentStore(self.ghosts.fd)
 
     def prepare(self, cgroup_hint: str | None) -> str:
         """Make what the copy will be parked in; its path. `cgroup_hint`: the cgroup that the source had it in."""
@@ -121,13 +125,13 @@ class LiveDestination:
                 self.segments.landing(id).zero(ranges)
             else:
                 tree.skeletons[id].drop(ranges)
+        self.ghosts.settle(images)
         build.refuse_files(images)
         plan = compile_tree(images, self.reader.status(os.getpid()).cap_bnd, self.options)
         self.segments.make(plan.segments)
         if set(plan.shapes) != set(self._shapes):
             raise RestoreError("the tree at the freeze is not the one that its last round told of")
         watch.lap("plan")
-        self.ghosts.settle(images)
         notices = tree.complete(plan, images, self.ghosts)
         self.ghosts.close()
         wait_caught_up(images, self._offsets or NO_OFFSETS)
@@ -176,6 +180,7 @@ class LiveDestination:
         if holder is not None:
             holder.give_back()
         self.segments.abandon()
+        self.ghosts.abandon()
         self.segments.close()
 
 

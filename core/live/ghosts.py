@@ -12,13 +12,12 @@ from core.images.store import ImageSet
 from core.kernel.calls import pidfd_getfd
 from core.memory.file_pages import FilePageReader, data_ranges, page_span
 from core.memory.ranges import EMPTY, Ranges
-from core.plan.ghost_names import DELETED
+from core.plan.ghost_names import DELETED, GHOST_MEMORY
 from core.proc.reader import ProcReader
 from core.resources.ghost_file import Ghost, Ghosts, is_ghost
 from core.resources.regular_file import reg_file_entry
 from core.resources.shared_memory import kind_of_link
 
-GHOST_MEMORY: Final = 1 << 31  # a ghost's number among the memories of a page stream: this and its id
 CHUNK: Final = 1 << 20
 SETTLED_NS: Final = 100_000_000  # file times have the grain of the timer tick: what changed later may look unchanged
 
@@ -46,7 +45,7 @@ class LiveGhost:
         """What has changed since the last look is pending; nothing is read while its times and size stay."""
         found = os.fstat(self.ghost.fd)
         state = found.st_size, found.st_mtime_ns, found.st_ctime_ns
-        if state == self._state:
+        if state == self._state and not self.ghost.mapped:  # stores to mapped memory change no time
             return
         self._state = state if time.time_ns() - max(state[1:]) > SETTLED_NS else None
         data = data_ranges(self.ghost.fd)
@@ -84,7 +83,7 @@ class LiveGhosts:
     def find(self, processes: Sequence[tuple[int, int]], reader: ProcReader) -> None:
         """The deleted files that the processes (pid and pidfd of each) have open; those that none has any more go."""
         found = {ghost.id for pid, pidfd in processes for ghost in self._of(pid, pidfd, reader)}
-        self.ghosts.keep(found)
+        self.ghosts.keep(found | {ghost.id for ghost in self.ghosts if ghost.mapped})
         self.look()
 
     def _of(self, pid: int, pidfd: int, reader: ProcReader) -> Iterator[Ghost]:

@@ -20,6 +20,7 @@ from core.options import DumpOptions
 from core.prepare import Prepared, read_statuses, refuse_new_memory
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
+from core.resources.ghost_file import Ghosts
 from core.resources.named_files import NamedFiles
 from core.resources.shared_memory import Segments
 from core.tracee.borrow import Area, Borrow
@@ -41,6 +42,7 @@ class LiveProcess:
     prepared: Prepared
     options: DumpOptions
     reader: ProcReader
+    ghosts: Ghosts
     segments: Segments
     frozen: FrozenProcess | None = None
     stopped_s: float = 0.0
@@ -148,7 +150,7 @@ class LiveProcess:
         """VMAs and the files they map: what a skeleton is made from."""
         images = ImageSet()
         named = NamedFiles(images, f"/proc/{self.pid}/root", count_from(1))
-        entries = collect_mm(self.pid, self.current, self.prepared.vma_flags, named, self.segments)
+        entries = collect_mm(self.pid, self.current, self.prepared.vma_flags, named, self.ghosts, self.segments)
         images.add(kinds.MM, bare_mm(entries), self.own_pid)
         return images
 

@@ -135,7 +135,7 @@ class LiveSource:
             return
         known = self.processes.get(pid)
         prepared = self._stack.enter_context(prepare(pid, self.reader))
-        made = LiveProcess(prepared, self.options, self.reader, self.shared.segments, frozen)
+        made = LiveProcess(prepared, self.options, self.reader, self.ghosts.ghosts, self.shared.segments, frozen)
         if known is not None:
             made.succeed(known)
         self.processes[pid] = made
@@ -177,6 +177,7 @@ class LiveSource:
 
     def _look(self) -> None:
         self.shared.begin_look()
+        self.ghosts.ghosts.begin_look()
         gone = set()
         for pid, process in self.processes.items():
             try:
@@ -278,6 +279,7 @@ class LiveSource:
                 poll.unregister(fd)
                 left -= 1
         self.shared.segments.remove_moved()
+        self.ghosts.ghosts.remove_moved()
         if self.holder is not None:
             self.holder.give_back()
 

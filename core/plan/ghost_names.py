@@ -7,10 +7,11 @@ from typing import Final
 from core.errors import ImageError
 from core.images import kinds
 from core.images.pb.files_pb2 import FdTypes, FileEntry
-from core.images.pb.filesystem_pb2 import GHOST, LINKED
+from core.images.pb.filesystem_pb2 import GHOST, LINKED, GhostFileEntry
 from core.images.store import ImageSet
 
 DELETED: Final = " (deleted)"
+GHOST_MEMORY: Final = 1 << 31  # a ghost's number among the memories of a page stream: this and its id
 LONGEST_BASE: Final = 190  # bytes of a name that leave room for our part of it
 _OURS: Final = re.compile(r"\.migrate-[0-9a-f]+-[0-9a-f]+\Z")
 
@@ -49,6 +50,18 @@ def ghost_paths(images: ImageSet) -> dict[int, str]:
     }
 
 
+def kept_paths(images: ImageSet) -> set[str]:
+    """Paths of files that are carried although they have a name."""
+    kept = {id for id in images.ids(kinds.GHOST_FILE) if keeps_name(images, id)}
+    return {path for id, path in ghost_paths(images).items() if id in kept}
+
+
+def keeps_name(images: ImageSet, ghost_id: int) -> bool:
+    """Whether the ghost is none but for how it is carried."""
+    head = images.all(kinds.GHOST_FILE, ghost_id)[0]
+    return isinstance(head, GhostFileEntry) and head.keeps_name
+
+
 def linked_names(images: ImageSet) -> dict[int, str]:
     """File id → the name that was made for it, for files that had lost theirs; it goes when they are open."""
     files = {entry.id: entry.reg.name for entry in images.all(kinds.FILES) if entry.type == FdTypes.REG}
@@ -65,7 +78,8 @@ def with_passing_names(images: ImageSet, maker: int) -> ImageSet:
     """The same images, where each file that has lost its name has the path to open it by."""
     names = linked_names(images)
     ghosts, paths = ghosts_by_file(images), ghost_paths(images)
-    names.update((id, passing_name(paths[ghost], ghost, maker)) for id, ghost in ghosts.items() if ghost in paths)
+    names.update((id, passing_name(paths[ghost], ghost, maker)) for id, ghost in ghosts.items()
+                 if ghost in paths and not keeps_name(images, ghost))  # fmt: skip
     if not names:
         return images
     renamed = ImageSet()

@@ -16,6 +16,7 @@ from core.images.pb.filesystem_pb2 import MemfdInodeEntry
 from core.images.pb.memory_pb2 import VmaEntry
 from core.images.pb.namespaces_pb2 import IpcShmEntry
 from core.images.store import ImageSet
+from core.plan.ghost_names import ghosts_by_file
 
 FIRST_ID: Final = 3 << 30  # above every PID, System V id and deleted file: pages of all of them travel in one stream
 IPC_NAMESPACE: Final = 1  # the only one that a tree is in
@@ -27,6 +28,7 @@ class SegmentKind(Enum):
     ANONYMOUS = "shared anonymous memory"
     MEMFD = "memfd"
     SYSV = "System V shared memory"
+    FILE = "file without a path over there"  # core.resources.ghost_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class SegmentNames:
     def __init__(self, images: ImageSet) -> None:
         self.specs = segments_of(images)
         self._by_file = memfd_segments(images)
+        self.ghosts = ghosts_by_file(images)
         self._by_sysv = {spec.sysv.desc.id: id for id, spec in self.specs.items() if spec.sysv is not None}
 
     def of(self, entry: VmaEntry) -> SegmentSpec | None:

@@ -29,6 +29,7 @@ class Use:
     writable: bool = False
     mapped: bool = False
     path_only: bool = False
+    mapped_to_write: bool = False  # shared: on a tmpfs it is carried
 
 
 def refuse_names(uses: Mapping[str, Use]) -> list[Blocker]:
@@ -55,7 +56,9 @@ def collect_files(
             found = os.lstat(root + path) if use.path_only else os.stat(root + path)
         except OSError:
             continue
-        needs.append(_need(path, use, found, mount_of(mounts, path), options, boot_id))
+        mount = mount_of(mounts, path)
+        if not (use.mapped_to_write and mount is not None and mount.filesystem == "tmpfs"):
+            needs.append(_need(path, use, found, mount, options, boot_id))
     return _with_content(needs, root)
 
 
@@ -78,7 +81,8 @@ def collect_uses(reader: ProcReader, pid: int, smaps: Sequence[SmapsVma], files:
             continue
         use = uses.setdefault(vma.path, Use())
         use.mapped = True
-        use.writable |= vma.shared and (vma.writable or "mw" in flags)
+        use.mapped_to_write |= vma.shared and (vma.writable or "mw" in flags)
+        use.writable |= use.mapped_to_write
         if "mapped" not in use.used_as:
             use.used_as.append("mapped")
     for file in files:

@@ -78,7 +78,8 @@ def refuse_process(reader: ProcReader, status: Status, stat: Stat) -> list[Block
     pid = status.pid
     found = [
         refuse_tracer(status, _name_of(reader, status.tracer_pid)), _refuse_label(reader, pid),
-        _refuse_32_bit(reader, pid), _refuse_sharing(reader, pid), _refuse_root(reader, pid),
+        _refuse_32_bit(reader, pid), _refuse_executable(reader, pid), _refuse_sharing(reader, pid),
+        _refuse_root(reader, pid),
     ]  # fmt: skip
     found += refuse_namespaces(pid, reader.namespaces(pid), reader.namespaces(os.getpid()))
     return [blocker for blocker in found if blocker is not None]
@@ -119,6 +120,15 @@ def _refuse_32_bit(reader: ProcReader, pid: int) -> Blocker | None:
     except OSError:
         return None
     return Blocker("32-bit", f"pid {pid}", "is a 32-bit program", "only 64-bit programs are carried")
+
+
+def _refuse_executable(reader: ProcReader, pid: int) -> Blocker | None:
+    """Its own program must be there, by its name."""
+    exe = reader.exe(pid)
+    if not exe.endswith(" (deleted)") or os.path.lexists(reader.path(pid, "root") + exe):
+        return None
+    hint = "restart the program after its upgrade"
+    return Blocker("exe-deleted", f"pid {pid}", f"its executable {exe.removesuffix(' (deleted)')} is deleted", hint)
 
 
 def _refuse_sharing(reader: ProcReader, pid: int) -> Blocker | None:

@@ -276,6 +276,10 @@ class ProcReader:
         except FileNotFoundError:
             return frozenset()
 
+    def boot_id(self) -> str:
+        """Which boot of which host this is."""
+        return self.text("sys", "kernel/random/boot_id").strip()
+
     def sysv_segments(self) -> tuple[SysvSegment, ...]:
         """System V shared memory of our IPC namespace; none on a kernel without it."""
         try:

@@ -16,7 +16,7 @@ from core.images import kinds
 from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
 from core.images.store import ImageSet
 from core.options import DumpOptions, TcpChoice
-from core.plan.ghost_names import ghosts_by_file, linked_names
+from core.plan.ghost_names import ghosts_by_file, kept_paths, linked_names
 from core.proc.reader import ProcReader
 from core.resources import (
     epoll,
@@ -308,7 +308,7 @@ def _collect_pipe_contents(files: Sequence[OpenFile], images: ImageSet) -> None:
 def verify(images: ImageSet, files_id: int, root: str = "/") -> list[Blocker]:
     """On the destination, before anything is made: files below `root` that are absent or differ, names taken."""
     table = Table(images, files_id, find_sockets(images))
-    ghosts, linked = ghosts_by_file(images), linked_names(images)
+    ghosts, linked, kept = ghosts_by_file(images), linked_names(images), kept_paths(images)
     found: list[Blocker | None] = []
     for id in dict.fromkeys((*table.by_id, *table.sockets.in_flight(table.by_id))):
         entry = table.made_together(id)[0]
@@ -318,7 +318,7 @@ def verify(images: ImageSet, files_id: int, root: str = "/") -> list[Blocker]:
             found.append(regular_file.verify(table.path_of(entry).reg, table.why(id), root))
         elif entry.type == FdTypes.INOTIFY:
             found.append(inotify.verify(entry.ify, table.why(id), root))
-        elif entry.type == FdTypes.REG:
+        elif entry.type == FdTypes.REG and entry.reg.name not in kept:
             found.append(regular_file.verify(entry.reg, table.why(id), root, linked.get(id)))
         elif entry.type == FdTypes.UNIXSK:
             found.append(unix_socket.verify(entry.usk, table.why(id), root))

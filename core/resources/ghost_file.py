@@ -16,12 +16,15 @@ from core.images.pb.files_pb2 import FdTypes, FileEntry
 from core.images.pb.filesystem_pb2 import GHOST, LINKED, GhostFileEntry, RemapFilePathEntry, Timeval
 from core.images.store import ImageSet
 from core.kernel.calls import address_of, syscall
-from core.plan.ghost_names import last_name
+from core.plan.ghost_names import DELETED, last_name
 from core.plan.ops import path_argument
+from core.proc.maps import Vma
+from core.proc.reader import ProcReader
 
 AT_FDCWD: Final = -100
 AT_SYMLINK_FOLLOW: Final = 0x400
 DEVICE_MASK: Final = 0xFFFFFFFF
+SYS_FSTATFS, STATFS_SIZE, TMPFS_MAGIC = 138, 120, 0x01021994
 
 
 @dataclass(slots=True)
@@ -31,6 +34,8 @@ class Ghost:
     id: int
     fd: int
     path: str
+    keeps_name: bool = False  # a file of a tmpfs, which the other side does not have
+    mapped: bool = False  # as of the last look
 
     @property
     def has_content(self) -> bool:
@@ -46,7 +51,16 @@ class Ghost:
         )  # fmt: skip
         if stat.S_ISREG(found.st_mode):
             entry.chunks, entry.size = True, found.st_size
+        if self.keeps_name:
+            entry.keeps_name, entry.boot_id = True, ProcReader().boot_id()
         return entry
+
+
+def is_on_tmpfs(fd: int) -> bool:
+    """Whether the file goes with its host's memory."""
+    found = bytearray(STATFS_SIZE)
+    syscall(SYS_FSTATFS, fd, address_of(found))
+    return int.from_bytes(found[:8], "little") == TMPFS_MAGIC
 
 
 def _timeval(time_ns: int) -> Timeval:
@@ -67,6 +81,7 @@ class Ghosts:
         self._by_inode: dict[tuple[int, int], Ghost] = {}
         self._last_id = 0
         self._links: list[str] = []
+        self._tmpfs: dict[tuple[int, int], bool] = {}  # by device
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +94,7 @@ class Ghosts:
     def __iter__(self) -> Iterator[Ghost]:
         return iter(list(self._by_inode.values()))
 
-    def add(self, fd: int, link: str, root: str) -> Ghost:
+    def add(self, fd: int, link: str, root: str, *, keeps_name: bool = False) -> Ghost:
         """The ghost behind `fd`, which stays the caller's; `link`: the kernel's name for it below the directory `root`.
 
         It is held open anew: nobody shares the position of `Ghost.fd`.
@@ -90,8 +105,48 @@ class Ghosts:
             access = os.O_RDONLY if stat.S_ISREG(found.st_mode) else os.O_PATH
             ours = os.open(f"/proc/self/fd/{fd}", access | os.O_CLOEXEC)
             self._last_id += 1
-            self._by_inode[key] = Ghost(self._last_id, ours, living_path(last_name(link), root))
+            path = link if keeps_name else living_path(last_name(link), root)
+            self._by_inode[key] = Ghost(self._last_id, ours, path, keeps_name)
         return self._by_inode[key]
+
+    def begin_look(self) -> None:
+        """What is mapped is told anew."""
+        for ghost in self:
+            ghost.mapped = False
+
+    def add_mapped(self, pid: int, vma: Vma, reader: ProcReader, *, writable: bool) -> Ghost | None:
+        """The file that a VMA of `pid` maps, if it has no name or is shared and of a tmpfs; None for others.
+
+        `writable`: the VMA is shared and the task may write to it. CollectError when the file is out of reach.
+        """
+        deleted = vma.path.endswith(DELETED)
+        if (
+            not vma.inode
+            or not vma.path.startswith("/")
+            or not (deleted or (writable and self._on_tmpfs(pid, vma, reader)))
+        ):
+            return None
+        root = reader.path(pid, "root")
+        if deleted and os.path.lexists(root + vma.path):
+            return None
+        fd = _open_mapped(pid, vma, reader)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return None
+            ghost = self.add(fd, vma.path, root, keeps_name=not deleted)
+        finally:
+            os.close(fd)
+        ghost.mapped = True
+        return ghost
+
+    def _on_tmpfs(self, pid: int, vma: Vma, reader: ProcReader) -> bool:
+        if vma.device not in self._tmpfs:
+            fd = _open_mapped(pid, vma, reader)
+            try:
+                self._tmpfs[vma.device] = is_on_tmpfs(fd)
+            finally:
+                os.close(fd)
+        return self._tmpfs[vma.device]
 
     def describe(self, images: ImageSet, root: str, entry: FileEntry, fd: int, link: str) -> None:
         """Add to `images` that file `entry` is the ghost behind `fd`, and give it a path; see add."""
@@ -126,6 +181,15 @@ class Ghosts:
             with suppress(OSError):
                 os.unlink(self._links.pop())
 
+    def remove_moved(self) -> None:
+        """The tree is gone from here, so are its files that were carried although they had a name."""
+        for ghost in self:
+            if ghost.keeps_name:
+                with suppress(OSError):
+                    found = os.stat(ghost.path)
+                    if os.path.samestat(found, os.fstat(ghost.fd)):
+                        os.unlink(ghost.path)
+
     def keep(self, ids: Container[int]) -> None:
         """Let go of all others."""
         for key, ghost in list(self._by_inode.items()):
@@ -137,6 +201,14 @@ class Ghosts:
         for ghost in self._by_inode.values():
             os.close(ghost.fd)
         self._by_inode.clear()
+
+
+def _open_mapped(pid: int, vma: Vma, reader: ProcReader) -> int:
+    try:
+        way = reader.path(pid, f"map_files/{vma.start:x}-{vma.end:x}")
+        return os.open(way, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise CollectError(vma.path, f"is mapped and cannot be opened: {error.strerror}") from error
 
 
 def living_path(path: str, root: str) -> str:

@@ -17,8 +17,9 @@ from core.images.pb.filesystem_pb2 import GhostFileEntry, Timeval
 from core.images.store import ImageSet
 from core.kernel.calls import address_of, syscall
 from core.memory.file_pages import LandingFile
-from core.plan.ghost_names import ghost_paths, linked_names, passing_name
+from core.plan.ghost_names import GHOST_MEMORY, ghost_paths, linked_names, passing_name
 from core.plan.ops import path_argument
+from core.proc.reader import ProcReader
 
 AT_FDCWD: Final = -100
 AT_SYMLINK_FOLLOW: Final = 0x400
@@ -32,6 +33,8 @@ class _Made:
     path: str
     fd: int
     named: bool
+    keeps_name: bool = False
+    scratch: int = -1  # where content lands that is here already: both sides have the same file
 
 
 class GhostStore:
@@ -39,6 +42,7 @@ class GhostStore:
 
     def __init__(self) -> None:
         self._made: dict[int, _Made] = {}
+        self._created: list[str] = []  # files that keep their names
 
     def make(self, images: ImageSet) -> None:
         """Make those of `images` that are not there yet, empty; Refused when their directories are not here."""
@@ -46,10 +50,16 @@ class GhostStore:
         if blockers := [found for path in paths.values() if (found := refuse_folder(path)) is not None]:
             raise Refused(blockers)
         for id, path in paths.items():
+            entry = _head(images, id)
             if id not in self._made:
-                self._made[id] = self._make(id, path, _head(images, id))
+                self._made[id] = self._make(id, path, entry)
+            _grow(self._made[id], entry.size)
 
     def _make(self, id: int, path: str, entry: GhostFileEntry) -> _Made:
+        if entry.keeps_name:
+            kept = _make_kept(path, entry)
+            self._created += [path] if kept.scratch < 0 else []
+            return kept
         name = passing_name(path, id, os.getpid())
         if stat.S_ISDIR(entry.mode) or stat.S_ISFIFO(entry.mode):
             return _Made(name, -1, False)
@@ -62,12 +72,20 @@ class GhostStore:
 
     def landing(self, id: int) -> LandingFile:
         """Where the content of ghost `id` lands."""
-        return LandingFile(self._made[id].fd)
+        made = self._made[id]
+        return LandingFile(made.fd if made.scratch < 0 else made.scratch)
+
+    def fd(self, id: int) -> int:
+        """Ours of a ghost's file, by its number among the memories; RestoreError when there is none."""
+        made = self._made.get(id & ~GHOST_MEMORY)
+        if made is None or made.fd < 0:
+            raise RestoreError(f"mapped file {id & ~GHOST_MEMORY}: its content did not come")
+        return made.fd
 
     def write(self, id: int, offset: int, content: bytes) -> None:
         """Content from a file of images. RestoreError."""
         try:
-            while content:
+            while content and self._made[id].scratch < 0:
                 written = os.pwrite(self._made[id].fd, content, offset)
                 content, offset = content[written:], offset + written
         except OSError as error:
@@ -77,6 +95,12 @@ class GhostStore:
         """Ghosts that have content."""
         return [id for id, made in self._made.items() if made.fd >= 0]
 
+    def abandon(self) -> None:
+        """The restore failed: files that were made with their names go. Idempotent."""
+        while self._created:
+            with suppress(FileNotFoundError):
+                os.unlink(self._created.pop())
+
     def settle(self, images: ImageSet) -> None:
         """All content has landed: sizes, owners, modes and times as in `images`; those that are not there go."""
         wanted = set(ghost_paths(images))
@@ -85,10 +109,13 @@ class GhostStore:
                 raise RestoreError("the content of a deleted file did not come")
             self.make(images)
         for id in set(self._made) - wanted:
-            self._forget(self._made.pop(id))
+            self._forget(gone := self._made.pop(id))
+            if gone.path in self._created:
+                self._created.remove(gone.path)
+                os.unlink(gone.path)
         for id, made in self._made.items():
             entry = _head(images, id)
-            if made.fd >= 0:
+            if made.fd >= 0 and made.scratch < 0:
                 if entry.HasField("size"):
                     os.ftruncate(made.fd, entry.size)
                 os.fchown(made.fd, entry.uid, entry.gid)
@@ -112,7 +139,7 @@ class GhostStore:
                 os.mkdir(made.path, 0o700) if stat.S_ISDIR(entry.mode) else os.mkfifo(made.path, 0o600)
                 os.chown(made.path, entry.uid, entry.gid)
                 os.chmod(made.path, stat.S_IMODE(entry.mode))
-            elif not made.named:
+            elif not made.named and not made.keeps_name:
                 source, target = path_argument(f"/proc/self/fd/{made.fd}"), path_argument(made.path)
                 syscall("linkat", AT_FDCWD, address_of(source), AT_FDCWD, address_of(target), AT_SYMLINK_FOLLOW)
                 made.named = True
@@ -135,8 +162,9 @@ class GhostStore:
 
     def _forget(self, made: _Made) -> None:
         self._hide(made)
-        if made.fd >= 0:
-            os.close(made.fd)
+        for fd in (made.fd, made.scratch):
+            if fd >= 0:
+                os.close(fd)
 
     def close(self) -> None:
         """Nothing of ours stays; what is open in a task lives on there. Idempotent."""
@@ -161,6 +189,30 @@ def _make_file(name: str) -> tuple[int, bool]:
         if error.errno not in NO_TMPFILE:
             raise
     return os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600), True
+
+
+def _grow(made: _Made, size: int) -> None:
+    """Private pages land in mappings of the file, which has to reach there."""
+    if made.fd >= 0 and made.scratch < 0 and os.fstat(made.fd).st_size < size:
+        os.ftruncate(made.fd, size)
+
+
+def _make_kept(path: str, entry: GhostFileEntry) -> _Made:
+    """A file that has its name over there; Refused when another has that here."""
+    try:
+        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        return _Made(path, fd, False, keeps_name=True)
+    except FileExistsError:
+        found = os.stat(path)
+        if (entry.boot_id, entry.dev, entry.ino) == (ProcReader().boot_id(), found.st_dev & 0xFFFFFFFF, found.st_ino):
+            scratch = os.memfd_create("migrate")
+            return _Made(path, os.open(path, os.O_RDWR | os.O_CLOEXEC), False, keeps_name=True, scratch=scratch)
+        hint = "remove it there, if nobody needs it"
+        raise Refused(
+            [Blocker("file-exists", path, "is mapped, and another file has that name over there", hint)]
+        ) from None
+    except OSError as error:
+        raise RestoreError(f"{path}: cannot be made: {error.strerror}") from error
 
 
 def _head(images: ImageSet, id: int) -> GhostFileEntry:

@@ -49,6 +49,15 @@ class NamedFiles:
             self.ids[path] = entry.id
         return self.ids[path]
 
+    def add_ghost(self, ghost_id: int, path: str, found: os.stat_result, tell: Callable[[FileEntry], object]) -> int:
+        """Id of the file by which a ghost is mapped; `tell` adds what else the images have to know of it."""
+        key = f"ghost {ghost_id}"
+        if key not in self.ids:
+            self.images.add(kinds.FILES, entry := self._made(path, O_RDWR, found))
+            tell(entry)
+            self.ids[key] = entry.id
+        return self.ids[key]
+
     def add_memfd(self, inode_id: int) -> int:
         """Id of the file by which a memfd is mapped."""
         key = f"memfd {inode_id}"

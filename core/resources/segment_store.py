@@ -9,14 +9,14 @@ import fcntl
 import mmap
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, assert_never
 
 from core.errors import Blocker, Refused, RestoreError
 from core.kernel.calls import address_of, syscall
 from core.memory.file_pages import LandingFile
-from core.plan.segments import SegmentKind, SegmentSpec
+from core.plan.segments import FIRST_ID, SegmentKind, SegmentSpec
 from core.proc.maps import parse_maps
 from core.proc.reader import ProcReader
 from core.proc.sysvipc import SysvSegment
@@ -48,7 +48,9 @@ class _Made:
 class SegmentStore:
     """The segments of one restore. close() on every way out, before it abandon() on all but the good one."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: Callable[[int], int]) -> None:
+        """`files`: descriptors of those segments that are files, by id."""
+        self._files = files
         self._made: dict[int, _Made] = {}
 
     def make(self, specs: Mapping[int, SegmentSpec]) -> None:
@@ -87,6 +89,8 @@ class SegmentStore:
 
     def fd(self, id: int, *, writable: bool) -> int:
         """A descriptor of it, ours; RestoreError when there is no such segment."""
+        if id < FIRST_ID and id not in self._made:
+            return self._files(id)
         made = self._made.get(id)
         if made is None:
             raise RestoreError(f"segment {id}: was not made")
@@ -141,6 +145,8 @@ def _make(spec: SegmentSpec) -> _Made:
             fd = _make_memfd(spec)
         case SegmentKind.SYSV:
             return _make_sysv(spec)
+        case SegmentKind.FILE:
+            raise ValueError("files are made elsewhere")
         case _:
             assert_never(spec.kind)
     return _Made(spec, fd, _reopened(fd))

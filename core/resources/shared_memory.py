@@ -158,6 +158,8 @@ class Segments:
         match segment.kind:
             case SegmentKind.ANONYMOUS:
                 return SegmentUse(segment.kind, segment.id, segment.size)
+            case SegmentKind.FILE:
+                raise ValueError("files are described elsewhere")
             case SegmentKind.MEMFD:
                 if all(entry.shmid != segment.id for entry in images.all(kinds.MEMFD_INODE)):
                     images.add(kinds.MEMFD_INODE, _memfd_entry(segment))

@@ -91,8 +91,6 @@ def refuse(vma: Vma, flags: frozenset[str]) -> Blocker | None:
         return Blocker(
             "vma-kind", subject, "maps a kernel object", "close what uses it (io_uring, perf, packet socket)"
         )
-    if vma.path.endswith(" (deleted)"):
-        return Blocker("vma-deleted-file", subject, "its file is deleted", "restart the program after its upgrade")
     if vma.shared and vma.is_anonymous:
         return Blocker("vma-kind", subject, "is shared memory of an unknown kind", "not carried yet")
     return None
@@ -147,6 +145,8 @@ def _collect_segment(entry: VmaEntry, vma: Vma, flags: frozenset[str], segment: 
             entry.flags |= MAP_ANONYMOUS
             entry.status |= ANON_SHARED
             entry.segment_size = segment.size
+        case SegmentKind.FILE:
+            entry.status |= FILE_SHARED if vma.shared else FILE_PRIVATE
 
 
 def _collect_anonymous(entry: VmaEntry, vma: Vma, flags: frozenset[str]) -> None:

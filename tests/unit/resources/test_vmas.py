@@ -137,7 +137,6 @@ def live(path: str = "", *, shared: bool = False, inode: int = 0) -> Vma:
 @pytest.mark.parametrize(
     ("vma", "flags"),
     [
-        (live("/lib/x.so (deleted)", inode=3), ""),
         (live("anon_inode:[io_uring]", shared=True), ""),
         (live(shared=True), ""),
         (live(), "ht"),
