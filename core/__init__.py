@@ -6,11 +6,12 @@ from core.images.store import ImageSet, decode_stream, encode_stream
 from core.kernel.process_vm import Buffer, crc32c
 from core.live.destination import LiveDestination, Parked, remove_parked, resume_parked
 from core.live.source import Froze, LiveSource, Scanned
+from core.memory.dirty.choose import probe_tracker_kind
 from core.memory.file_pages import LandingFile
 from core.memory.landing import LandingMemory
 from core.memory.pages import PageBatch, PageReader, ReadPageReader, drop_zero
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
-from core.options import DumpOptions, FileChoices, RestoreOptions
+from core.options import DumpOptions, FileChoices, RestoreOptions, TrackChoice
 from core.preflight import (
     FileNeed,
     HostRecord,
@@ -55,6 +56,7 @@ __all__ = [
     "Scanned",
     "TargetFindings",
     "TargetRecord",
+    "TrackChoice",
     "collect_facts",
     "collect_host",
     "crc32c",
@@ -66,6 +68,7 @@ __all__ = [
     "look",
     "plan_text",
     "prepare",
+    "probe_tracker_kind",
     "remove_parked",
     "restore",
     "resume_parked",

@@ -6,7 +6,7 @@ from typing import Final, Literal
 from core.action_scripts import NO_SCRIPTS, ActionScripts
 
 TcpChoice = Literal["refuse", "close", "established"]
-TrackChoice = Literal["uffd", "soft-dirty"]
+TrackChoice = Literal["uffd-wp", "soft-dirty", "hash"]
 PidMode = Literal["keep", "namespace"]
 HoldChoice = Literal["auto", "cgroup", "stop"]  # what keeps a process stopped when nobody traces it
 

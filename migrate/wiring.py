@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Literal, cast
 
-from core import PreflightOptions
+from core import PreflightOptions, TrackChoice
 from migrate import dest
 from migrate.engine import Channel, Keeper, Line, Peer, spawn_source_keeper
 from migrate.errors import ConnectionLost
@@ -105,6 +105,7 @@ def examine(request: MigrationRequest) -> SourceView:
         pid_mode=cast(Literal["keep", "namespace"], request.pid_mode),
         assume_shared=request.assume_shared,
         action_scripts=request.action_scripts,
+        track=None if request.track == "auto" else cast(TrackChoice, request.track),
     )
     findings = ThisHost().examine(request.pid, options)
     return SourceView(target_to_facts(findings.record), findings.blockers, findings.notices)

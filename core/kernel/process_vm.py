@@ -1,4 +1,4 @@
-"""Bulk reads and writes of another process's memory: process_vm_readv and /proc/PID/mem.
+"""Bulk reads and writes of another process's memory: process_vm_readv and /proc/PID/mem; hashes of pages read.
 
 Owns the calls and their error text; batching and buffers are core.memory's.
 """
@@ -77,3 +77,17 @@ def drop_zero_pages(buffer: bytearray | memoryview, spans: Spans) -> tuple[int, 
 def crc32c(memory: Buffer, crc: int = 0) -> int:
     """CRC-32C of `memory`, continuing from `crc`."""
     return int(lib.mg_crc32c(crc, ffi.from_buffer("unsigned char[]", memory), len(memory)))
+
+
+def make_hash_key() -> "array[int]":
+    """A random key for hash_pages."""
+    return array("Q", os.urandom(lib.MG_HASH_KEY_WORDS * 8))
+
+
+def hash_pages(memory: Buffer, key: "array[int]") -> "array[int]":
+    """A 64-bit hash of every page of `memory`, never 0; see mg_hash_pages for what it is worth."""
+    hashes = array("Q", bytes(len(memory) // 4096 * 8))
+    target = ffi.from_buffer("unsigned long long[]", hashes, require_writable=True)
+    source = ffi.from_buffer("unsigned char[]", memory)
+    lib.mg_hash_pages(source, len(hashes), ffi.from_buffer("unsigned long long[]", key), target)
+    return hashes

@@ -15,7 +15,8 @@ from core.kernel.ptrace import ThreadState
 from core.memory.dirty import DirtyTracker
 from core.memory.dirty.choose import choose_tracker
 from core.memory.pages import ReadPageReader
-from core.memory.ranges import EMPTY, Ranges
+from core.memory.present import PageSets
+from core.memory.ranges import EMPTY, EVERYTHING, Ranges
 from core.options import DumpOptions
 from core.prepare import Prepared, read_statuses, refuse_new_memory
 from core.proc.maps import Vma
@@ -23,6 +24,8 @@ from core.proc.reader import ProcReader
 from core.resources.ghost_file import Ghosts
 from core.resources.named_files import NamedFiles
 from core.resources.shared_memory import Segments
+from core.resources.vmas import compare
+from core.task_plan import memory_plan
 from core.tracee.borrow import Area, Borrow
 from core.tracee.family import has_ended
 from core.tracee.freezer import FrozenProcess, stop_thread
@@ -49,6 +52,7 @@ class LiveProcess:
     memory: ImageSet = field(default_factory=ImageSet)  # address space at the last look
     pending: Ranges = EMPTY  # pages to be sent
     sent: Ranges = EMPTY  # pages that the destination has
+    last: PageSets | None = None  # all pages there are, as of the last look
     current: tuple[Vma, ...] = ()
     _lender: Lender | None = None
     _borrow: Borrow | None = None
@@ -137,14 +141,21 @@ class LiveProcess:
         refuse_new_memory(current, self.prepared.vma_flags)
         return current
 
-    def look(self) -> None:
-        """Which pages are dirty now (`pending`), and its address space; tracking begins anew."""
+    def look(self, *, last: bool = False) -> None:
+        """Which pages are dirty now (`pending`), and its address space; tracking begins anew unless it is the last."""
         self.current = self._own_vmas()
-        dirty = self._need_tracker().collect_and_rearm(self.current)
+        memory, tracker = self._memory_image(), self._need_tracker()
+        if tracker.by_content and self.has_looked:
+            before, after = (memory_plan(images, self.own_pid).mapped for images in (self.memory, memory))
+            tracker.forget(Ranges.of((vma.start, vma.end) for vma in compare(before, after).create))
+        if last:
+            found = tracker.collect_last(self.current)
+            dirty, self.last = found.dirty, found.present
+        else:
+            dirty = tracker.collect_and_rearm(self.current)
         if dirty.guard:
             raise CollectError(f"guard pages {dirty.guard}", "are not carried yet")
-        self.pending = dirty.ranges
-        self.memory = self._memory_image()
+        self.pending, self.memory = dirty.ranges, memory
 
     def _memory_image(self) -> ImageSet:
         """VMAs and the files they map: what a skeleton is made from."""
@@ -157,6 +168,7 @@ class LiveProcess:
     def forget_sent(self) -> None:
         """The destination has none of our pages: everything there is must be sent, and nothing once it has left."""
         self.sent = EMPTY
+        self._need_tracker().forget(EVERYTHING)
         try:
             self.pending = self.pending.union(self.present())
         except (MigrateError, OSError):
@@ -166,12 +178,14 @@ class LiveProcess:
 
     def present(self) -> Ranges:
         """All pages that it has now."""
-        return self._need_tracker().present(self.current)
+        return self.last.carried if self.last is not None else self._need_tracker().present(self.current)
 
     def page_reader(self, buffers: int) -> ReadPageReader:
         """Reads its pages; made once."""
         if self._page_reader is None:
-            self._page_reader = ReadPageReader(self.pid, buffers=buffers)
+            tracker = self._need_tracker()
+            seen = tracker.note_read if tracker.by_content else None
+            self._page_reader = ReadPageReader(self.pid, buffers=buffers, seen=seen)
         return self._page_reader
 
     def was_sent(self, missing: Ranges) -> None:

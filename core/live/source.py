@@ -175,13 +175,13 @@ class LiveSource:
                 self.shared.find_open(pid, self.reader)
         self.shared.look()
 
-    def _look(self) -> None:
+    def _look(self, *, last: bool = False) -> None:
         self.shared.begin_look()
         self.ghosts.ghosts.begin_look()
         gone = set()
         for pid, process in self.processes.items():
             try:
-                process.look()
+                process.look(last=last)
             except (MigrateError, OSError):
                 if not self.has_left(pid):
                     raise
@@ -203,7 +203,7 @@ class LiveSource:
         watch.lap("freeze")
         try:
             self._network.lock()
-            self._look()
+            self._look(last=True)
             gone = {process.own_pid: process.sent.subtract(process.present()) for process in self.processes.values()}
             watch.lap("last scan")
             images = self._collect(family)

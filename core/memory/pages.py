@@ -5,7 +5,7 @@ Decides nothing about which pages: that is core.memory.present and core.memory.d
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import cycle
 from types import TracebackType
@@ -42,12 +42,20 @@ class PageReader(Protocol):
 class ReadPageReader:
     """By process_vm_readv, /proc/PID/mem where that is refused (PROT_NONE). Stops nothing.
 
-    `buffers` is how many batches may be in use at a time (a batch is overwritten that many batches later).
-    Only pass pages that are there: reading a hole makes the target allocate.
+    `buffers` is how many batches may be in use at a time (a batch is overwritten that many batches later); `seen` is
+    called with every batch as it is handed out. Only pass pages that are there: reading a hole makes it allocate.
     """
 
-    def __init__(self, pid: int, *, batch_bytes: int = BATCH_BYTES, buffers: int = 1) -> None:
+    def __init__(
+        self,
+        pid: int,
+        *,
+        batch_bytes: int = BATCH_BYTES,
+        buffers: int = 1,
+        seen: Callable[[PageBatch], None] | None = None,
+    ) -> None:
         self.missing = EMPTY
+        self._seen = seen
         self._pid = pid
         self._mem_fd = _open_mem(pid, write=False)
         self._batch_bytes = batch_bytes
@@ -74,8 +82,11 @@ class ReadPageReader:
         """See PageReader."""
         for part in ranges.split(self._batch_bytes, BATCH_SPANS):
             batch = self._read_part(part, next(self._next_buffer))
-            if batch.runs:
-                yield batch
+            if not batch.runs:
+                continue
+            if self._seen is not None:
+                self._seen(batch)
+            yield batch
 
     def read(self, ranges: Ranges) -> Iterator[tuple[int, memoryview]]:
         """See PageReader."""

@@ -134,6 +134,7 @@ class Ranges:
 
 
 EMPTY = Ranges()
+EVERYTHING = Ranges(((0, 1 << 64),))
 
 
 def _common(left: tuple[Span, ...], right: tuple[Span, ...]) -> Iterator[Span]:

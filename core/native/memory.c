@@ -413,3 +413,21 @@ unsigned int mg_crc32c(unsigned int crc, const unsigned char *bytes, unsigned lo
 	crc = __builtin_cpu_supports("sse4.2") ? crc32c_words(crc, bytes, size) : crc32c_bytes(crc, bytes, size);
 	return ~crc;
 }
+
+static uint64_t hash_page(const unsigned char *page, const unsigned long long *key)
+{
+	const word *words = (const word *)page;
+	unsigned __int128 sum = (unsigned __int128)key[0] << 64 | key[1];
+
+	for (unsigned int i = 0; i < PAGE / sizeof(word); i++)
+		sum += ((unsigned __int128)key[2 * i + 2] << 64 | key[2 * i + 3]) * words[i];
+	return sum >> 64 ? sum >> 64 : 1;
+}
+
+_Static_assert(MG_HASH_KEY_WORDS == 2 * (PAGE / sizeof(word) + 1), "128 bits for every word and the constant");
+
+void mg_hash_pages(const unsigned char *buffer, long pages, const unsigned long long *key, unsigned long long *hashes)
+{
+	for (long i = 0; i < pages; i++)
+		hashes[i] = hash_page(buffer + i * PAGE, key);
+}

@@ -19,6 +19,7 @@
 #define MG_SCAN_CHECK_WPASYNC 0x2
 
 #define MG_NO_PFN 0xffffffffffffffff
+#define MG_HASH_KEY_WORDS 1026
 
 struct mg_span {
 	unsigned long long start;
@@ -102,5 +103,13 @@ long mg_drop_zero_pages(unsigned char *buffer, const struct mg_span *spans, int 
 
 /* CRC-32C (Castagnoli) of the bytes, continuing from `crc` (0 to begin). */
 unsigned int mg_crc32c(unsigned int crc, const unsigned char *bytes, unsigned long long size);
+
+/*
+ * A hash of each of the pages in buffer. Two different pages have the same one
+ * with a probability of 2^-64, whatever they hold, as long as nobody who
+ * stores to them knows the random `key` (multilinear hashing: Lemire and Kaser,
+ * "Strongly universal string hashing is fast"). Never 0.
+ */
+void mg_hash_pages(const unsigned char *buffer, long pages, const unsigned long long *key, unsigned long long *hashes);
 
 #endif

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from core.errors import Blocker
+from core.options import TrackChoice
+from core.preflight.records import HostRecord
 from core.proc.maps import SmapsVma
 from core.proc.status import Status
 from core.resources import vmas
@@ -13,6 +15,15 @@ MAP_COUNT_DEFAULT: Final = 65530
 MANY_SHARE: Final = 0.1  # of vm.max_map_count: a program that lives by its mappings
 NEAR_SHARE: Final = 0.8
 ALIKE_NAMED: Final = 3
+TRACKER_NEEDS: Final[dict[TrackChoice, frozenset[str]]] = {
+    "uffd-wp": frozenset({"pagemap_scan", "uffd_wp_async"}),
+    "soft-dirty": frozenset({"soft_dirty"}),
+    "hash": frozenset(),
+}
+TRACKER_COSTS: Final = {
+    "soft-dirty": "each round stops the process for a look at its page tables",
+    "hash": "each round, and the freeze, reads all of its memory, so expect seconds of downtime per 10 GiB",
+}
 
 
 def refuse_memory(smaps: Sequence[SmapsVma]) -> list[Blocker]:
@@ -24,6 +35,24 @@ def refuse_memory(smaps: Sequence[SmapsVma]) -> list[Blocker]:
         if len(alike) < ALIKE_NAMED:
             shown.append(blocker)
     return shown
+
+
+def decide_tracker(host: HostRecord) -> TrackChoice:
+    """The tracker that a kernel with these features will use. Pure; the same order as core.memory.dirty.choose."""
+    return next(kind for kind, needed in TRACKER_NEEDS.items() if needed <= set(host.features))
+
+
+def refuse_tracker(track: TrackChoice | None, host: HostRecord) -> list[Blocker]:
+    """A tracker that was asked for and that this kernel has not. Pure."""
+    missing = sorted(TRACKER_NEEDS[track] - set(host.features)) if track else []
+    hint = f"leave --track out: {decide_tracker(host)} is used then"
+    return [Blocker("kernel-lacks", f"--track {track}", f"the kernel here lacks {name}", hint) for name in missing]
+
+
+def notice_tracker(track: TrackChoice | None, host: HostRecord) -> list[str]:
+    """What the tracker costs the target, where it costs much. Pure."""
+    kind = track or decide_tracker(host)
+    return [f"written pages are found by {kind}: {TRACKER_COSTS[kind]}"] if kind in TRACKER_COSTS else []
 
 
 def notice_tracking(smaps: Sequence[SmapsVma], max_map_count: int) -> list[str]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from core.options import NO_CHOICES, DumpOptions, FileChoices, PidMode, TcpChoice
+from core.options import NO_CHOICES, DumpOptions, FileChoices, PidMode, TcpChoice, TrackChoice
 
 ASSUMED_SHARED: Final = "assumed"  # filesystem_id of a file that the user says is the same over there
 
@@ -18,6 +18,7 @@ class PreflightOptions:
     assume_shared: tuple[str, ...] = ()
     action_scripts: tuple[str, ...] = ()
     files: FileChoices = NO_CHOICES
+    track: TrackChoice | None = None
 
     @property
     def of_dump(self) -> DumpOptions:

@@ -15,7 +15,14 @@ from core.errors import Blocker, MigrateError
 from core.kernel.calls import pidfd_open
 from core.preflight.files import collect_files, collect_listens, collect_scripts, collect_uses, refuse_names
 from core.preflight.host import collect_host
-from core.preflight.memory import memory_bytes, notice_tracking, read_max_map_count, refuse_memory
+from core.preflight.memory import (
+    memory_bytes,
+    notice_tracker,
+    notice_tracking,
+    read_max_map_count,
+    refuse_memory,
+    refuse_tracker,
+)
 from core.preflight.process import notice_process, refuse_hopeless, refuse_process, refuse_rights
 from core.preflight.records import FileNeed, HostRecord, ListenNeed, PreflightOptions, TargetRecord
 from core.preflight.shared_memory import collect_shared
@@ -91,10 +98,16 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
         losses = _losses(everything)
     supervisor = find_supervisor(reader, pid, reader.status(pid).ppid)
     blockers = [*in_vfork, *_blockers(family, found), *shared.blockers]
-    blockers += [*([supervisor] if supervisor else []), *refuse_kernel(host), *_not_named_yet(others, blockers)]
+    blockers += [
+        *([supervisor] if supervisor else []),
+        *refuse_kernel(host),
+        *refuse_tracker(options.track, host),
+        *_not_named_yet(others, blockers),
+    ]
     status, stat = reader.status(pid), reader.stat(pid)
     notices = [*notice_process(status, stat, options), *losses]
     notices += dict.fromkeys(notice for one in found for notice in one.notices)
+    notices += notice_tracker(options.track, host)
     if not host.has_freezer:
         notices.append("no cgroup v2 can be made here: SIGSTOP will hold the process, which any SIGCONT undoes")
     record = merge_records([one.record for one in found])
@@ -219,8 +232,6 @@ def _printable(blocker: Blocker) -> Blocker:
 def refuse_kernel(host: HostRecord) -> list[Blocker]:
     """What the source's kernel has to be able to do. Pure."""
     missing = [name for name in SOURCE_FEATURES if name not in host.features]
-    if not {"pagemap_scan", "uffd_wp_async"} <= set(host.features) and "soft_dirty" not in host.features:
-        missing.append("dirty page tracking")
     hint = f"kernel {host.kernel}: see the README for what is needed"
     return [Blocker("kernel-lacks", host.hostname, f"the kernel here lacks {name}", hint) for name in missing]
 

@@ -14,9 +14,9 @@ USES = {
     "clone3_set_tid": "giving a process its PID back",
     "pr_set_mm_map": "putting heap, arguments and environment back",
     "cgroup2_freezer": "holding the copies that must not run",
-    "uffd_wp_async": "finding written pages (the better way, with pagemap_scan)",
-    "pagemap_scan": "finding written pages (the better way, with uffd_wp_async)",
-    "soft_dirty": "finding written pages (the other way)",
+    "uffd_wp_async": "finding written pages (the best way, with pagemap_scan)",
+    "pagemap_scan": "finding written pages (the best way, with uffd_wp_async)",
+    "soft_dirty": "finding written pages (the next best way; the last is to compare all memory)",
     "mremap_many": "moving many mappings by one call",
 }
 NEEDED = ("ptrace", "kcmp", "pidfd_getfd", "clone3_set_tid", "pr_set_mm_map")
@@ -32,7 +32,7 @@ def features() -> int:
     there = frozenset(collect_host().features)
     say(table_lines(("FEATURE", "HERE", "FOR"), feature_rows(there)), sys.stdout)
     missing = missing_features(there)
-    say([f"missing: {name}: {USES.get(name, 'finding written pages')}" for name in missing])
+    say([f"missing: {name}: {USES[name]}" for name in missing])
     return ExitCode.FAILED if missing else ExitCode.DONE
 
 
@@ -44,5 +44,4 @@ def feature_rows(there: frozenset[str]) -> list[tuple[str, str, str]]:
 
 def missing_features(there: frozenset[str]) -> list[str]:
     """What has to be there and is not."""
-    tracking = {"uffd_wp_async", "pagemap_scan"} <= there or "soft_dirty" in there
-    return [name for name in NEEDED if name not in there] + ([] if tracking else ["write tracking"])
+    return [name for name in NEEDED if name not in there]

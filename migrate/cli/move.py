@@ -64,7 +64,8 @@ def move(
     ghost_limit: GhostLimit = None,
     sync_files: SyncFiles = "none",
     track: Annotated[
-        str, typer.Option(metavar="auto|uffd|soft-dirty", help="How written pages are found.", show_default=True)
+        str,
+        typer.Option(metavar="auto|uffd-wp|soft-dirty|hash", help="How written pages are found.", show_default=True),
     ] = "auto",
     remote_command: RemoteCommand = "migrate",
     known_hosts: KnownHosts = None,
@@ -126,12 +127,14 @@ def check(
     )  # fmt: skip
     request = parse_request(subject, Pace())
     with watch(View(json, verbose, log_file, title=CHECKING)) as watching:
+        from core import probe_tracker_kind
         from migrate import source, wiring
 
         follow(watching, source.check_process(request, watching.emit, wiring.live_world(request)))
         if watching.ending is None:
             watching.close()
-            say([] if json else [f"PID {request.pid} can move to {request.destination}."], sys.stdout)
+            can = f"PID {request.pid} can move to {request.destination}. "
+            say([] if json else [f"{can}Pages written meanwhile are found by {probe_tracker_kind()}."], sys.stdout)
             return ExitCode.DONE
         return watching.finish()
 

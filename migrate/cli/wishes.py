@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 TCP_CHOICES = ("refuse", "close", "established")
 PID_CHOICES = ("keep", "namespace")
 COMPRESS_CHOICES = ("auto", "zstd", "none")
-TRACK_CHOICES = ("auto", "uffd", "soft-dirty")
 SYNC_CHOICES = ("none", "missing", "changed")
+TRACK_CHOICES = ("auto", "uffd-wp", "soft-dirty", "hash")
 STREAMS_AT_MOST = 8
 
 

@@ -22,6 +22,7 @@ from core import (
     LiveSource,
     Ranges,
     RestoreOptions,
+    TrackChoice,
     decode_stream,
     encode_stream,
     remove_parked,
@@ -54,7 +55,7 @@ class LiveSourceEngine:
         """See SourceEngine."""
         options = DumpOptions(
             tcp=_tcp(request.tcp), shell_job=request.shell_job,
-            track=None if request.track in ("", "auto") else cast(Literal["uffd", "soft-dirty"], request.track),
+            track=None if request.track in ("", "auto") else cast(TrackChoice, request.track),
             scripts=_scripts(request.action_scripts), files=_file_choices(request.files),
         )  # fmt: skip
         live = self._live = LiveSource(request.pid, f"migrate-{self._id}", options)

@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 
 PACE_NS = 20_000
 WRITER = "a writer of 50,000 pages/s"
-TRACKERS: tuple[TrackChoice, ...] = ("uffd", "soft-dirty")
+TRACKERS: tuple[TrackChoice, ...] = ("uffd-wp", "soft-dirty", "hash")
 
 
 @contextmanager

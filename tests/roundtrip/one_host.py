@@ -1,13 +1,13 @@
 """A live move that begins and ends on this machine: the copy lives in a PID namespace of its own, so both have room."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from core import EMPTY, DumpOptions, LiveDestination, LiveSource, Parked, Ranges, RestoreOptions
 from core.images.store import ImageSet
-from core.options import HoldChoice
+from core.options import HoldChoice, TrackChoice
 
 BUFFERS = 1
 
@@ -28,23 +28,39 @@ class Move:
 
 
 @contextmanager
-def moved(pid: int, hold: HoldChoice) -> Iterator[Move]:
-    """`pid`, live, up to the moment before the resume. Copy and source are gone at the end."""
+def moved(
+    pid: int,
+    hold: HoldChoice,
+    *,
+    track: TrackChoice | None = None,
+    between: Sequence[Callable[[], None]] = (),
+    give_up: bool = False,
+) -> Iterator[Move]:
+    """`pid`, live, up to the moment before the resume. Copy and source are gone at the end.
+
+    `between`: called after the first round, each followed by another one. `give_up`: the source is let go instead.
+    """
     name = f"migrate-survival-{os.getpid()}"
-    source = LiveSource(pid, name, DumpOptions(hold=hold))
+    source = LiveSource(pid, name, DumpOptions(hold=hold, track=track))
     destination = LiveDestination(f"{name}-copy", RestoreOptions(pid_mode="namespace", hold=hold))
     try:
-        yield Move(source, destination, _move(source, destination))
+        yield Move(source, destination, _move(source, destination, between))
     finally:
         destination.abort()
-        source.kill()
+        if give_up:
+            source.thaw()
+        else:
+            source.kill()
         source.close()
 
 
-def _move(source: LiveSource, destination: LiveDestination) -> Parked:
+def _move(source: LiveSource, destination: LiveDestination, between: Sequence[Callable[[], None]]) -> Parked:
     source.attach()
     destination.prepare(None)
     _round(source, destination, source.scan().tree)
+    for act in between:
+        act()
+        _round(source, destination, source.scan().tree)
     froze = source.freeze()
     _round(source, destination, froze.tree)
     parked = destination.finish(froze.images, froze.gone)

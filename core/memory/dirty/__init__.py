@@ -1,12 +1,14 @@
 """Which pages a running process has written since the last look: the contract of the trackers.
 
-uffd.py and soft_dirty.py implement it, choose.py picks by what the kernel can do.
+uffd.py, soft_dirty.py and hashes.py implement it, choose.py picks by what the kernel can do.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from core.memory.pages import PageBatch
+from core.memory.present import PageSets
 from core.memory.ranges import EMPTY, Ranges
 from core.proc.maps import Vma
 
@@ -39,6 +41,14 @@ class DirtyRound:
     untracked: tuple[Untracked, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class LastRound:
+    """Nothing runs any more: what is dirty, and all the pages there are (the destination drops everything else)."""
+
+    dirty: DirtyRound
+    present: PageSets
+
+
 class DirtyTracker(Protocol):
     """One process's private memory. The order that loses nothing: collect_and_rearm, then read what it told."""
 
@@ -46,8 +56,21 @@ class DirtyTracker(Protocol):
     def needs_stop(self) -> bool:
         """Whether the caller has to stop all threads around collect_and_rearm."""
 
+    @property
+    def by_content(self) -> bool:
+        """Whether it compares with what the copy has, and so must hear of that by note_read and forget."""
+
     def collect_and_rearm(self, vmas: Sequence[Vma]) -> DirtyRound:
         """What is dirty in `vmas` (of /proc/PID/maps just now), and from here on count anew. TraceeError."""
+
+    def collect_last(self, vmas: Sequence[Vma]) -> LastRound:
+        """The same for a process of which nothing runs any more: one look for all, and nothing is armed again."""
+
+    def note_read(self, batch: PageBatch) -> None:
+        """These pages go to the copy as they are in `batch`."""
+
+    def forget(self, lost: Ranges) -> None:
+        """The copy has given these pages up."""
 
     def keep_pending(self, missing: Ranges) -> None:
         """Pages that were told but could not be read: the next round tells them again if they are there."""

@@ -3,7 +3,6 @@
 import mmap
 import os
 from collections.abc import Callable
-from typing import Literal
 
 from core.errors import KernelLacks
 from core.kernel import pagemap_scan, userfaultfd
@@ -11,40 +10,36 @@ from core.kernel.calls import address_of
 from core.kernel.pagemap_scan import PageCategory, ScanMasks
 from core.kernel.userfaultfd import TrackedVma
 from core.memory.dirty import DirtyTracker
+from core.memory.dirty.hashes import HashTracker
 from core.memory.dirty.soft_dirty import SoftDirtyTracker, probe_soft_dirty
 from core.memory.dirty.uffd import UffdTracker
 from core.memory.present import THERE
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
-
-TrackerKind = Literal["uffd", "soft-dirty"]
+from core.options import TrackChoice
 
 
 def choose_tracker(
-    pid: int, open_uffd: Callable[[], int], *, kind: TrackerKind | None = None, exclude: Ranges = EMPTY
+    pid: int, open_uffd: Callable[[], int], *, kind: TrackChoice | None = None, exclude: Ranges = EMPTY
 ) -> DirtyTracker:
     """The best tracker this kernel has, or `kind`. `open_uffd` makes a userfaultfd in the process and hands us a
-    duplicate; it is called only when needed. KernelLacks when there is none.
+    duplicate; it is called only when needed. KernelLacks: it has no `kind`.
     """
     match kind or probe_tracker_kind():
-        case "uffd":
+        case "uffd-wp":
             return UffdTracker(pid, open_uffd(), exclude)
         case "soft-dirty":
             if not probe_soft_dirty():
                 raise KernelLacks("soft-dirty bits", "clearing them works and setting them does not, or neither does")
             return SoftDirtyTracker(pid, exclude)
-        case None:
-            raise KernelLacks(
-                "dirty page tracking",
-                "neither userfaultfd write-protection with PAGEMAP_SCAN nor soft-dirty bits",
-                hint="Linux 6.7 or later has the first, CONFIG_MEM_SOFT_DIRTY gives the second",
-            )
+        case "hash":
+            return HashTracker(pid, exclude)
 
 
-def probe_tracker_kind() -> TrackerKind | None:
-    """What this kernel can do, the better one first."""
+def probe_tracker_kind() -> TrackChoice:
+    """What this kernel can do, the best one first."""
     if probe_uffd_tracking():
-        return "uffd"
-    return "soft-dirty" if probe_soft_dirty() else None
+        return "uffd-wp"
+    return "soft-dirty" if probe_soft_dirty() else "hash"
 
 
 def probe_uffd_tracking() -> bool:

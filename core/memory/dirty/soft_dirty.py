@@ -1,4 +1,4 @@
-"""Dirty tracking by the soft-dirty bit (/proc/PID/clear_refs, /proc/PID/pagemap), for kernels without PAGEMAP_SCAN.
+"""Dirty tracking by the soft-dirty bit (/proc/PID/clear_refs and pagemap), for kernels without userfaultfd's tracking.
 
 Reading and clearing are two steps: the caller stops the threads around a round.
 """
@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from core.errors import TraceeError
 from core.kernel import pagemap_scan
 from core.kernel.calls import address_of
-from core.kernel.pagemap_scan import PageCategory, PageRegion, ZeroFrames
-from core.memory.dirty import DirtyRound
-from core.memory.present import PageSets, open_pagemap, private_vmas, sort_regions, spans_of
+from core.kernel.pagemap_scan import PageCategory, PageRegion, ScanMasks, ZeroFrames
+from core.memory.dirty import DirtyRound, LastRound
+from core.memory.pages import PageBatch
+from core.memory.present import THERE, PageSets, open_pagemap, private_vmas, sort_regions, spans_of
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
 from core.memory.zero_frames import probe_zero_frames
 from core.proc.maps import Vma
@@ -41,6 +42,7 @@ class SoftDirtyTracker:
     """Tracks `pid`; `exclude` is left alone (our own area in the process)."""
 
     needs_stop = True
+    by_content = False
 
     def __init__(self, pid: int, exclude: Ranges = EMPTY) -> None:
         self._pid = pid
@@ -55,30 +57,52 @@ class SoftDirtyTracker:
         """See DirtyTracker."""
         self._pending = self._pending.union(missing)
 
+    def note_read(self, batch: PageBatch) -> None:
+        """See DirtyTracker: not needed."""
+
+    def forget(self, lost: Ranges) -> None:
+        """See DirtyTracker: not needed, a page that comes again has the bit."""
+
     def present(self, vmas: Sequence[Vma]) -> Ranges:
         """See DirtyTracker."""
         return sort_regions(self._read(vmas)).carried
 
     def collect_and_rearm(self, vmas: Sequence[Vma]) -> DirtyRound:
         """See DirtyTracker. All threads must be stopped."""
-        began = time.monotonic()
-        pages = sort_soft_dirty(self._read(vmas), self._pending, everything=self._first)
+        dirty = self.collect_last(vmas).dirty
         try:
             clear_soft_dirty(self._pid)
         except OSError as error:
             raise TraceeError(self._pid, f"cannot clear its soft-dirty bits: {error.strerror}") from error
         self._first, self._pending = False, EMPTY
-        return DirtyRound(pages.carried, pages.zero, pages.guard, time.monotonic() - began)
+        return dirty
+
+    def collect_last(self, vmas: Sequence[Vma]) -> LastRound:
+        """See DirtyTracker."""
+        began = time.monotonic()
+        regions = self._read(vmas)
+        pages = sort_soft_dirty(regions, self._pending, everything=self._first)
+        dirty = DirtyRound(pages.carried, pages.zero, pages.guard, time.monotonic() - began)
+        return LastRound(dirty, sort_regions(regions))
 
     def _read(self, vmas: Sequence[Vma]) -> list[PageRegion]:
         spans = spans_of(private_vmas(vmas), self._exclude)
         pagemap_fd = open_pagemap(self._pid)
         try:
-            return pagemap_scan.read_pages(pagemap_fd, spans.spans, probe_zero_frames())
+            return read_soft_dirty(pagemap_fd, spans)
         except OSError as error:
             raise TraceeError(self._pid, f"cannot read its pagemap: {error.strerror}") from error
         finally:
             os.close(pagemap_fd)
+
+
+def read_soft_dirty(pagemap_fd: int, spans: Ranges) -> list[PageRegion]:
+    """All pages there are, with SOFT_DIRTY where the bit is set: by PAGEMAP_SCAN where the kernel has it. OSError."""
+    categories = pagemap_scan.probe_categories(pagemap_fd)
+    if categories is None:
+        return pagemap_scan.read_pages(pagemap_fd, spans.spans, probe_zero_frames())
+    masks = ScanMasks(any_of=THERE, returned=categories | PageCategory.SOFT_DIRTY)
+    return pagemap_scan.scan_pages(pagemap_fd, spans.spans, masks)
 
 
 def clear_soft_dirty(pid: int) -> None:

@@ -6,13 +6,15 @@ Only memory of the process's own page tables; shared mappings are left alone.
 import errno
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from core.errors import CollectError, KernelLacks, TraceeError
 from core.kernel import pagemap_scan, userfaultfd
 from core.kernel.pagemap_scan import PageCategory, ScanMasks
 from core.kernel.userfaultfd import TrackedVma
-from core.memory.dirty import DirtyRound, Untracked
+from core.memory.dirty import DirtyRound, LastRound, Untracked
+from core.memory.pages import PageBatch
 from core.memory.present import (
     THERE,
     PageSets,
@@ -27,6 +29,8 @@ from core.memory.ranges import EMPTY, Ranges, Span
 from core.proc.maps import Vma
 
 Tried = tuple[Vma, TrackedVma, int]
+WPALLOWED = int(PageCategory.WPALLOWED)
+CLEAN = WPALLOWED | int(PageCategory.WRITTEN)  # of these two bits a page not written to has WPALLOWED alone
 
 
 class UffdTracker:
@@ -36,6 +40,7 @@ class UffdTracker:
     """
 
     needs_stop = False
+    by_content = False
 
     def __init__(self, pid: int, uffd_fd: int, exclude: Ranges = EMPTY) -> None:
         self._pid = pid
@@ -63,6 +68,12 @@ class UffdTracker:
         """See DirtyTracker."""
         self._pending = self._pending.union(missing)
 
+    def note_read(self, batch: PageBatch) -> None:
+        """See DirtyTracker: not needed."""
+
+    def forget(self, lost: Ranges) -> None:
+        """See DirtyTracker: not needed, a page that comes again is a new one."""
+
     def present(self, vmas: Sequence[Vma]) -> Ranges:
         """See DirtyTracker."""
         return read_page_sets(self._pid, vmas, self._exclude).carried
@@ -70,19 +81,24 @@ class UffdTracker:
     def collect_and_rearm(self, vmas: Sequence[Vma]) -> DirtyRound:
         """See DirtyTracker. CollectError: memory that the process's own userfaultfd has."""
         began = time.monotonic()
-        # Opened anew each round: after an exec the old one would show an empty address space, not an error.
-        pagemap_fd = open_pagemap(self._pid)
-        try:
+        with _pagemap(self._pid) as pagemap_fd:
             tried = self._track(pagemap_fd, private_vmas(vmas))
             pages = self._scan(pagemap_fd, tried)
-        except OSError as error:
-            raise TraceeError(self._pid, f"cannot scan its pages: {error.strerror}") from error
-        finally:
-            os.close(pagemap_fd)
         refused = tuple(
             Untracked(part.start, part.end, vma.path, os.strerror(code)) for vma, part, code in tried if code
         )
         return DirtyRound(pages.carried, pages.zero, pages.guard, time.monotonic() - began, refused)
+
+    def collect_last(self, vmas: Sequence[Vma]) -> LastRound:
+        """See DirtyTracker. Every page tells by itself whether it is tracked: what is not counts as written."""
+        began = time.monotonic()
+        with _pagemap(self._pid) as pagemap_fd:
+            masks = ScanMasks(any_of=THERE, returned=_categories(pagemap_fd) | PageCategory.WPALLOWED)
+            regions = pagemap_scan.scan_pages(pagemap_fd, spans_of(private_vmas(vmas), self._exclude).spans, masks)
+        present, dirty = sort_regions(regions), sort_regions(one for one in regions if one[2] & CLEAN != WPALLOWED)
+        again = present.carried.intersect(self._unclean.union(self._pending))
+        seconds = time.monotonic() - began
+        return LastRound(DirtyRound(dirty.carried.union(again), dirty.zero, dirty.guard, seconds), present)
 
     def _track(self, pagemap_fd: int, vmas: Sequence[Vma]) -> list[Tried]:
         """Every VMA tracked, as far as the kernel lets us: (vma, part, 0 or errno)."""
@@ -116,9 +132,7 @@ class UffdTracker:
             )
 
     def _scan(self, pagemap_fd: int, tried: Sequence[Tried]) -> PageSets:
-        categories = pagemap_scan.probe_categories(pagemap_fd)
-        if categories is None:
-            raise KernelLacks("PAGEMAP_SCAN", "needed with userfaultfd tracking")
+        categories = _categories(pagemap_fd)
         # The pending pages are write-protected already: a plain look is enough to find those that are left.
         again = self._unclean.union(self._pending.intersect(spans_of(vma for vma, _, _ in tried)))
         masks = ScanMasks(PageCategory.WPALLOWED | PageCategory.WRITTEN, THERE, categories, write_protect=True)
@@ -126,6 +140,25 @@ class UffdTracker:
         pages = dirty.union(scan_present(pagemap_fd, again, categories))
         self._pending = EMPTY
         return pages
+
+
+@contextmanager
+def _pagemap(pid: int) -> Iterator[int]:
+    """Opened anew each round: after an exec the old one would show an empty address space, not an error."""
+    pagemap_fd = open_pagemap(pid)
+    try:
+        yield pagemap_fd
+    except OSError as error:
+        raise TraceeError(pid, f"cannot scan its pages: {error.strerror}") from error
+    finally:
+        os.close(pagemap_fd)
+
+
+def _categories(pagemap_fd: int) -> PageCategory:
+    categories = pagemap_scan.probe_categories(pagemap_fd)
+    if categories is None:
+        raise KernelLacks("PAGEMAP_SCAN", "needed with userfaultfd tracking")
+    return categories
 
 
 def _spans(parts: Iterable[TrackedVma]) -> Ranges:

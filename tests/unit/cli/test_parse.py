@@ -79,7 +79,7 @@ def test_options_of_later_versions_are_refused_by_name() -> None:
 def test_the_whole_command_line_becomes_one_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     subject = Subject("4711", "ana@host-b:2222", [Path("key")], Path("known"), "sudo -n migrate", "close")
-    request = parse_request(subject, Pace("200ms", "10m", "1gbit", "1", "zstd", "uffd"))
+    request = parse_request(subject, Pace("200ms", "10m", "1gbit", "1", "zstd", "uffd-wp"))
     assert (request.pid, request.destination, request.tcp, request.pid_mode) == (
         4711,
         "ana@host-b:2222",
@@ -87,7 +87,7 @@ def test_the_whole_command_line_becomes_one_request(tmp_path: Path, monkeypatch:
         "keep",
     )
     assert (request.max_downtime_s, request.deadline_s, request.bandwidth_bytes_per_s) == (0.2, 600, 125_000_000)
-    assert (request.streams, request.compress, request.track) == (1, "zstd", "uffd")
+    assert (request.streams, request.compress, request.track) == (1, "zstd", "uffd-wp")
     assert str(tmp_path / "key") in dict(request.route).values()
     assert str(tmp_path / "known") in dict(request.route).values()
 

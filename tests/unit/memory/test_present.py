@@ -1,17 +1,20 @@
 import mmap
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from core.kernel import pagemap_scan
 from core.kernel.calls import syscall
 from core.kernel.pagemap_scan import PageCategory, PageRegion, ZeroFrames, parse_entries
+from core.memory.dirty import soft_dirty
 from core.memory.dirty.soft_dirty import SoftDirtyTracker, probe_soft_dirty, sort_soft_dirty
 from core.memory.present import present_ranges, read_page_sets, scan_present, sort_regions, spans_of
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
 from core.memory.zero_frames import probe_zero_frames
 from tests.requires import require
-from tests.unit.memory.area import area
+from tests.unit.memory.area import area, vma_of
 
 PRESENT, SWAPPED, FILE, GUARD, SOFT_DIRTY = 1 << 63, 1 << 62, 1 << 61, 1 << 58, 1 << 55
 ZERO = ZeroFrames(page=7, huge=1024)
@@ -80,6 +83,43 @@ def test_reading_the_pagemap_tells_the_same_as_scanning_it() -> None:
         spans = spans_of(memory.vmas)
         assert scan_present(pagemap_fd, spans, None) == scan_present(pagemap_fd, spans, categories)
     os.close(pagemap_fd)
+
+
+@contextmanager
+def pretended_soft_dirty(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, int]]:
+    """Page number → categories of a process that is not there; a clear takes the bit away."""
+    pages: dict[int, int] = {}
+
+    def read(pagemap_fd: int, spans: Ranges) -> list[PageRegion]:
+        return [region(page, pages[page]) for page in sorted(pages) if spans.contains(page * PAGE_SIZE)]
+
+    def clear(pid: int) -> None:
+        pages.update({page: categories & ~PageCategory.SOFT_DIRTY for page, categories in pages.items()})
+
+    monkeypatch.setattr(soft_dirty, "read_soft_dirty", read)
+    monkeypatch.setattr(soft_dirty, "clear_soft_dirty", clear)
+    yield pages
+
+
+def test_soft_dirty_rounds_tell_all_first_then_what_was_written_and_what_was_pending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vmas = [vma_of(16 * PAGE_SIZE, 32 * PAGE_SIZE), vma_of(64 * PAGE_SIZE, 80 * PAGE_SIZE)]
+    dirty = PageCategory.PRESENT | PageCategory.SOFT_DIRTY
+    with pretended_soft_dirty(monkeypatch) as pages:
+        tracker = SoftDirtyTracker(os.getpid(), Ranges.from_pages([70]))
+        pages.update({16: PageCategory.PRESENT, 17: dirty, 40: dirty, 70: dirty})
+        assert tracker.needs_stop
+        assert list(tracker.collect_and_rearm(vmas).ranges.pages()) == [16, 17]
+        tracker.keep_pending(Ranges.from_pages([16, 18]))
+        pages.update({64: dirty})
+        assert list(tracker.collect_and_rearm(vmas).ranges.pages()) == [16, 64]
+        assert tracker.collect_and_rearm(vmas).ranges == EMPTY
+        pages.update({17: dirty})
+        for _ in range(2):  # the last look clears nothing
+            last = tracker.collect_last(vmas)
+            assert list(last.dirty.ranges.pages()) == [17]
+            assert list(last.present.carried.pages()) == [16, 17, 64]
 
 
 def test_soft_dirty_tracker_tells_only_stores_since_the_round_before() -> None:

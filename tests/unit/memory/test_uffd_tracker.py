@@ -36,6 +36,15 @@ def tracking(*areas: Area, exclude: Ranges = EMPTY) -> Iterator[Round]:
         tracker.close()
 
 
+@contextmanager
+def tracker_of(memory: Area) -> Iterator[UffdTracker]:
+    tracker = UffdTracker(os.getpid(), userfaultfd.open_own())
+    try:
+        yield tracker
+    finally:
+        tracker.close()
+
+
 def test_first_round_tells_all_that_is_there_and_no_hole() -> None:
     with area(16) as memory, tracking(memory) as collect:
         memory.fill(7, 2, 5)
@@ -239,3 +248,30 @@ def test_choose_takes_what_the_kernel_can_do() -> None:
     tracker = choose_tracker(os.getpid(), userfaultfd.open_own)
     assert tracker.needs_stop == (probe_tracker_kind() == "soft-dirty")
     tracker.close()
+
+
+def test_the_last_look_tells_what_is_dirty_and_what_is_there_in_one_go() -> None:
+    with area(16) as memory, area(4) as new, tracker_of(memory) as tracker:
+        memory.fill(7, 0, 12)
+        tracker.collect_and_rearm(memory.vmas)
+        tracker.keep_pending(Ranges.of([memory.span(8, 9), memory.span(11, 12)]))
+        memory.store(3)
+        syscall("madvise", memory.page(11), PAGE_SIZE, mmap.MADV_DONTNEED)
+        new.fill(7)
+        last = tracker.collect_last([*memory.vmas, *new.vmas])
+        dirty = Ranges.of([memory.span(3, 4), memory.span(8, 9), new.span(0, 4)])
+        assert last.dirty.ranges == dirty
+        assert last.present.carried == Ranges.of([memory.span(0, 11), new.span(0, 4)])
+
+
+def test_the_last_look_does_not_trust_the_bits_of_memory_that_lost_its_tracking() -> None:
+    with area(12) as memory, area(4) as elsewhere, tracker_of(memory) as tracker:
+        memory.fill(7)
+        tracker.collect_and_rearm(memory.vmas)
+        size, flags = 4 * PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED
+        syscall("mremap", memory.page(4), size, size, flags, elsewhere.start)
+        tracker.collect_and_rearm([*memory.vmas, *elsewhere.vmas])
+        syscall("mremap", elsewhere.start, size, size, flags, memory.page(4))
+        assert len(memory.vmas) == 1, "the scene is a merge"
+        memory.store(1)
+        assert tracker.collect_last(memory.vmas).dirty.ranges.contains(*memory.span(1, 2))

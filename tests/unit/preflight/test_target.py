@@ -13,7 +13,7 @@ import pytest
 from core.errors import Blocker
 from core.kernel.calls import syscall
 from core.preflight import HostRecord, PreflightOptions, TargetFindings, collect_facts, collect_host
-from core.preflight.memory import notice_tracking, refuse_memory
+from core.preflight.memory import decide_tracker, notice_tracker, notice_tracking, refuse_memory, refuse_tracker
 from core.preflight.process import refuse_namespaces
 from core.preflight.target import refuse_kernel
 from core.proc.maps import SmapsVma, Vma
@@ -297,12 +297,21 @@ def test_our_own_seccomp_filter_is_told() -> None:
         assert codes(collect_facts(pid, PLAIN, host=filtered)) == {"own-seccomp"}
 
 
-def test_a_kernel_without_tracking_or_freezer_is_refused_by_feature() -> None:
+def test_a_kernel_that_lacks_something_is_refused_by_feature() -> None:
     lacking = HostRecord(features=("ptrace", "pidfd_getfd", "pagemap_scan"))
-    reasons = " ".join(blocker.reason for blocker in refuse_kernel(lacking))
-    assert "kcmp" in reasons and "dirty page tracking" in reasons
-    soft = HostRecord(features=("ptrace", "kcmp", "pidfd_getfd", "soft_dirty", "cgroup2_freezer"))
-    assert refuse_kernel(soft) == []
+    assert [blocker.reason for blocker in refuse_kernel(lacking)] == ["the kernel here lacks kcmp"]
+    assert refuse_kernel(HostRecord(features=("ptrace", "kcmp", "pidfd_getfd"))) == []
+
+
+def test_the_tracker_is_the_best_one_there_is_and_a_costly_one_is_told() -> None:
+    best = HostRecord(features=("pagemap_scan", "uffd_wp_async", "soft_dirty"))
+    soft, none = HostRecord(features=("pagemap_scan", "soft_dirty")), HostRecord(features=("uffd_wp_async",))
+    assert [decide_tracker(host) for host in (best, soft, none)] == ["uffd-wp", "soft-dirty", "hash"]
+    assert notice_tracker(None, best) == []
+    assert "hash" in notice_tracker("hash", best)[0] and "stops" in notice_tracker(None, soft)[0]
+    assert refuse_tracker(None, none) == refuse_tracker("hash", none) == refuse_tracker("soft-dirty", best) == []
+    [blocker] = refuse_tracker("soft-dirty", none)
+    assert blocker.subject == "--track soft-dirty" and "hash is used" in (blocker.hint or "")
 
 
 def vmas(count: int, path: str = "") -> list[SmapsVma]:
