@@ -15,6 +15,12 @@
 #define PAGE 4096ULL
 #define READ_VECTORS 1024
 #define ENTRIES_AT_ONCE 4096
+/*
+ * PAGEMAP_SCAN collects so many regions at a time. Given room for more it goes
+ * on, but then leaves walk_end where it had stopped before, although all up to
+ * the end was scanned (v6.18): a scan resumed there tells pages out of order.
+ */
+#define KERNEL_REGIONS 512
 #define HUGE_PAGES 512
 
 /* /proc/PID/pagemap entries: Documentation/admin-guide/mm/pagemap.rst */
@@ -80,8 +86,8 @@ int mg_pagemap_scan(int pagemap_fd, const struct mg_span *spans, int count, cons
 
 	while (position->span < count && filled < capacity) {
 		uint64_t end = spans[position->span].end, walk_end;
-		int found = scan_once(pagemap_fd, position->address, end, scan, regions + filled, capacity - filled, 0,
-				      &walk_end);
+		int room = capacity - filled < KERNEL_REGIONS ? capacity - filled : KERNEL_REGIONS;
+		int found = scan_once(pagemap_fd, position->address, end, scan, regions + filled, room, 0, &walk_end);
 
 		if (found < 0)
 			return found;

@@ -7,7 +7,7 @@ import pytest
 
 from core.kernel import pagemap_scan
 from core.kernel.calls import syscall
-from core.kernel.pagemap_scan import PageCategory, PageRegion, ZeroFrames, parse_entries
+from core.kernel.pagemap_scan import PageCategory, PageRegion, ScanMasks, ZeroFrames, parse_entries
 from core.memory.dirty import soft_dirty
 from core.memory.dirty.soft_dirty import SoftDirtyTracker, probe_soft_dirty, sort_soft_dirty
 from core.memory.present import present_ranges, read_page_sets, scan_present, sort_regions, spans_of
@@ -67,6 +67,19 @@ def test_present_tells_written_pages_and_neither_holes_nor_zero_pages() -> None:
         assert present_ranges(os.getpid(), memory.vmas).spans == (memory.span(4, 6),)
         assert read_page_sets(os.getpid(), memory.vmas).zero.spans == (memory.span(9, 10),)
         assert memory.vmas and read_page_sets(os.getpid(), memory.vmas, spans_of(memory.vmas)).carried == EMPTY
+
+
+def test_many_regions_are_told_once_each_and_in_order() -> None:
+    pagemap_fd = pagemap_scan.open_pagemap(os.getpid())
+    require(pagemap_scan.probe_categories(pagemap_fd) is not None, "PAGEMAP_SCAN (Linux 6.7)")
+    with area(12000) as memory:
+        written = range(0, memory.pages, 2)  # more than the kernel collects at a time, and than we ask for at once
+        for index in written:
+            memory.store(index)
+        masks = ScanMasks(any_of=PageCategory.PRESENT, returned=PageCategory.PRESENT)
+        regions = pagemap_scan.scan_pages(pagemap_fd, [memory.span(0, memory.pages)], masks)
+        assert [start for start, _, _ in regions] == [memory.page(index) for index in written]
+    os.close(pagemap_fd)
 
 
 def test_reading_the_pagemap_tells_the_same_as_scanning_it() -> None:
