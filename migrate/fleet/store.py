@@ -20,7 +20,7 @@ from migrate.errors import StoreError
 from migrate.fleet.schema import AUDIT, DRAINS, EVENTS, MIGRATIONS
 
 Row: TypeAlias = dict[str, Any]
-LEASE_S: Final = 30.0
+LEASE_S: Final = 10.0
 FINAL_STATES: Final = ("done", "failed", "refused", "cancelled")
 DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 VERSIONS: Final = Path(__file__).with_name("versions")

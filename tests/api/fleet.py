@@ -32,16 +32,15 @@ class Fleet:
     server: int = 0
     started: int = 0
 
-    def start_server(self, *options: str) -> int:
+    def start_server(self, *options: str, port: int = PORT) -> int:
         """`migrate serve` on ops; returns when it answers."""
-        argv = ["migrate", "serve", "--inventory", "/run/inventory.toml", *options]
-        self.server = self.ops.start(argv, stdout="/run/serve.log")
-        said = self.ops.path("/run/serve.log")
-        wait_until(
-            lambda: self.ops.listens(PORT) or not self.ops.alive(self.server), "the server listens", deadline_s=60
-        )
-        assert self.ops.listens(PORT), said.read_text()
-        return self.server
+        argv = ["migrate", "serve", "--inventory", "/run/inventory.toml", "--listen", f"127.0.0.1:{port}", *options]
+        server = self.ops.start(argv, stdout=f"/run/serve-{port}.log")
+        said = self.ops.path(f"/run/serve-{port}.log")
+        wait_until(lambda: self.ops.listens(port) or not self.ops.alive(server), "the server listens", deadline_s=60)
+        assert self.ops.listens(port), said.read_text()
+        self.server = server
+        return server
 
     def stop_server(self, signal_number: int = 9) -> None:
         """End the server, by default as a crash would."""
@@ -54,10 +53,9 @@ class Fleet:
         done = self.ops.run(["migrate", *map(str, words)], check=check, env=server, timeout_s=110)
         return Said(done.returncode, done.stdout, done.stderr)
 
-    def http(self, method: str, path: str, body: object = None, *headers: str) -> tuple[int, Any]:
+    def http(self, method: str, path: str, body: object = None, *, port: int = PORT) -> tuple[int, Any]:
         """Status and JSON of one request, sent from ops."""
-        argv = ["curl", "-s", "-X", method, "-w", "\n%{http_code}", f"http://127.0.0.1:{PORT}/api/v1{path}"]
-        argv += [word for header in headers for word in ("-H", header)]
+        argv = ["curl", "-s", "-X", method, "-w", "\n%{http_code}", f"http://127.0.0.1:{port}/api/v1{path}"]
         argv += ["-d", json.dumps(body)] if body is not None else []
         out, _, status = self.ops.run(argv).stdout.rpartition("\n")
         return int(status), json.loads(out) if out else None
@@ -70,12 +68,12 @@ class Fleet:
         run.wait_ready()
         return run
 
-    def wait_state(self, migration_id: str, *states: str) -> dict[str, Any]:
+    def wait_state(self, migration_id: str, *states: str, port: int = PORT) -> dict[str, Any]:
         """The migration, once it is in one of `states`."""
         found: dict[str, Any] = {}
 
         def there() -> bool:
-            found.update(self.http("GET", f"/migrations/{migration_id}")[1])
+            found.update(self.http("GET", f"/migrations/{migration_id}", port=port)[1])
             return found["state"] in states
 
         wait_until(there, f"migration {migration_id} is {' or '.join(states)}: {found}", deadline_s=100)
