@@ -19,6 +19,7 @@ class FileChoices:
     file_locks: bool = False  # locks and leases are carried
     link_remap: bool = False  # a file that lost this name but has another gets a new one beside it
     ghost_limit: int | None = None  # bytes of a deleted file; None: as many as it has
+    terminal: bool = False  # the terminal of a shell's job stays behind: whoever restores it offers another
 
 
 NO_CHOICES: Final = FileChoices()
@@ -48,3 +49,4 @@ class RestoreOptions:
     pid_mode: PidMode = "keep"
     hold: HoldChoice = "auto"
     scripts: ActionScripts = NO_SCRIPTS
+    terminal: str = ""  # path of the one that a shell's job is given; none: it is refused

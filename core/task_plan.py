@@ -194,7 +194,7 @@ def _compile_tree(images: ImageSet, launcher_bounding: int, options: RestoreOpti
     check_inventory(images.one(kinds.INVENTORY))
     shapes = tree_shapes(images)
     entries = {entry.pid: entry for entry in process_tree.tasks(images)}
-    files = table_plan.plan_tables(images, _tables(images, shapes), tcp=options.tcp)
+    files = table_plan.plan_tables(images, _tables(images, shapes), tcp=options.tcp, terminal=options.terminal)
     segments = SegmentNames(images)
     return TreePlan(
         shapes,

@@ -26,7 +26,7 @@ SYSCALLS: Final[dict[str, int]] = {
     "setgroups": 116, "setresuid": 117, "getresuid": 118, "setresgid": 119, "getresgid": 120, "getpgid": 121,
     "setfsuid": 122, "setfsgid": 123, "getsid": 124, "capget": 125, "capset": 126, "rt_sigpending": 127,
     "rt_sigtimedwait": 128, "rt_sigqueueinfo": 129, "rt_sigsuspend": 130, "sigaltstack": 131, "personality": 135,
-    "getpriority": 140, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144,
+    "fstatfs": 138, "getpriority": 140, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144,
     "sched_getscheduler": 145, "mlock": 149, "munlock": 150, "mlockall": 151, "modify_ldt": 154, "prctl": 157,
     "arch_prctl": 158, "setrlimit": 160, "chroot": 161, "sync": 162, "mount": 165, "umount2": 166, "sethostname": 170,
     "gettid": 186, "tkill": 200, "time": 201, "futex": 202, "sched_setaffinity": 203, "sched_getaffinity": 204,

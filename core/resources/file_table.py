@@ -30,6 +30,7 @@ from core.resources import (
     regular_file,
     signalfd,
     tcp_socket,
+    terminal,
     timerfd,
     udp_socket,
     uncarried,
@@ -45,7 +46,7 @@ from core.resources.unix_queue import Packet
 
 KINDS: Final[tuple[Kind, ...]] = (
     memfd, regular_file, pipe, fifo, tcp_socket, udp_socket, unix_socket, eventfd, epoll, timerfd, signalfd, pidfd,
-    inotify,
+    inotify, terminal,
 )  # fmt: skip
 
 
@@ -190,17 +191,7 @@ def collect_tables(
                 new.add(id)
                 entry = _collect_file(file, id, table, images, segments)
                 types[id] = entry.type
-                if regular_file.claims(file) and regular_file.is_nameless(file):
-                    ghosts.describe(images, reader.path(file.pid, "root"), entry, file.local_fd, file.link)
-                if regular_file.is_misnamed(file) and regular_file.other_name(file) is None:
-                    root = reader.path(file.pid, "root")
-                    ghosts.link_beside(images, root, entry, file.local_fd, ids.next_file_id())
-                if fifo.claims(file):
-                    path = fifo.collect_path(file, ids.next_file_id())
-                    entry.fifo.regf_id = path.id
-                    images.add(kinds.FILES, path)
-                    if fifo.is_nameless(file):
-                        ghosts.describe(images, reader.path(file.pid, "root"), path, file.local_fd, file.link)
+                _collect_path(file, entry, images, ids, ghosts)
             if not file.carrier:
                 flags = FD_CLOEXEC if file.cloexec else 0
                 info = FdinfoEntry(id=id, flags=flags, type=types[id], fd=file.fd)
@@ -209,6 +200,27 @@ def collect_tables(
             images.add(kinds.FILE_LOCKS, lock)
         _collect_pipe_contents(table.files, images)
         _collect_queues(queues, new, ids, images, reader)
+
+
+def _collect_path(file: OpenFile, entry: FileEntry, images: ImageSet, ids: SharedIds, ghosts: Ghosts) -> None:
+    """The file that says where it is, for kinds that have it beside their entry; and who has lost its name."""
+    root = f"/proc/{file.pid}/root"
+    if terminal.claims(file):
+        path = terminal.collect_path(file, ids.next_file_id())
+        entry.tty.regf_id = path.id
+        images.add(kinds.FILES, path)
+        if all(info.id != entry.tty.tty_info_id for info in images.all(kinds.TTY_INFO)):
+            images.add(kinds.TTY_INFO, terminal.collect_info(file))
+    elif fifo.claims(file):
+        path = fifo.collect_path(file, ids.next_file_id())
+        entry.fifo.regf_id = path.id
+        images.add(kinds.FILES, path)
+        if fifo.is_nameless(file):
+            ghosts.describe(images, root, path, file.local_fd, file.link)
+    elif entry.type == FdTypes.REG and regular_file.is_nameless(file):
+        ghosts.describe(images, root, entry, file.local_fd, file.link)
+    elif entry.type == FdTypes.REG and regular_file.is_misnamed(file) and regular_file.other_name(file) is None:
+        ghosts.link_beside(images, root, entry, file.local_fd, ids.next_file_id())
 
 
 def _collect_file(file: OpenFile, id: int, table: OpenTable, images: ImageSet, segments: Segments) -> FileEntry:

@@ -32,6 +32,7 @@ from core.resources import (
     regular_file,
     signalfd,
     tcp_socket,
+    terminal,
     timerfd,
     udp_socket,
     unix_queue,
@@ -52,11 +53,13 @@ BY_TYPE: Final[dict[FdTypes, MadeAlone]] = {
     FdTypes.PIDFD: pidfd,
     FdTypes.INOTIFY: inotify,
 }
-Member: TypeAlias = Literal["reg", "pipe", "fifo", "usk", "efd", "epfd", "tfd", "sgfd", "isk", "pidfd", "ify", "memfd"]
+Member: TypeAlias = Literal[
+    "reg", "pipe", "fifo", "usk", "efd", "epfd", "tfd", "sgfd", "isk", "pidfd", "tty", "ify", "memfd"
+]
 MEMBERS: Final[dict[FdTypes, Member]] = {
     FdTypes.REG: "reg", FdTypes.PIPE: "pipe", FdTypes.FIFO: "fifo", FdTypes.UNIXSK: "usk", FdTypes.EVENTFD: "efd",
     FdTypes.EVENTPOLL: "epfd", FdTypes.TIMERFD: "tfd", FdTypes.SIGNALFD: "sgfd", FdTypes.INETSK: "isk",
-    FdTypes.PIDFD: "pidfd", FdTypes.INOTIFY: "ify", FdTypes.MEMFD: "memfd",
+    FdTypes.PIDFD: "pidfd", FdTypes.TTY: "tty", FdTypes.INOTIFY: "ify", FdTypes.MEMFD: "memfd",
 }  # fmt: skip
 LATE: Final = (FdTypes.EVENTPOLL, FdTypes.TIMERFD)
 
@@ -78,17 +81,20 @@ def plan(images: ImageSet, files_id: int, *, tcp: TcpChoice) -> FilePlan:
     return plan_tables(images, {1: files_id}, tcp=tcp)[1]
 
 
-def plan_tables(images: ImageSet, tables: Mapping[int, int], *, tcp: TcpChoice) -> dict[int, FilePlan]:
+def plan_tables(
+    images: ImageSet, tables: Mapping[int, int], *, tcp: TcpChoice, terminal: str = ""
+) -> dict[int, FilePlan]:
     """Programs that fill the empty tables of a tree's tasks, in that order: pid (as it calls itself) → table's number.
 
-    An open file is made in the first task that has it, the others take it from there (pidfd_getfd).
+    An open file is made in the first task that has it, the others take it from there (pidfd_getfd). `terminal`: path of
+    the one that a shell's job gets here.
     """
     placed: dict[int, tuple[int, int]] = {}
     plans: dict[int, FilePlan] = {}
     sockets = find_sockets(images)
     locks = images.all(kinds.FILE_LOCKS)
     for pid, files_id in tables.items():
-        plans[pid] = _TablePlanner(Table(images, files_id, sockets), pid, tables, placed, tcp).plan(
+        plans[pid] = _TablePlanner(Table(images, files_id, sockets, terminal), pid, tables, placed, tcp).plan(
             file_locks.plan(locks, pid)
         )
     return plans
@@ -227,8 +233,10 @@ class _TablePlanner:
 class Table:
     """The images of one table, by descriptor and by file."""
 
-    def __init__(self, images: ImageSet, files_id: int, sockets: Sockets) -> None:
+    def __init__(self, images: ImageSet, files_id: int, sockets: Sockets, terminal: str = "") -> None:
         self.sockets = sockets
+        self.terminal = terminal
+        self.tty_infos = {info.id: info for info in images.all(kinds.TTY_INFO)}
         self.infos = sorted(images.all(kinds.FDINFO, files_id), key=lambda info: info.fd)
         self.by_id: dict[int, list[FdinfoEntry]] = {}
         for info in self.infos:
@@ -294,6 +302,8 @@ def _make(group: Sequence[FileEntry], table: Table, fds: FdAllocator, tcp: TcpCh
     entry = group[0]
     if entry.type == FdTypes.PIPE:
         return pipe.plan_pipe(group, table.content(entry), fds, {end.id: table.why(end.id) for end in group})
+    if entry.type == FdTypes.TTY:
+        return terminal.plan_terminal(entry, table.terminal, table.tty_infos, fds, table.why(entry.id))
     if entry.type == FdTypes.FIFO:
         paths = {end.fifo.regf_id: table.path_of(end).reg for end in group}
         return fifo.plan_fifo(group, paths, table.content(entry), fds, {end.id: table.why(end.id) for end in group})

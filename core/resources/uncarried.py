@@ -1,6 +1,5 @@
 """Descriptors that no kind carries: names each so that a person knows what it is."""
 
-import os
 import socket
 import stat
 from typing import Final
@@ -23,7 +22,6 @@ FAMILIES: Final = {
     int(family): family.name
     for family in (socket.AF_NETLINK, socket.AF_PACKET, socket.AF_INET, socket.AF_INET6, socket.AF_VSOCK)
 }
-TERMINAL_MAJORS: Final = frozenset([4, 5, *range(136, 144)])
 
 
 def refuse(file: OpenFile) -> Blocker:
@@ -40,13 +38,7 @@ def _describe(file: OpenFile) -> tuple[str, str]:
         word = file.link.removeprefix("anon_inode:")
         return ANONYMOUS.get(word, f"an object of kind {word}"), NEVER
     if stat.S_ISCHR(file.stat.st_mode):
-        return _describe_device(file)
+        return "a device", NEVER
     if stat.S_ISBLK(file.stat.st_mode):
         return "a block device", NEVER
     return "a file of unknown kind", NEVER
-
-
-def _describe_device(file: OpenFile) -> tuple[str, str]:
-    if os.major(file.stat.st_rdev) in TERMINAL_MAJORS:
-        return "a terminal", "start it with input and output redirected, e.g. setsid PROGRAM </dev/null >log 2>&1"
-    return "a device", NEVER

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,7 +81,7 @@ def dump(
     options = core.DumpOptions(
         leave_running, shell_job, "close" if tcp_close else "refuse",
         scripts=core.ActionScripts(parse_scripts(action_script)),
-        files=FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit).parsed(),
+        files=replace(FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit).parsed(), terminal=shell_job),
     )  # fmt: skip
     _refuse(pid, core.PreflightOptions(options.tcp, shell_job, files=options.files))
     report = core.dump(pid, images_dir, options)
@@ -129,7 +130,7 @@ def restore(
     options = core.RestoreOptions(
         detached, str(pidfile) if pidfile else None, shell_job, "close" if tcp_close else "refuse",
         "namespace" if parse_choice("--pid", pid_mode, PID_CHOICES) == "namespace" else "keep",
-        scripts=core.ActionScripts(parse_scripts(action_script)),
+        scripts=core.ActionScripts(parse_scripts(action_script)), terminal=_own_terminal() if shell_job else "",
     )  # fmt: skip
     if plan:
         say([core.plan_text(images_dir, options)], sys.stdout)
@@ -154,6 +155,11 @@ def _refuse(pid: int, options: "PreflightOptions") -> None:
 
 def _phase_lines(phases: tuple[tuple[str, float], ...], verbose: int) -> list[str]:
     return [f"  {name:<12} {spent * 1e3:8.1f} ms" for name, spent in phases] if verbose else []
+
+
+def _own_terminal() -> str:
+    """Path of the terminal that we are started from; "" without one."""
+    return next((os.ttyname(fd) for fd in (0, 1, 2) if os.isatty(fd)), "")
 
 
 def _pidfile_writer(path: Path | None) -> Callable[[int], None] | None:

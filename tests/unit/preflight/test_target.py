@@ -216,7 +216,7 @@ def test_a_terminal_is_refused_and_its_loss_told(examine: Examine, tmp_path: Pat
     script = "import fcntl, pty, termios\nmaster, slave = pty.openpty()\nfcntl.ioctl(slave, termios.TIOCSCTTY, 0)"
     with python(script, tmp_path) as pid:
         findings = examine(pid)
-        assert "fd-kind" in codes(findings)
+        assert "fd-terminal" in codes(findings)
         assert "its controlling terminal stays here: it has none over there" in findings.notices
         assert not any("terminal" in notice for notice in examine(pid, PreflightOptions(shell_job=True)).notices)
 

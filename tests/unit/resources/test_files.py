@@ -6,7 +6,7 @@ import pytest
 
 from core.errors import ImageError
 from core.images import kinds
-from core.resources import file_table, table_plan, uncarried
+from core.resources import file_table, table_plan
 from core.resources.context import OpenTable
 from tests.unit.resources.local_executor import FILES_ID, LocalTask, restored_task, source_task
 
@@ -154,12 +154,12 @@ def test_files_without_a_way_back_are_refused_by_name(tmp_path: Path) -> None:
         return None
 
     with source_task(setup) as source, source.table() as table:
-        assert codes(table) == {0: "fd-path", 1: "fd-lock", 2: "fd-pidfd-gone", 3: "fd-kind"}
+        assert codes(table) == {0: "fd-path", 1: "fd-lock", 2: "fd-pidfd-gone", 3: "fd-terminal"}
         for blocker in file_table.refuse(table):
             assert blocker.subject.startswith("fd ")
             assert blocker.hint
-        terminal = uncarried.refuse(table.files[3])
-        assert "a terminal" in terminal.reason
+        terminal = file_table.refuse(table, table.files[3:])[0]
+        assert "terminal" in terminal.reason
         assert "setsid" in (terminal.hint or "")
 
 
