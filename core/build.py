@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from core.errors import MigrateError, Refused, RemoteSyscallError, RestoreError
@@ -14,9 +15,11 @@ from core.images import kinds
 from core.images.store import ImageSet
 from core.kernel import ptrace
 from core.kernel.calls import prlimit
+from core.kernel.thread_facts import read_facts
+from core.kernel.threads import ThreadBlock
 from core.memory.landing import LandingMemory
 from core.memory.ranges import Ranges
-from core.plan.encode import split
+from core.plan.encode import assembled, split
 from core.plan.ops import Syscall
 from core.proc.reader import ProcReader
 from core.resources import file_table, process_tree, scheduling, seccomp, vmas
@@ -26,6 +29,7 @@ from core.task_plan import MemoryPlan, Stage, Step, TaskPlan, threads_made
 from core.tracee.handing import hand_over
 from core.tracee.spawn import OPTIONS
 from core.tracee.stem import Stem, find_syscall_instruction, plan_kernel_vmas, remove_area
+from core.tracee.together import Work, run_together
 
 RLIMIT_SIGPENDING: Final = 11
 
@@ -163,9 +167,9 @@ def run_stage(skeleton: Skeleton, plan: TaskPlan, stage: Stage, images: ImageSet
 def set_registers(skeleton: Skeleton, plan: TaskPlan, reader: ProcReader) -> None:
     """The last of it: our area goes, every thread gets its registers. The task then stands in a ptrace stop, whole."""
     stem = skeleton.stem
-    remove_area(stem, find_syscall_instruction(stem.memory, reader.maps(stem.pid)))
+    remove_area(stem, find_syscall_instruction(stem.memory, reader.vdso(stem.pid) or reader.maps(stem.pid)))
     for tid, state in plan.states.items():
-        ptrace.write_thread(_with_tid(state, stem.threads[tid].tid))
+        ptrace.write_thread(replace(state, tid=stem.threads[tid].tid))
     if plan.stopped:  # once let go it acts upon this before its first instruction
         os.kill(stem.pid, signal.SIGSTOP)
 
@@ -174,10 +178,6 @@ def refuse_files(images: ImageSet) -> None:
     """Refused when a file of the images is absent or different here, before anything is made of them."""
     if blockers := [blocker for id in images.ids(kinds.FDINFO) for blocker in file_table.verify(images, id)]:
         raise Refused(blockers)
-
-
-def _with_tid(state: ptrace.ThreadState, tid: int) -> ptrace.ThreadState:
-    return ptrace.ThreadState(tid, state.registers, state.xstate, state.sigmask, state.rseq, state.robust_list)
 
 
 def _run_steps(stem: Stem, plan: TaskPlan, steps: Sequence[Step], reader: ProcReader) -> None:
@@ -193,18 +193,17 @@ def _run_steps(stem: Stem, plan: TaskPlan, steps: Sequence[Step], reader: ProcRe
             stem.run(part)
         if any(op.name == "clone3" for op in step.program):
             _adopt(stem, plan, reader)
-    stem.borrow.run_many(siblings)
+    if siblings:
+        threads = ThreadBlock.of([thread for thread, _ in siblings])
+        run_together([Work(stem.borrow, threads, [assembled(program) for _, program in siblings])])
 
 
 def _adopt(stem: Stem, plan: TaskPlan, reader: ProcReader) -> None:
-    own = {own_tid(reader, stem.pid, tid): tid for tid in reader.tids(stem.pid)}
+    tids = reader.tids(stem.pid)
+    statuses = reader.brief_statuses({stem.pid: tids})[stem.pid]
+    own = {status.own_tid: tid for tid, status in statuses.items()}
     made = threads_made(plan)
     stem.adopt_threads(made, [own[tid] for tid in made])
-
-
-def own_tid(reader: ProcReader, pid: int, tid: int) -> int:
-    """What the thread calls itself, in its innermost PID namespace."""
-    return reader.status(pid, tid).ns_pid[-1]
 
 
 def _raise_limits(pid: int) -> None:
@@ -225,8 +224,9 @@ def _from_outside(stem: Stem, plan: TaskPlan, reader: ProcReader) -> list[str]:
     """What is set by tid or through /proc rather than by the task itself."""
     leader = plan.cores[plan.pid]
     notices: list[str | None] = []
-    for tid, core in plan.cores.items():
-        notices += scheduling.apply(stem.threads[tid].tid, core.thread_core)
+    tids = [stem.threads[tid].tid for tid in plan.cores]
+    for tid, core, facts in zip(tids, plan.cores.values(), read_facts(tids), strict=True):
+        notices += scheduling.apply(tid, core.thread_core, facts.scheduling)
     notices += scheduling.apply_limits(stem.pid, leader.tc.rlimits)
     if leader.tc.HasField("oom_score_adj"):
         score = leader.tc.oom_score_adj

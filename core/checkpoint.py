@@ -20,8 +20,9 @@ from core.memory.present import read_page_sets
 from core.memory.ranges import Ranges
 from core.options import DumpOptions
 from core.plan.segments import segments_of
-from core.prepare import Prepared, Stopwatch, prepare, read_statuses, refuse_new_memory, stop_met, zombies_of
+from core.prepare import Prepared, Stopwatch, prepare, refuse_new_memory, stop_met, zombies_of
 from core.proc.reader import ProcReader
+from core.resources import registers
 from core.resources.ghost_file import Ghosts
 from core.resources.shared_memory import Segments
 from core.tracee.family import Family, Member, has_ended, read_settled, release
@@ -62,6 +63,7 @@ def dump(pid: int, directory: Path, options: DumpOptions) -> DumpReport:
             subjects = [_borrow(lent, prepared[one.pid], frozen[one.pid], one, reader) for one in family.living]
             images = collect_tree(subjects, zombies_of(family), options, ghosts, segments)
         watch.lap("collect")
+        registers.complete_all(images)
         pages = sum(_write_pages(directory, subject, index + 1) for index, subject in enumerate(subjects))
         pages += _write_segments(directory, segments, images, len(subjects) + 1)
         write_directory(images, directory)
@@ -99,8 +101,8 @@ def _borrow(stack: ExitStack, prepared: Prepared, frozen: FrozenProcess, member:
     pid = member.pid
     current = reader.maps(pid)
     refuse_new_memory(current, prepared.vma_flags)
-    statuses = read_statuses(reader, pid, frozen.tids)
-    own_ids = {tid: status.ns_pid[-1] for tid, status in statuses.items()}
+    statuses = reader.brief_statuses({pid: frozen.tids})[pid]
+    own_ids = {tid: status.own_tid for tid, status in statuses.items()}
     lender = find_lender(
         prepared.memory, current, frozen.threads, reader.status(pid), own_ids=own_ids, gadgets=prepared.gadgets
     )

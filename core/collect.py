@@ -8,48 +8,46 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from core.collect_threads import Answers, Cores, ask_all, collect_queue
 from core.errors import CollectError, Refused
 from core.ids.shared import SharedIds
 from core.images import kinds
 from core.images.inventory import make_inventory
-from core.images.pb.core_pb2 import CoreEntry, TaskCoreEntry
+from core.images.pb.core_pb2 import TaskCoreEntry
 from core.images.pb.filesystem_pb2 import FsEntry
 from core.images.pb.ids_pb2 import TaskKobjIdsEntry
 from core.images.pb.memory_pb2 import MmEntry, VmaEntry
 from core.images.pb.namespaces_pb2 import TimensEntry
-from core.images.pb.signals_pb2 import SignalQueueEntry
 from core.images.store import ImageSet
-from core.kernel import ptrace
-from core.kernel.ptrace import ThreadState
 from core.options import DumpOptions
-from core.plan.ops import Program, Syscall
 from core.plan.segments import SegmentKind, SegmentUse
+from core.proc.brief import BriefStatus
 from core.proc.maps import Vma
+from core.proc.prefetched import PrefetchedReader
 from core.proc.reader import ProcReader
-from core.proc.status import Status
-from core.proc.timers import PosixTimer
 from core.resources import (
     address_space,
-    credentials,
     file_table,
     posix_timers,
     process_settings,
     process_tree,
     refused,
-    registers,
     scheduling,
     seccomp,
     signals,
-    thread,
-    thread_settings,
     time_namespace,
     vmas,
 )
 from core.resources.ghost_file import Ghosts
 from core.resources.named_files import O_DIRECTORY, NamedFiles, Nameless
 from core.resources.shared_memory import Segments
-from core.tracee.borrow import Borrow, Results
+from core.tracee.borrow import Borrow
 from core.tracee.freezer import FrozenProcess
+
+PROCESS_FILES = (
+    "auxv", "autogroup", "coredump_filter", "limits", "oom_score_adj", "personality", "stat", "timens_offsets",
+    "timers",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +61,9 @@ class Subject:
     reader: ProcReader
     pidfd: int
     own_pid: int
-    statuses: dict[int, Status]  # of every thread, by tid as we see it
+    statuses: dict[int, BriefStatus]  # of every thread, by tid as we see it
     parent: int = 0  # as the tree itself calls it; 0 for the root
+    vma_entries: Sequence[VmaEntry] = ()  # of `vmas`, when they were collected before
 
     @property
     def pid(self) -> int:
@@ -73,49 +72,32 @@ class Subject:
 
     def own_tid(self, tid: int) -> int:
         """What the thread calls itself."""
-        return self.statuses[tid].ns_pid[-1]
+        return self.statuses[tid].own_tid
 
 
-@dataclass(frozen=True, slots=True)
-class _ThreadAnswers:
-    state: ThreadState
-    status: Status
-    asked: "_ThreadQuestions"
-    results: Results
-
-
-class _ThreadQuestions:
-    """Everything asked of one thread; the leader is asked for the process too."""
-
-    def __init__(self, *, leader: bool, timers: Sequence[PosixTimer]) -> None:
-        self.stack = signals.stack_question()
-        self.securebits = credentials.securebits_question()
-        self.thread = thread.thread_questions()
-        self.settings = thread_settings.SettingQuestions()
-        self.marks = refused.ThreadMarks()
-        self.process = signals.process_questions() if leader else None
-        self.timers = posix_timers.timer_questions(timers if leader else ())
-        self.process_settings = process_settings.ProcessSettingQuestions()
-        self.process_marks = refused.ProcessMarks()
-        self.mm = address_space.MmQuestions() if leader else None
-
-    @property
-    def program(self) -> Program:
-        ops: tuple[Syscall, ...] = (self.stack, self.securebits, *self.thread.program)
-        ops += self.settings.program + self.marks.program
-        if self.process and self.mm:
-            ops += self.process.program + self.timers.program + self.mm.program
-            ops += self.process_settings.program + self.process_marks.program
-        return ops
+def _renumbered(known: VmaEntry, vma: Vma, files: NamedFiles) -> VmaEntry:
+    """The same entry with the number that its file has among `files`."""
+    if not vma.path.startswith("/"):
+        return known
+    entry = VmaEntry()
+    entry.CopyFrom(known)
+    entry.shmid = files.add(vma.path)
+    return entry
 
 
 def collect_mm(
     pid: int, vma_list: Sequence[Vma], flags: dict[int, frozenset[str]], files: NamedFiles, ghosts: Ghosts,
-    segments: Segments,
+    segments: Segments, known: Sequence[VmaEntry] = (),
 ) -> list[VmaEntry]:  # fmt: skip
-    """Entries of all VMAs; files they map are added to `files` and `ghosts`, other shared memory to `segments`."""
+    """Entries of all VMAs; files they map are added to `files` and `ghosts`, other shared memory to `segments`.
+
+    `known`: what they were when the same VMAs were collected with other files.
+    """
     entries, reader = [], ProcReader()
-    for vma in vma_list:
+    for index, vma in enumerate(vma_list):
+        if known and not vma.shared and not vma.path.endswith(" (deleted)"):
+            entries.append(_renumbered(known[index], vma, files))
+            continue
         use = None
         if (segment := segments.mapped(pid, vma)) is not None:
             use = segments.describe(segment, files.images)
@@ -159,19 +141,21 @@ def collect_tree(
 
     What deleted files and shared memory hold is left out too: they are in `ghosts` and `segments`.
     """
+    subjects = _prefetched(subjects)
     images = ImageSet()
     ids = SharedIds()
+    ids.compare([subject.pid for subject in subjects])
     named = NamedFiles(images, f"/proc/{subjects[0].pid}/root", ids.next_file_id)
     kobj_ids = [_collect_ids(subject, ids) for subject in subjects]
     images.add(kinds.INVENTORY, make_inventory(kobj_ids[0], root_cg_set=process_tree.CGROUP_SET))
     _collect_tables(subjects, kobj_ids, images, ids, options, ghosts, segments, zombies)
     images.add(kinds.TIMENS, collect_clocks(subjects[0].reader, [one.pid for one in subjects]), time_namespace.IMAGE_ID)
-    filters = seccomp.Filters()
-    for subject, entry in zip(subjects, kobj_ids, strict=True):
+    cores = Cores(seccomp.Filters())
+    for subject, entry, answers in zip(subjects, kobj_ids, _ask(subjects), strict=True):
         nameless = partial(ghosts.describe, images, subject.reader.path(subject.pid, "root"))
-        _collect_process(subject, images, named, entry, filters, nameless, ghosts, segments)
-    if filters.entry.seccomp_filters:
-        images.add(kinds.SECCOMP, filters.entry)
+        _collect_process(subject, answers, images, named, entry, cores, nameless, ghosts, segments)
+    if cores.filters.entry.seccomp_filters:
+        images.add(kinds.SECCOMP, cores.filters.entry)
     for zombie in zombies:
         images.add(
             kinds.PSTREE, process_tree.collect_zombie_pstree(zombie.own_pid, zombie.parent, zombie.pgid, zombie.sid)
@@ -180,6 +164,14 @@ def collect_tree(
     if blockers := segments.refuse_attached():
         raise Refused(blockers)
     return images
+
+
+def _prefetched(subjects: Sequence[Subject]) -> list[Subject]:
+    """The same, with what is read of each of them read in one go: they stand still."""
+    files = [(subject.pid, name) for subject in subjects for name in PROCESS_FILES]
+    links = [(subject.pid, name) for subject in subjects for name in ("exe", "cwd", "root")]
+    reader = PrefetchedReader(subjects[0].reader, files, links)
+    return [replace(subject, reader=reader) for subject in subjects]
 
 
 def collect_clocks(reader: ProcReader, pids: Sequence[int]) -> TimensEntry:
@@ -226,49 +218,44 @@ def _collect_ids(subject: Subject, ids: SharedIds) -> TaskKobjIdsEntry:
 
 
 def _collect_process(
-    subject: Subject, images: ImageSet, named: NamedFiles, ids: TaskKobjIdsEntry, filters: seccomp.Filters,
-    nameless: Nameless, ghosts: Ghosts, segments: Segments,
+    subject: Subject, answers: Sequence[Answers], images: ImageSet, named: NamedFiles, ids: TaskKobjIdsEntry,
+    cores: Cores, nameless: Nameless, ghosts: Ghosts, segments: Segments,
 ) -> None:  # fmt: skip
-    answers = _ask(subject)
+    leader = answers[0]
     images.add(kinds.IDS, ids, subject.own_pid)
-    images.add(kinds.PSTREE, process_tree.collect_pstree(_identity(subject, answers[0].status)))
-    images.add(kinds.MM, _collect_address_space(subject, answers[0], named, ghosts, segments), subject.own_pid)
-    images.add(kinds.FS, _collect_fs(subject, answers[0].status, named, nameless), subject.own_pid)
+    images.add(kinds.PSTREE, process_tree.collect_pstree(_identity(subject, leader.status)))
+    images.add(kinds.MM, _collect_address_space(subject, leader, named, ghosts, segments), subject.own_pid)
+    images.add(kinds.FS, _collect_fs(subject, leader.status, named, nameless), subject.own_pid)
     for answer in answers:
-        images.add(kinds.CORE, _collect_core(subject, answer, filters), subject.own_tid(answer.state.tid))
+        core = cores.collect(answer)
+        if answer.asked.process is not None:
+            core.tc.CopyFrom(_collect_task(subject, answer, answer.asked.process))
+        images.add(kinds.CORE, core, answer.status.own_tid)
 
 
-def _ask(subject: Subject) -> list[_ThreadAnswers]:
-    pid = subject.pid
-    timers = subject.reader.timers(pid)
-    leader, other = (_ThreadQuestions(leader=one, timers=timers) for one in (True, False))
-    asked = [leader if state.tid == pid else other for state in subject.frozen.threads]
-    jobs = [(state, questions.program) for state, questions in zip(subject.frozen.threads, asked, strict=True)]
-    results = subject.borrow.run_many(jobs)
-    return [
-        _ThreadAnswers(state, subject.statuses[state.tid], questions, result)
-        for state, questions, result in zip(subject.frozen.threads, asked, results, strict=True)
-    ]
+def _ask(subjects: Sequence[Subject]) -> list[list[Answers]]:
+    timers = [subject.reader.timers(subject.pid) for subject in subjects]
+    return ask_all([(one.frozen, one.borrow, one.statuses, its) for one, its in zip(subjects, timers, strict=True)])
 
 
-def _identity(subject: Subject, status: Status) -> process_tree.TaskIdentity:
+def _identity(subject: Subject, status: BriefStatus) -> process_tree.TaskIdentity:
     return process_tree.TaskIdentity(
         pid=subject.own_pid,
         ppid=subject.parent,
-        pgid=status.ns_pgid[-1] if status.ns_pgid else subject.own_pid,
-        sid=status.ns_sid[-1] if status.ns_sid else subject.own_pid,
-        tids=tuple(subject.own_tid(state.tid) for state in subject.frozen.threads),
+        pgid=status.pgid,
+        sid=status.sid,
+        tids=tuple(subject.own_tid(tid) for tid in subject.frozen.tids),
     )
 
 
 def _collect_address_space(
-    subject: Subject, leader: _ThreadAnswers, named: NamedFiles, ghosts: Ghosts, segments: Segments
+    subject: Subject, leader: Answers, named: NamedFiles, ghosts: Ghosts, segments: Segments
 ) -> MmEntry:
     pid = subject.pid
     if leader.asked.mm is None:
         raise CollectError(f"pid {pid}", "its leader was not asked for its address space")
     exe = named.add(subject.reader.exe(pid))
-    entries = collect_mm(pid, subject.vmas, subject.vma_flags, named, ghosts, segments)
+    entries = collect_mm(pid, subject.vmas, subject.vma_flags, named, ghosts, segments, subject.vma_entries)
     auxv = subject.reader.auxv(pid)
     mm = address_space.collect(subject.reader.stat(pid), auxv, entries, exe, leader.asked.mm, leader.results)
     coredump_filter = subject.reader.coredump_filter(pid)
@@ -276,50 +263,24 @@ def _collect_address_space(
     return mm
 
 
-def _collect_fs(subject: Subject, status: Status, named: NamedFiles, nameless: Nameless) -> FsEntry:
+def _collect_fs(subject: Subject, status: BriefStatus, named: NamedFiles, nameless: Nameless) -> FsEntry:
     cwd = named.add_directory(subject.reader.cwd(subject.pid), subject.reader.path(subject.pid, "cwd"), nameless)
     root = named.add(subject.reader.root(subject.pid), O_DIRECTORY)
     return FsEntry(cwd_id=cwd, root_id=root, umask=status.umask)
 
 
-def _collect_core(subject: Subject, answer: _ThreadAnswers, filters: seccomp.Filters) -> CoreEntry:
-    state = answer.state
-    refused.check_thread(state, answer.asked.marks, answer.results)
-    core = CoreEntry(mtype=CoreEntry.X86_64)
-    core.thread_info.CopyFrom(registers.collect(state, thread.clear_child_tid(answer.asked.thread, answer.results)))
-    core.thread_core.CopyFrom(
-        process_tree.collect_thread_core(state, registers.trimmed_xstate(state.xstate), answer.status.name)
-    )
-    core.thread_core.sas.CopyFrom(signals.collect_stack(answer.asked.stack, answer.results))
-    core.thread_core.creds.CopyFrom(credentials.collect(answer.status, answer.results.value(answer.asked.securebits)))
-    core.thread_core.pdeath_sig = thread.parent_death_signal(answer.asked.thread, answer.results)
-    core.thread_core.signals_p.CopyFrom(_collect_queue(state.tid, answer.status.sig_pending, shared=False))
-    scheduling.collect(state.tid, core.thread_core)
-    thread_settings.collect(answer.asked.settings, answer.results, core.thread_core)
-    seccomp.collect(state.tid, answer.status.seccomp or 0, filters, core.thread_core)
-    if answer.asked.process is not None:
-        core.tc.CopyFrom(_collect_task(subject, answer, answer.asked.process))
-    return core
-
-
-def _collect_queue(tid: int, pending: int, *, shared: bool) -> SignalQueueEntry:
-    """Read only where something is pending."""
-    queued = ptrace.peek_signals(tid, shared=shared) if pending else []
-    return signals.collect_queue(queued, pending)
-
-
-def _collect_task(subject: Subject, answer: _ThreadAnswers, questions: signals.ProcessQuestions) -> TaskCoreEntry:
+def _collect_task(subject: Subject, answer: Answers, questions: signals.ProcessQuestions) -> TaskCoreEntry:
     pid, reader = subject.pid, subject.reader
     refused.check_process(pid, answer.asked.process_marks, answer.results)
     task = process_tree.collect_task_core(
         answer.status.name,
         reader.stat(pid).flags,
         reader.personality(pid),
-        answer.state.sigmask,
+        answer.raw.sigmask,
         subject.frozen.stop_signal,
     )
     task.sigactions.extend(signals.collect_actions(questions, answer.results))
-    task.signals_s.CopyFrom(_collect_queue(pid, answer.status.shared_pending, shared=True))
+    task.signals_s.CopyFrom(collect_queue(pid, answer.status.shared_pending, shared=True))
     task.timers.CopyFrom(signals.collect_timers(questions, answer.results))
     task.timers.posix.extend(
         posix_timers.collect(

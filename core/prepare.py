@@ -16,7 +16,6 @@ from core.images.store import ImageSet
 from core.kernel.calls import pidfd_open
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
-from core.proc.status import Status
 from core.resources import process_tree, vmas
 from core.resources.time_namespace import IMAGE_ID
 from core.tracee.family import Family, release, stop_family
@@ -134,11 +133,6 @@ class Stopwatch:
         now = time.monotonic()
         self.phases.append((name, now - self._last))
         self._last = now
-
-
-def read_statuses(reader: ProcReader, pid: int, tids: list[int]) -> dict[int, Status]:
-    """Status of every thread, read once for all who need it while the process stands still."""
-    return {tid: reader.status(pid, tid) for tid in tids}
 
 
 def zombies_of(family: Family) -> list[Zombie]:

@@ -19,7 +19,7 @@ from core.images.pb.pstree_pb2 import PstreeEntry
 from core.images.pb.seccomp_pb2 import SeccompEntry
 from core.images.pb.signals_pb2 import SignalQueueEntry
 from core.images.store import ImageSet
-from core.kernel.ptrace import ThreadState
+from core.kernel.threads import ThreadState
 from core.options import RestoreOptions
 from core.plan.births import TaskShape, plan_births
 from core.plan.ghost_names import GHOST_MEMORY, with_passing_names

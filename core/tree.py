@@ -15,8 +15,10 @@ from core.errors import MigrateError
 from core.images.store import ImageSet
 from core.kernel import ptrace
 from core.kernel.calls import prlimit
+from core.kernel.threads import ThreadBlock
 from core.options import PidMode
 from core.plan.births import Act, Birth, TaskShape, plan_births
+from core.plan.encode import assembled
 from core.plan.ops import Out, Syscall, path_argument
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
@@ -28,6 +30,7 @@ from core.tracee.borrow import all_but
 from core.tracee.orphans import reaping
 from core.tracee.stem import Stem, make_stem
 from core.tracee.stem_fork import fork_stem
+from core.tracee.together import Work, run_together
 
 PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
@@ -146,10 +149,10 @@ class SkeletonTree:
             self._end(pid, exit_code)
         if not plan.dead and len(plan.tasks) == len(plan.shapes) == 1:
             return
-        no_time = bytes(16)
-        for skeleton in self.skeletons.values():
-            drained = Syscall("rt_sigtimedwait", (SIGCHLD_ONLY, Out(128), no_time, 8), "SIGCHLD", may_fail=True)
-            skeleton.stem.run((drained,))
+        drained = Syscall("rt_sigtimedwait", (SIGCHLD_ONLY, Out(128), bytes(16), 8), "SIGCHLD", may_fail=True)
+        program = assembled((drained,))
+        stems = [skeleton.stem for skeleton in self.skeletons.values()]
+        run_together([Work(stem.borrow, ThreadBlock.of([stem.leader]), [program]) for stem in stems])
 
     def tids(self) -> list[int]:
         """Every thread as we see it."""

@@ -3,13 +3,14 @@
 Asks kcmp(2) through the function it is given; must not look at anything else of a task.
 """
 
+import errno
 import os
 import weakref
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Final, Protocol
 
 from core.ids.tree import KcmpTree, count_from
-from core.kernel.calls import kcmp
+from core.kernel.calls import find_shared, kcmp
 
 KCMP_FILE: Final = 0
 KCMP_VM: Final = 1
@@ -47,7 +48,23 @@ class SharedIds:
         self._fs = KcmpTree(_task_comparison(ask, KCMP_FS), count_from(1))
         self._sighand = KcmpTree(_task_comparison(ask, KCMP_SIGHAND), count_from(1))
         self._held: list[int] = []
+        self._same: dict[int, dict[int, int]] = {}  # by kind: pid → the first of those that share
         weakref.finalize(self, _close_all, self._held)
+
+    def compare(self, pids: Sequence[int]) -> None:
+        """Learn at once what these tasks share, which is asked for one by one later."""
+        for kind in (KCMP_VM, KCMP_FILES, KCMP_FS, KCMP_SIGHAND):
+            try:
+                self._same[kind] = dict(zip(pids, find_shared(pids, kind)[0], strict=True))
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+                return
+
+    def _task(self, kind: int, tree: KcmpTree[int], pid: int) -> tuple[int, bool]:
+        """Number of an object of a task: who shares it with one before has its number."""
+        first = self._same.get(kind, {}).get(pid)
+        return tree.insert(pid) if first is None else tree.insert(first, key=first)
 
     def hold(self, fds: Iterable[int]) -> None:
         """Descriptors of ours that stand for files which no task has open (in flight); closed with this object."""
@@ -59,16 +76,16 @@ class SharedIds:
 
     def vm(self, pid: int) -> tuple[int, bool]:
         """Number of the memory of task `pid`; True when new. The others below are alike."""
-        return self._vm.insert(pid)
+        return self._task(KCMP_VM, self._vm, pid)
 
     def files(self, pid: int) -> tuple[int, bool]:
         """The descriptor table."""
-        return self._files.insert(pid)
+        return self._task(KCMP_FILES, self._files, pid)
 
     def fs(self, pid: int) -> tuple[int, bool]:
         """Root, working directory and umask."""
-        return self._fs.insert(pid)
+        return self._task(KCMP_FS, self._fs, pid)
 
     def sighand(self, pid: int) -> tuple[int, bool]:
         """The signal handlers."""
-        return self._sighand.insert(pid)
+        return self._task(KCMP_SIGHAND, self._sighand, pid)

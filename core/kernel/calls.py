@@ -4,6 +4,7 @@ Owns the syscall numbers of x86-64 that we use; knows nothing of what they are u
 """
 
 import os
+from collections.abc import Sequence
 from typing import Final
 
 from core.native._kernel import ffi, lib
@@ -81,6 +82,18 @@ def pidfd_getfd(pidfd: int, fd: int) -> int:
 def kcmp(pid1: int, pid2: int, kind: int, index1: int = 0, index2: int = 0) -> int:
     """0 equal, 1 less, 2 greater, 3 different without an order. Source: kcmp(2)."""
     return syscall("kcmp", pid1, pid2, kind, index1, index2)
+
+
+def find_shared(pids: Sequence[int], kind: int) -> tuple[list[int], int]:
+    """Which processes share an object of kcmp(2)'s `kind`: for each the first of `pids` that has the same one.
+
+    In O(n log n) comparisons, whose number comes with it. EOPNOTSUPP: this kernel does not tell an order.
+    """
+    same, comparisons = ffi.new("int[]", len(pids)), ffi.new("long long *")
+    error = lib.mg_find_shared(ffi.new("int[]", pids), len(pids), kind, same, comparisons)
+    if error < 0:
+        raise OSError(-error, f"kcmp: {os.strerror(-error)}")
+    return [pids[index] for index in same], int(comparisons[0])
 
 
 def prlimit(pid: int, resource: int, limits: tuple[int, int] | None = None) -> tuple[int, int]:

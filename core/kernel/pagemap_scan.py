@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
+from functools import cache
 from itertools import chain
 
 from core.native._kernel import ffi, lib
@@ -114,6 +115,16 @@ def parse_entries(entries: Sequence[int], address: int, zero: ZeroFrames) -> lis
         list(entries), len(entries), address, zero.page, zero.huge, regions, len(entries), used
     )
     return [(regions[i].start, regions[i].end, regions[i].categories) for i in range(found)]
+
+
+@cache
+def known_categories() -> PageCategory | None:
+    """probe_categories() of this kernel, asked once."""
+    pagemap_fd = open_pagemap(os.getpid())
+    try:
+        return probe_categories(pagemap_fd)
+    finally:
+        os.close(pagemap_fd)
 
 
 def probe_categories(pagemap_fd: int) -> PageCategory | None:

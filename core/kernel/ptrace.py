@@ -7,10 +7,11 @@ import errno
 import os
 import signal
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from core.errors import MigrateError
+from core.kernel.threads import Registers, ThreadBlock, ThreadState
 from core.native._kernel import ffi, lib
 from core.proc.reader import ProcReader
 
@@ -28,7 +29,6 @@ PTRACE_SETSIGMASK: Final = 0x420B
 PTRACE_SECCOMP_GET_FILTER: Final = 0x420C
 PTRACE_SECCOMP_GET_METADATA: Final = 0x420D
 PEEKSIGINFO_SHARED: Final = 1
-NT_386_IOPERM: Final = 0x201
 SIGINFO_SIZE: Final = 128
 PEEK_AT_ONCE: Final = 256
 PTRACE_EVENT_STOP: Final = 128
@@ -37,72 +37,6 @@ DYING_S: Final = 5.0
 O_TRACESYSGOOD: Final = 1
 O_EXITKILL: Final = 1 << 20
 O_SUSPEND_SECCOMP: Final = 1 << 21
-
-# struct user_regs_struct, in order. Source: asm/user_64.h
-REGISTER_NAMES: Final = (
-    "r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax", "cx", "dx", "si", "di",
-    "orig_ax", "ip", "cs", "flags", "sp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Registers:
-    """General registers of a thread, unsigned 64-bit values as the kernel's user_regs_struct holds them."""
-
-    r15: int
-    r14: int
-    r13: int
-    r12: int
-    bp: int
-    bx: int
-    r11: int
-    r10: int
-    r9: int
-    r8: int
-    ax: int
-    cx: int
-    dx: int
-    si: int
-    di: int
-    orig_ax: int
-    ip: int
-    cs: int
-    flags: int
-    sp: int
-    ss: int
-    fs_base: int
-    gs_base: int
-    ds: int
-    es: int
-    fs: int
-    gs: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rseq:
-    """A thread's rseq registration; address 0: none."""
-
-    address: int
-    size: int
-    signature: int
-    flags: int
-    critical_section: int = 0  # address of the struct rseq_cs that the thread is or was in
-
-
-@dataclass(frozen=True, slots=True)
-class ThreadState:
-    """What ptrace tells of a stopped thread. xstate is the xsave area in the standard format."""
-
-    tid: int
-    registers: Registers
-    xstate: bytes
-    sigmask: int
-    rseq: Rseq
-    robust_list: tuple[int, int]
-
-    def with_registers(self, **changes: int) -> "ThreadState":
-        """The same thread with some registers changed."""
-        return replace(self, registers=replace(self.registers, **changes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,38 +75,18 @@ def stop_threads(tids: list[int], options: int, timeout_s: float = STOP_TIMEOUT_
     return {tid: -errors[index] for index, tid in enumerate(tids)}
 
 
-def read_threads(tids: list[int]) -> list[ThreadState]:
+def read_threads(tids: list[int]) -> ThreadBlock:
     """State of stopped threads, in one native call; OSError names the first that cannot be read."""
-    array = ffi.new("struct mg_thread[]", len(tids))
-    for index, tid in enumerate(tids):
-        array[index].tid = tid
-    lib.mg_read_threads(array, len(tids))
-    for index, tid in enumerate(tids):
-        _checked(-array[index].error, f"thread {tid}")
-    return [_thread_state(array[index]) for index in range(len(tids))]
+    block = ThreadBlock.of_size(len(tids))
+    if block.fill(tids):
+        for raw in block.raws:
+            _checked(-raw.error, f"thread {raw.tid}")
+    return block
 
 
-def _thread_state(raw: "ffi.CData") -> ThreadState:
-    return ThreadState(
-        tid=raw.tid,
-        registers=Registers(*raw.regs),
-        xstate=bytes(ffi.buffer(raw.xstate, raw.xstate_size)),
-        sigmask=raw.sigmask,
-        rseq=Rseq(raw.rseq_address, raw.rseq_size, raw.rseq_signature, raw.rseq_flags, raw.rseq_critical_section),
-        robust_list=(raw.robust_head, raw.robust_len),
-    )
-
-
-def write_thread(state: ThreadState, *, with_xstate: bool = True) -> None:
+def write_thread(state: ThreadState) -> None:
     """Put xstate, signal mask and registers into the stopped thread, in that order."""
-    raw = ffi.new("struct mg_thread *")
-    raw.tid = state.tid
-    raw.regs = [getattr(state.registers, name) for name in REGISTER_NAMES]
-    raw.sigmask = state.sigmask
-    if with_xstate:
-        raw.xstate_size = len(state.xstate)
-        ffi.memmove(raw.xstate, state.xstate, len(state.xstate))
-    _checked(lib.mg_write_thread(raw), f"thread {state.tid}: set registers")
+    _checked(lib.mg_write_thread(ThreadBlock.of([state]).array), f"thread {state.tid}: set registers")
 
 
 def read_registers(tid: int) -> Registers:
@@ -185,7 +99,7 @@ def read_registers(tid: int) -> Registers:
 
 def write_registers(tid: int, registers: Registers) -> None:
     """Set the general registers only."""
-    regs = ffi.new("unsigned long long[27]", [getattr(registers, name) for name in REGISTER_NAMES])
+    regs = ffi.new("unsigned long long[27]", registers)
     vector = ffi.new("unsigned long long[2]", [int(ffi.cast("unsigned long long", regs)), 27 * 8])
     _checked(lib.mg_ptrace(0x4205, tid, 1, ffi.cast("unsigned long long", vector)), f"thread {tid}: set registers")
 
@@ -251,13 +165,6 @@ def read_seccomp_filter(tid: int, index: int) -> tuple[bytes, int] | None:
     address = int(ffi.cast("unsigned long long", asked))
     _checked(lib.mg_ptrace(PTRACE_SECCOMP_GET_METADATA, tid, 16, address), f"thread {tid}: seccomp filter {index}")
     return bytes(ffi.buffer(buffer)), int(asked[1])
-
-
-def has_io_ports(tid: int) -> bool:
-    """True when the stopped thread was given I/O ports by ioperm(2)."""
-    buffer = ffi.new("unsigned char[]", 8192)
-    vector = ffi.new("unsigned long long[2]", [int(ffi.cast("unsigned long long", buffer)), 8192])
-    return bool(lib.mg_ptrace(PTRACE_GETREGSET, tid, NT_386_IOPERM, ffi.cast("unsigned long long", vector)) == 0)
 
 
 def seize(tid: int, options: int) -> None:

@@ -11,15 +11,16 @@ from core.images import kinds
 from core.images.pb.memory_pb2 import MmEntry, VmaEntry
 from core.images.store import ImageSet
 from core.kernel import ptrace
-from core.kernel.ptrace import ThreadState
+from core.kernel.threads import ThreadState
 from core.memory.dirty import DirtyTracker
 from core.memory.dirty.choose import choose_tracker
 from core.memory.pages import ReadPageReader
 from core.memory.present import PageSets
 from core.memory.ranges import EMPTY, EVERYTHING, Ranges
 from core.options import DumpOptions
-from core.prepare import Prepared, read_statuses, refuse_new_memory
-from core.proc.maps import Vma
+from core.prepare import Prepared, refuse_new_memory
+from core.proc.brief import BriefStatus
+from core.proc.maps import Vma, parse_maps
 from core.proc.reader import ProcReader
 from core.resources.ghost_file import Ghosts
 from core.resources.named_files import NamedFiles
@@ -54,6 +55,8 @@ class LiveProcess:
     sent: Ranges = EMPTY  # pages that the destination has
     last: PageSets | None = None  # all pages there are, as of the last look
     current: tuple[Vma, ...] = ()
+    _maps: bytes = b""  # that `current`, `memory` and `_entries` were made from
+    _entries: Sequence[VmaEntry] = ()
     _lender: Lender | None = None
     _borrow: Borrow | None = None
     _tracker: DirtyTracker | None = None
@@ -134,16 +137,19 @@ class LiveProcess:
         """Whether its threads must stand still for look()."""
         return self._need_tracker().needs_stop
 
-    def _own_vmas(self) -> tuple[Vma, ...]:
+    def _own_vmas(self, maps: bytes) -> tuple[Vma, ...]:
         """The process's VMAs without our area."""
         area = self._area()
-        current = tuple(vma for vma in self.reader.maps(self.pid) if not area.overlaps(vma.start, vma.end))
+        everything = parse_maps(maps.decode("utf-8", "surrogateescape"), self.reader.path(self.pid, "maps"))
+        current = tuple(vma for vma in everything if not area.overlaps(vma.start, vma.end))
         refuse_new_memory(current, self.prepared.vma_flags)
         return current
 
-    def look(self, *, last: bool = False) -> None:
-        """Which pages are dirty now (`pending`), and its address space; tracking begins anew unless it is the last."""
-        self.current = self._own_vmas()
+    def look(self, maps: bytes, *, last: bool = False) -> None:
+        """Which pages are dirty now (`pending`), and its address space as in `maps`; tracking begins anew unless it is
+        the last."""
+        if maps != self._maps:
+            self.current, self._maps, self._entries = self._own_vmas(maps), maps, ()
         memory, tracker = self._memory_image(), self._need_tracker()
         if tracker.by_content and self.has_looked:
             before, after = (memory_plan(images, self.own_pid).mapped for images in (self.memory, memory))
@@ -161,8 +167,9 @@ class LiveProcess:
         """VMAs and the files they map: what a skeleton is made from."""
         images = ImageSet()
         named = NamedFiles(images, f"/proc/{self.pid}/root", count_from(1))
-        entries = collect_mm(self.pid, self.current, self.prepared.vma_flags, named, self.ghosts, self.segments)
-        images.add(kinds.MM, bare_mm(entries), self.own_pid)
+        known = (self.ghosts, self.segments, self._entries)
+        self._entries = collect_mm(self.pid, self.current, self.prepared.vma_flags, named, *known)
+        images.add(kinds.MM, bare_mm(self._entries), self.own_pid)
         return images
 
     def forget_sent(self) -> None:
@@ -197,17 +204,16 @@ class LiveProcess:
         self.sent = self.sent.union(self.pending)
         self.pending = EMPTY
 
-    def subject(self, parent: int) -> Subject:
-        """What is collected of it; it is frozen."""
+    def subject(self, parent: int, statuses: dict[int, BriefStatus]) -> Subject:
+        """What is collected of it; it is frozen. `statuses`: by thread."""
         if self.frozen is None:
             raise TraceeError(self.pid, "is not frozen")
-        statuses = read_statuses(self.reader, self.pid, self.frozen.tids)
         borrowed = self._need_borrow()
         for tid, status in statuses.items():
-            borrowed.add_task(tid, status.ns_pid[-1])
+            borrowed.add_task(tid, status.own_tid)
         return Subject(
             self.frozen, borrowed, self.current, self.prepared.vma_flags, self.reader, self.prepared.pidfd,
-            self.own_pid, statuses, parent,
+            self.own_pid, statuses, parent, self._entries,
         )  # fmt: skip
 
     def let_run(self) -> None:

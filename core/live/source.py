@@ -21,7 +21,7 @@ from core.live.shared import SharedPages
 from core.memory.ranges import Ranges
 from core.options import DumpOptions
 from core.prepare import STARTING_POLL_S, Stopwatch, family_images, prepare, stop_met, zombies_of
-from core.proc.reader import ProcReader
+from core.proc.reader import ProcReader, content_of
 from core.tracee.family import Family, has_ended, read_family, read_settled, release, without
 from core.tracee.freezer import FrozenProcess, freeze
 from core.tracee.holder import Holder, hold_processes
@@ -179,9 +179,10 @@ class LiveSource:
         self.shared.begin_look()
         self.ghosts.ghosts.begin_look()
         gone = set()
-        for pid, process in self.processes.items():
+        maps = self.reader.contents([(pid, "maps") for pid in self.processes])
+        for (pid, process), content in zip(self.processes.items(), maps, strict=True):
             try:
-                process.look(last=last)
+                process.look(content_of(content), last=last)
             except (MigrateError, OSError):
                 if not self.has_left(pid):
                     raise
@@ -206,7 +207,7 @@ class LiveSource:
             self._look(last=True)
             gone = {process.own_pid: process.sent.subtract(process.present()) for process in self.processes.values()}
             watch.lap("last scan")
-            images = self._collect(family)
+            images = self._collect(family, frozen)
             self.ghosts.look()
             watch.lap("collect")
             self.shared.look()
@@ -233,9 +234,10 @@ class LiveSource:
         if free := [member.pid for member in family.living if member.pid not in held]:
             raise TraceeError(free[0], "is not held with its tree: it would run on beside its copy", hint="try again")
 
-    def _collect(self, family: Family) -> ImageSet:
+    def _collect(self, family: Family, frozen: dict[int, FrozenProcess]) -> ImageSet:
         parents = {member.pid: member.parent for member in family.living}
-        subjects = [process.subject(parents[pid]) for pid, process in self.processes.items()]
+        statuses = self.reader.brief_statuses({pid: one.tids for pid, one in frozen.items()})
+        subjects = [process.subject(parents[pid], statuses[pid]) for pid, process in self.processes.items()]
         return collect_tree(subjects, zombies_of(family), self.options, self.ghosts.ghosts, self.shared.segments)
 
     def hold(self) -> None:

@@ -21,7 +21,7 @@ class LandingMemory:
         self.anonymous = anonymous
         self._mem_fd = open_landing(pid)
         self._pagemap_fd = open_pagemap(pid)
-        self._categories = pagemap_scan.probe_categories(self._pagemap_fd)
+        self._categories = pagemap_scan.known_categories()
 
     @property
     def mem_fd(self) -> int:

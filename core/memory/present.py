@@ -6,6 +6,7 @@ Owns what page categories mean; shared mappings are other code's business.
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from core.errors import TraceeError
 from core.kernel import pagemap_scan
@@ -66,12 +67,18 @@ def sort_regions(regions: Iterable[PageRegion]) -> PageSets:
     return PageSets(Ranges.ordered(carried), Ranges.ordered(zero), Ranges.ordered(guard))
 
 
+@cache
+def present_masks(categories: PageCategory) -> ScanMasks:
+    """What a look at all that is there asks for."""
+    return ScanMasks(any_of=THERE, returned=categories)
+
+
 def scan_present(pagemap_fd: int, spans: Ranges, categories: PageCategory | None) -> PageSets:
     """Every page that is there. `categories`: what probe_categories said (None: read the pagemap). OSError."""
     if categories is None:
         regions = pagemap_scan.read_pages(pagemap_fd, spans.spans, probe_zero_frames())
     else:
-        regions = pagemap_scan.scan_pages(pagemap_fd, spans.spans, ScanMasks(any_of=THERE, returned=categories))
+        regions = pagemap_scan.scan_pages(pagemap_fd, spans.spans, present_masks(categories))
     return sort_regions(regions)
 
 
@@ -79,7 +86,7 @@ def read_page_sets(pid: int, vmas: Sequence[Vma], exclude: Ranges = EMPTY) -> Pa
     """The pages of `pid` there are now, by what must be done with them."""
     pagemap_fd = open_pagemap(pid)
     try:
-        categories = pagemap_scan.probe_categories(pagemap_fd)
+        categories = pagemap_scan.known_categories()
         return scan_present(pagemap_fd, spans_of(private_vmas(vmas), exclude), categories)
     except OSError as error:
         raise TraceeError(pid, f"cannot scan its pages: {error.strerror}") from error

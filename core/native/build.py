@@ -13,8 +13,8 @@ from pathlib import Path
 import cffi
 
 HERE = Path(__file__).parent
-HEADERS = ("abi.h", "kernel.h", "memory.h", "pages.h")
-SOURCES = ("kernel.c", "memory.c", "pages.c")
+HEADERS = ("abi.h", "kernel.h", "memory.h", "pages.h", "borrow.h", "collect.h")
+SOURCES = ("kernel.c", "memory.c", "pages.c", "borrow.c", "collect.c")
 BLOBS = ("blob.S",)
 EXECUTABLES = ("stem", "init")
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-missing-field-initializers")
@@ -26,7 +26,7 @@ def declarations() -> str:
     text = "\n".join((HERE / name).read_text() for name in HEADERS)
     text = re.sub(r"(?m)^#define (\w+) (\w+)(?:\s*/\*.*)?$", _declared_constant, text)
     text = re.sub(r"(?m)^#(?!define \w+ (?:\d|\.\.\.)).*$", "", text)
-    return text.replace("MG_XSTATE_MAX]", "12288]")
+    return text.replace("MG_AFFINITY_MAX]", "1024]")
 
 
 def _declared_constant(match: re.Match[str]) -> str:

@@ -174,7 +174,7 @@ static void read_rseq(struct mg_thread *thread)
 		    sizeof(thread->rseq_critical_section));
 }
 
-int mg_read_thread(struct mg_thread *thread)
+static int read_thread(struct mg_thread *thread)
 {
 	unsigned long size = sizeof(thread->regs);
 	int result;
@@ -182,7 +182,7 @@ int mg_read_thread(struct mg_thread *thread)
 	result = get_regset(thread->tid, NT_PRSTATUS, thread->regs, &size);
 	if (result)
 		return result;
-	size = sizeof(thread->xstate);
+	size = thread->xstate_size;
 	result = get_regset(thread->tid, NT_X86_XSTATE, thread->xstate, &size);
 	if (result)
 		return result;
@@ -195,15 +195,37 @@ int mg_read_thread(struct mg_thread *thread)
 			  (unsigned long)&thread->robust_len, 0, 0, 0);
 }
 
-int mg_read_threads(struct mg_thread *threads, int count)
+int mg_read_threads(const int *tids, int count, struct mg_thread *threads, unsigned char *xstates,
+		    unsigned int xstate_room)
 {
 	int failed = 0;
 
 	for (int i = 0; i < count; i++) {
-		threads[i].error = -mg_read_thread(&threads[i]);
+		threads[i].tid = tids[i];
+		threads[i].xstate = xstates + (unsigned long)i * xstate_room;
+		threads[i].xstate_size = xstate_room;
+		threads[i].error = -read_thread(&threads[i]);
 		failed += threads[i].error != 0;
 	}
 	return failed;
+}
+
+static int is_disturbed(const struct mg_thread *thread)
+{
+	const struct user_regs_struct *regs = (const struct user_regs_struct *)thread->regs;
+
+	return thread->rseq_critical_section || (long)regs->rax == -EINTR || regs->rax == SYS_restart_syscall ||
+	       regs->orig_rax == SYS_restart_syscall;
+}
+
+int mg_find_disturbed(const struct mg_thread *threads, int count, int *indexes)
+{
+	int found = 0;
+
+	for (int i = 0; i < count; i++)
+		if (is_disturbed(&threads[i]))
+			indexes[found++] = i;
+	return found;
 }
 
 int mg_write_thread(const struct mg_thread *thread)

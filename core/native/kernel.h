@@ -15,9 +15,14 @@ int mg_wait(int tid, int flags, int *status);
  * stop and stays attached until we end). Returns how many stopped. */
 int mg_stop_threads(const int *tids, int count, unsigned long options, int timeout_ms, int *errors);
 
-/* Fill `thread` (its tid is set by the caller) from a ptrace-stopped thread. */
-int mg_read_thread(struct mg_thread *thread);
-int mg_read_threads(struct mg_thread *threads, int count);
+/* What ptrace tells of stopped threads, into `threads` and `xstates`, of which each has
+ * `xstate_room` bytes. Returns how many could not be read: their error says why. */
+int mg_read_threads(const int *tids, int count, struct mg_thread *threads, unsigned char *xstates,
+		    unsigned int xstate_room);
+
+/* Indexes of threads that show traces of a stop: inside an rseq critical section,
+ * a call that ended with EINTR, or restart_syscall(2). Returns how many. */
+int mg_find_disturbed(const struct mg_thread *threads, int count, int *indexes);
 
 /* Put registers, xstate and signal mask into a ptrace-stopped thread. */
 int mg_write_thread(const struct mg_thread *thread);

@@ -1,8 +1,10 @@
 """/proc/PID/limits: the resource limits, with prlimit(2)'s numbers."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
+from core.errors import CollectError
 from core.proc.text import malformed
 
 UNLIMITED: Final = (1 << 64) - 1
@@ -25,6 +27,19 @@ class Limit:
 
 def parse_limits(text: str, file: str = "limits") -> tuple[Limit, ...]:
     """Limits by number; one this program does not know is left out. Source: proc_pid_limits(5)."""
+    try:
+        return _known(text)
+    except CollectError:
+        return _parse(text, file)
+
+
+@lru_cache(maxsize=64)
+def _known(text: str) -> tuple[Limit, ...]:
+    """The tasks of a tree mostly have the same."""
+    return _parse(text, "limits")
+
+
+def _parse(text: str, file: str) -> tuple[Limit, ...]:
     found = []
     for number, line in enumerate(text.split("\n"), 1):
         if line.startswith("Limit ") or not line:

@@ -5,10 +5,13 @@ A process (or thread) that is gone is ProcessLookupError; a file that this kerne
 
 import errno
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core.errors import CollectError
+from core.proc import bulk
 from core.proc.auxv import parse_auxv
+from core.proc.brief import BriefStatus, parse_brief
 from core.proc.fdinfo import FdInfo, parse_fdinfo
 from core.proc.limits import Limit, parse_limits
 from core.proc.maps import SmapsVma, Vma, parse_maps, parse_smaps
@@ -21,6 +24,7 @@ from core.proc.text import printable
 from core.proc.timers import PosixTimer, parse_timers
 
 CHUNK = 1 << 16
+MANY_THREADS = 100
 INET_PROTOCOLS = ("tcp", "tcp6", "udp", "udp6")
 
 
@@ -33,11 +37,23 @@ class CgroupPath:
     path: str
 
 
+def content_of(found: bytes | OSError) -> bytes:
+    """What was read in bulk, or its error raised."""
+    if isinstance(found, OSError):
+        raise found
+    return found
+
+
 class ProcReader:
     """Reads /proc at `root`. Holds no state: a value is what the kernel said at that moment."""
 
     def __init__(self, root: str = "/proc") -> None:
         self._proc = root
+
+    @property
+    def proc(self) -> str:
+        """Where /proc is."""
+        return self._proc
 
     def content(self, pid: int | str, name: str) -> bytes:
         """Bytes of /proc/PID/NAME."""
@@ -59,6 +75,30 @@ class ProcReader:
     def text(self, pid: int | str, name: str) -> str:
         """Text of /proc/PID/NAME; bytes that are not UTF-8 come as surrogates, as in os.fsdecode."""
         return self.content(pid, name).decode("utf-8", "surrogateescape")
+
+    def contents(self, files: Sequence[tuple[int, str]]) -> list[bytes | OSError]:
+        """Bytes of every /proc/PID/NAME, in one go; the error in place of one that cannot be read."""
+        return self._all(files, links=False)
+
+    def links(self, files: Sequence[tuple[int, str]]) -> list[bytes | OSError]:
+        """The same for what symbolic links say."""
+        return self._all(files, links=True)
+
+    def _all(self, files: Sequence[tuple[int, str]], *, links: bool) -> list[bytes | OSError]:
+        found = bulk.read_all([f"{self._proc}/{pid}/{name}" for pid, name in files], links=links)
+        return [
+            one if isinstance(one, bytes) else self._explained(OSError(one, os.strerror(one)), pid, name)
+            for (pid, name), one in zip(files, found, strict=True)
+        ]
+
+    def brief_statuses(self, threads: Mapping[int, Sequence[int]]) -> dict[int, dict[int, BriefStatus]]:
+        """What matters of the status of these threads, by process and tid."""
+        places = [(pid, tid) for pid, tids in threads.items() for tid in tids]
+        found = self.contents([(pid, f"task/{tid}/status") for pid, tid in places])
+        statuses: dict[int, dict[int, BriefStatus]] = {pid: {} for pid in threads}
+        for (pid, tid), one in zip(places, found, strict=True):
+            statuses[pid][tid] = parse_brief(content_of(one))
+        return statuses
 
     def _explained(self, error: OSError, pid: int | str, name: str) -> OSError:
         gone = error.errno == errno.ESRCH or (error.errno == errno.ENOENT and not os.path.exists(f"{self._proc}/{pid}"))
@@ -100,6 +140,11 @@ class ProcReader:
         """VMAs, ascending."""
         return parse_maps(self.text(pid, "maps"), self._file(pid, "maps"))
 
+    def vdso(self, pid: int) -> tuple[Vma, ...]:
+        """Its [vdso] alone, or nothing."""
+        text = "".join(line for line in self.text(pid, "maps").splitlines(keepends=True) if line.endswith("[vdso]\n"))
+        return tuple(vma for vma in parse_maps(text, self._file(pid, "maps")) if vma.name == "[vdso]")
+
     def smaps(self, pid: int) -> tuple[SmapsVma, ...]:
         """VMAs with flags; ten times dearer than maps."""
         return parse_smaps(self.text(pid, "smaps"), self._file(pid, "smaps"))
@@ -125,6 +170,47 @@ class ProcReader:
         except FileNotFoundError:
             return [child for child in self.pids() if self._parent(child) == pid]
         return sorted(int(child) for line in words for child in line)
+
+    def children_of(self, threads: Mapping[int, int]) -> tuple[dict[int, list[int]], bool]:
+        """children() of several processes at once, and whether a thread of them went meanwhile; without who is gone.
+
+        `threads`: how many each of them has. Where that is more than there are processes, those are asked instead.
+        """
+        try:
+            everybody = self.pids() if sum(threads.values()) > MANY_THREADS else []
+            few = {pid for pid, count in threads.items() if not everybody or count <= len(everybody)}
+            found, someone_went = self._listed_children(few, threads)
+        except FileNotFoundError:
+            everybody, few, found, someone_went = self.pids(), set(), {}, False
+        if len(few) < len(threads):
+            parents = self._parents(everybody)
+            for pid in threads.keys() - few:
+                found[pid] = sorted(child for child, parent in parents.items() if parent == pid)
+        return found, someone_went
+
+    def _listed_children(self, pids: set[int], threads: Mapping[int, int]) -> tuple[dict[int, list[int]], bool]:
+        found: dict[int, list[int]] = {}
+        names = []
+        for pid in pids:
+            try:
+                names += [(pid, f"task/{tid}/children") for tid in ([pid] if threads[pid] == 1 else self.tids(pid))]
+            except ProcessLookupError:
+                continue
+        someone_went = False
+        for (pid, _), content in zip(names, self.contents(names), strict=True):
+            if isinstance(content, ProcessLookupError):
+                someone_went = True
+                continue
+            found.setdefault(pid, []).extend(map(int, content_of(content).split()))
+        return {pid: sorted(children) for pid, children in found.items()}, someone_went
+
+    def _parents(self, pids: Sequence[int]) -> dict[int, int]:
+        found = self.contents([(pid, "stat") for pid in pids])
+        return {
+            pid: parse_stat(os.fsdecode(one)).ppid
+            for pid, one in zip(pids, found, strict=True)
+            if isinstance(one, bytes)
+        }
 
     def _parent(self, pid: int) -> int:
         try:

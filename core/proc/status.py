@@ -78,6 +78,11 @@ def parse_status(text: str, file: str = "status") -> Status:
     )  # fmt: skip
 
 
+def unescaped_name(text: str) -> str:
+    """A comm as the task has it."""
+    return printable(_ESCAPED.sub(lambda match: "\n" if match[1] == "n" else "\\", text) if "\\" in text else text)
+
+
 class _Fields:
     """Lines "Key:\\tvalue" by key, each with its line number for the error."""
 
@@ -103,7 +108,7 @@ class _Fields:
 
     def name(self) -> str:
         """The comm, of which the kernel escapes newline and backslash."""
-        return printable(_ESCAPED.sub(lambda match: "\n" if match[1] == "n" else "\\", self.text("Name")))
+        return unescaped_name(self.text("Name"))
 
     def number(self, key: str, base: int = 10) -> int:
         try:

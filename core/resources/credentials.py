@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from core.images.pb.creds_pb2 import CredsEntry
@@ -48,7 +49,16 @@ def collect(status: Status, securebits: int) -> CredsEntry:
 
 
 def plan(entry: CredsEntry, launcher_bounding: int) -> Program:
-    """From the launcher's full rights to exactly these, in the order in which no step takes the next one's right."""
+    """From the launcher's full rights to exactly these, in the order in which no step takes the next one's right.
+
+    Equal credentials give the very same program.
+    """
+    return _planned(entry.SerializeToString(deterministic=True), launcher_bounding)
+
+
+@lru_cache(maxsize=64)
+def _planned(encoded: bytes, launcher_bounding: int) -> Program:
+    entry = CredsEntry.FromString(encoded)
     groups = struct.pack(f"<{len(entry.groups)}I", *entry.groups)
     return (
         *_plan_bounding(_mask(entry.cap_bnd), launcher_bounding),

@@ -7,11 +7,11 @@ from typing import Final
 from core.errors import ImageError
 from core.images import kinds
 from core.images.flags import TaskState
-from core.images.pb.core_pb2 import CoreEntry, RseqEntry, TaskCoreEntry, ThreadCoreEntry
+from core.images.pb.core_pb2 import CoreEntry, TaskCoreEntry, ThreadCoreEntry
 from core.images.pb.ids_pb2 import TaskKobjIdsEntry
 from core.images.pb.pstree_pb2 import PstreeEntry
 from core.images.store import ImageSet
-from core.kernel.ptrace import ThreadState
+from core.kernel.threads import ThreadState
 from core.plan.ops import Program, Syscall, path_argument
 from core.tracee.sigframe import signed
 
@@ -64,19 +64,15 @@ def collect_zombie_core(comm: str, exit_code: int) -> CoreEntry:
     return core
 
 
-def collect_thread_core(state: ThreadState, xstate: bytes, comm: str) -> ThreadCoreEntry:
-    """The part that every thread has, as far as ptrace tells it. `xstate`: the raw area to be kept."""
-    head, length = state.robust_list
-    entry = ThreadCoreEntry(futex_rla=head, futex_rla_len=length, blk_sigset=state.sigmask, comm=comm)
+def collect_thread_core(
+    entry: ThreadCoreEntry, robust_list: tuple[int, int], sigmask: int, rseq: tuple[int, int, int], xstate: bytes
+) -> None:
+    """Fill what ptrace tells of a thread. `rseq`: address, size, signature; `xstate`: the raw area to be kept."""
+    entry.futex_rla, entry.futex_rla_len = robust_list
+    entry.blk_sigset = sigmask
     entry.xstate = xstate
-    entry.cg_set = CGROUP_SET
-    if state.rseq.address:
-        entry.rseq_entry.CopyFrom(
-            RseqEntry(
-                rseq_abi_pointer=state.rseq.address, rseq_abi_size=state.rseq.size, signature=state.rseq.signature
-            )
-        )
-    return entry
+    if rseq[0]:
+        entry.rseq_entry.rseq_abi_pointer, entry.rseq_entry.rseq_abi_size, entry.rseq_entry.signature = rseq
 
 
 def collect_task_core(comm: str, flags: int, personality: int, sigmask: int, stop_signal: int) -> TaskCoreEntry:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from core.errors import CollectError
-from core.kernel import ptrace
-from core.kernel.ptrace import ThreadState
+from core.kernel.threads import Registers
 from core.plan.ops import Out, Program, Syscall
 from core.tracee.borrow import Results
 
@@ -59,14 +58,14 @@ class ProcessMarks:
         return (self.ldt, self.keyring, self.xfeatures)
 
 
-def check_thread(state: ThreadState, marks: ThreadMarks, results: Results) -> None:
-    """CollectError when the thread has something that cannot be carried."""
-    if reason := judge_registers(state.registers.cs, state.registers.flags):
-        raise CollectError(f"thread {state.tid}", reason)
-    if ptrace.has_io_ports(state.tid):
-        raise CollectError(f"thread {state.tid}", "has I/O ports of its own (ioperm), which are not carried")
-    if results.value(marks.keyring) > 0:
-        raise CollectError(f"thread {state.tid}", "has a thread keyring, which is not carried")
+def check_thread(tid: int, registers: Registers, *, has_io_ports: bool, keyring: int) -> None:
+    """CollectError when the thread has something that cannot be carried. `keyring`: what its mark answered."""
+    if reason := judge_registers(registers.cs, registers.flags):
+        raise CollectError(f"thread {tid}", reason)
+    if has_io_ports:
+        raise CollectError(f"thread {tid}", "has I/O ports of its own (ioperm), which are not carried")
+    if keyring > 0:
+        raise CollectError(f"thread {tid}", "has a thread keyring, which is not carried")
 
 
 def judge_registers(cs: int, flags: int) -> str:

@@ -7,10 +7,12 @@ import struct
 from typing import Final
 
 from core.errors import ImageError
+from core.images import kinds
 from core.images.pb.core_pb2 import CoreEntry
 from core.images.pb.x86_pb2 import NATIVE, ThreadInfoX86, UserX86FpregsEntry, UserX86RegsEntry, UserX86XsaveEntry
-from core.kernel.ptrace import REGISTER_NAMES, Registers, Rseq, ThreadState
-from core.kernel.xsave import area_size, component_place, usable_size, xcr0
+from core.images.store import ImageSet
+from core.kernel.threads import REGISTER_NAMES, Registers, Rseq, ThreadState
+from core.kernel.xsave import area_size, component_place, xcr0
 from core.tracee.sigframe import rewound
 
 LEGACY: Final = struct.Struct("<HHHHQQII128s256s")  # fxsave: control … mxcsr_mask, st, xmm; 416 bytes
@@ -28,19 +30,30 @@ COMPONENTS: Final = {
 }
 
 
-def collect(state: ThreadState, clear_child_tid: int) -> ThreadInfoX86:
-    """CRIU's thread_info of a stopped thread; interrupted syscalls are rewound, as there is no restart over there."""
-    registers = rewound(state.registers)
+NO_FPREGS: Final = UserX86FpregsEntry(cwd=0, swd=0, twd=0, fop=0, rip=0, rdp=0, mxcsr=0, mxcsr_mask=0)
+
+
+def collect(registers: Registers, clear_child_tid: int) -> ThreadInfoX86:
+    """CRIU's thread_info of a stopped thread; interrupted syscalls are rewound, as there is no restart over there.
+
+    Floating-point registers are those of complete(): who has the raw area needs none.
+    """
+    gpregs = dict(zip(REGISTER_NAMES, rewound(registers), strict=True))
     return ThreadInfoX86(
-        clear_tid_addr=clear_child_tid,
-        gpregs=UserX86RegsEntry(**{name: getattr(registers, name) for name in REGISTER_NAMES}, mode=NATIVE),
-        fpregs=_collect_fpregs(state.xstate),
-    )
+        clear_tid_addr=clear_child_tid, gpregs=UserX86RegsEntry(**gpregs, mode=NATIVE), fpregs=NO_FPREGS
+    )  # fmt: skip
 
 
-def trimmed_xstate(xstate: bytes) -> bytes:
-    """The xsave area without the room for AMX tiles, which a task must ask for."""
-    return xstate[: usable_size()]
+def complete_all(images: ImageSet) -> None:
+    """complete() for every thread of a set."""
+    for id in images.ids(kinds.CORE):
+        complete(images.one(kinds.CORE, id))
+
+
+def complete(core: CoreEntry) -> None:
+    """Fill in the floating-point registers as CRIU has them from our raw area, if there is one."""
+    if core.thread_core.xstate:
+        core.thread_info.fpregs.CopyFrom(_collect_fpregs(core.thread_core.xstate))
 
 
 def uses_amx(xstate: bytes) -> bool:

@@ -5,10 +5,12 @@ import os
 import resource
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from core.images.pb.core_pb2 import RlimitEntry, TaskRlimitsEntry, ThreadCoreEntry
 from core.kernel.calls import address_of, prlimit, syscall
+from core.kernel.thread_facts import Scheduling, parse_scheduling
 from core.proc.limits import Limit
 
 INFINITY: Final = (1 << 64) - 1
@@ -18,34 +20,43 @@ RLIMIT_NAMES: Final = {
 SCHED_DEADLINE: Final = 6
 SCHED_ATTR: Final = struct.Struct("<IIQiIQQQ")  # size, policy, flags, nice, priority, runtime, deadline, period
 IOPRIO_WHO_PROCESS: Final = 1
+FIELDS: Final = ("sched_policy", "sched_nice", "io_priority", "cpu_affinity")
 REALTIME: Final = frozenset({os.SCHED_FIFO, os.SCHED_RR})
 
 
-def collect(tid: int, entry: ThreadCoreEntry) -> None:
-    """Fill the scheduling fields of a thread's image. affinity: the kernel's mask, little-endian bytes."""
-    policy = os.sched_getscheduler(tid)
-    entry.sched_policy = policy
-    entry.sched_nice = os.getpriority(os.PRIO_PROCESS, tid)
-    if policy & ~os.SCHED_RESET_ON_FORK in REALTIME:
-        entry.sched_prio = os.sched_getparam(tid).sched_priority
-    elif policy & ~os.SCHED_RESET_ON_FORK == SCHED_DEADLINE:
-        _collect_deadline(tid, entry)
-    entry.io_priority = syscall("ioprio_get", IOPRIO_WHO_PROCESS, tid)
-    cpus = os.sched_getaffinity(tid)
-    mask = sum(1 << cpu for cpu in cpus)
-    entry.cpu_affinity = mask.to_bytes((max(cpus) // 8) + 1, "little")
+def collect(found: Scheduling, entry: ThreadCoreEntry) -> None:
+    """Fill the scheduling fields of a thread's image."""
+    entry.sched_policy = found.policy
+    entry.sched_nice = found.nice
+    entry.io_priority = found.io_priority
+    entry.cpu_affinity = found.affinity
+    if found.policy & ~os.SCHED_RESET_ON_FORK in REALTIME:
+        entry.sched_prio = found.priority
+    elif found.policy & ~os.SCHED_RESET_ON_FORK == SCHED_DEADLINE:
+        entry.sched_flags, entry.sched_period_ns = found.flags, found.period_ns
+        entry.sched_runtime_ns, entry.sched_deadline_ns = found.runtime_ns, found.deadline_ns
 
 
-def _collect_deadline(tid: int, entry: ThreadCoreEntry) -> None:
-    buffer = bytearray(SCHED_ATTR.size)
-    syscall("sched_getattr", tid, address_of(buffer), SCHED_ATTR.size, 0)
-    _, _, flags, _, _, runtime, deadline, period = SCHED_ATTR.unpack(buffer)
-    entry.sched_flags, entry.sched_runtime_ns, entry.sched_deadline_ns = flags, runtime, deadline
-    entry.sched_period_ns = period
+@lru_cache(maxsize=64)
+def _fields(scheduling: bytes) -> ThreadCoreEntry:
+    entry = ThreadCoreEntry()
+    collect(parse_scheduling(scheduling), entry)
+    return entry
 
 
-def apply(tid: int, entry: ThreadCoreEntry) -> list[str]:
-    """Set them on a thread of ours; what this host does not allow is told, not fatal."""
+def _is_so_already(entry: ThreadCoreEntry, scheduling: bytes) -> bool:
+    now = _fields(scheduling)
+    special = entry.sched_runtime_ns or entry.sched_prio or now.sched_runtime_ns or now.sched_prio
+    return not special and all(entry.HasField(name) and getattr(entry, name) == getattr(now, name) for name in FIELDS)
+
+
+def apply(tid: int, entry: ThreadCoreEntry, now: bytes) -> list[str]:
+    """Set them on a thread of ours, which is scheduled as `now` says (ThreadFacts.scheduling).
+
+    What this host does not allow is told, not fatal.
+    """
+    if _is_so_already(entry, now):
+        return []
     notices = []
     actions: tuple[tuple[str, Callable[[], None]], ...] = (
         ("nice", lambda: os.setpriority(os.PRIO_PROCESS, tid, entry.sched_nice)),

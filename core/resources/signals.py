@@ -7,6 +7,7 @@ import signal
 import struct
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from core.errors import ImageError
@@ -56,11 +57,16 @@ def process_questions() -> ProcessQuestions:
 
 def collect_actions(questions: ProcessQuestions, results: Results) -> list[SaEntry]:
     """62 actions in CRIU's order: 1..64 without SIGKILL and SIGSTOP."""
-    entries = []
-    for op in questions.actions:
-        handler, flags, restorer, mask = SIGACTION.unpack(results.out(op, 2))
-        entries.append(SaEntry(sigaction=handler, flags=flags, restorer=restorer, mask=mask))
-    return entries
+    first, last = (results.template.outs[results.template.places[id(questions.actions[end])], 2][0] for end in (0, -1))
+    return list(_actions(results.content[first : last + SIGACTION.size]))
+
+
+@lru_cache(maxsize=64)
+def _actions(content: bytes) -> tuple[SaEntry, ...]:
+    return tuple(
+        SaEntry(sigaction=handler, flags=flags, restorer=restorer, mask=mask)
+        for handler, flags, restorer, mask in SIGACTION.iter_unpack(content)
+    )
 
 
 def collect_timers(questions: ProcessQuestions, results: Results) -> TaskTimersEntry:
@@ -77,10 +83,10 @@ def stack_question() -> Syscall:
     return Syscall("sigaltstack", (0, Out(STACK.size)), "alternate signal stack")
 
 
-def collect_stack(question: Syscall, results: Results) -> ThreadSasEntry:
-    """The thread's alternate stack; SS_DISABLE (2) when it has none."""
-    address, flags, size = STACK.unpack(results.out(question, 1))
-    return ThreadSasEntry(ss_sp=address, ss_flags=flags & ~SS_ONSTACK, ss_size=size)
+def collect_stack(question: Syscall, results: Results, entry: ThreadSasEntry) -> None:
+    """Fill in the thread's alternate stack; SS_DISABLE (2) when it has none."""
+    entry.ss_sp, flags, entry.ss_size = STACK.unpack(results.out(question, 1))
+    entry.ss_flags = flags & ~SS_ONSTACK
 
 
 def collect_queue(pending: Sequence[bytes], mask: int) -> SignalQueueEntry:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from core.images.pb.core_pb2 import CoreEntry, ThreadCoreEntry
-from core.kernel.ptrace import ThreadState
+from core.kernel.threads import ThreadState
 from core.plan.ops import Out, Pointers, Program, Syscall, path_argument
 from core.tracee.borrow import Results
 

@@ -7,49 +7,46 @@ everything back, so the target lives on unharmed when we are killed at any instr
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
-from core.errors import RemoteSyscallError, TraceeError
+from core.errors import MigrateError, RemoteSyscallError, TraceeError
 from core.kernel import ptrace
-from core.kernel.ptrace import ThreadState
+from core.kernel.threads import ThreadState
+from core.kernel.xsave import usable_size
 from core.native._kernel import ffi, lib
-from core.plan.encode import NOT_RUN, Encoded, encode, op_results
+from core.plan.encode import NOT_RUN, OP, RESULT, RESULT_WORD, Encoded, Steps, Template, assemble
 from core.plan.ops import Syscall, Yield
 from core.proc.reader import ProcReader
 from core.proc.status import Status
 from core.tracee.remote import RemoteMemory
-from core.tracee.sigframe import build_frame, frame_size
+from core.tracee.sigframe import STACK_ROOM, build_frame, frame_size
 
 PAGE: Final = 4096
-STACK_ROOM: Final = 8192  # for a signal handler, should we die before the mask is set
 MINUS_ONE: Final = (1 << 64) - 1
 QUIET_SIGNALS: Final = (signal.SIGURG, signal.SIGWINCH, signal.SIGCHLD)
 JOB_CONTROL: Final = (signal.SIGCONT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)  # sending one takes others away
 STRAY_STOPS: Final = 64
 
-Steps = Sequence[Syscall | Yield]
-
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What a program's ops returned, and what they wrote into their Out buffers."""
+    """What a program's ops returned, and what they wrote into their Out buffers; `content`: as it came back."""
 
-    steps: Steps
-    values: tuple[int, ...]
-    outs: dict[tuple[int, int], bytes]
-    places: dict[int, int]  # id of an op → its index; the ops live as long as `steps`
+    template: Template
+    content: bytes
 
     def value(self, op: Syscall) -> int:
         """Result of `op`, negative errno when it failed and was allowed to."""
-        return self.values[self._index(op)]
+        return int(RESULT_WORD.unpack_from(self.content, self._index(op) * OP.size + RESULT)[0])
 
     def out(self, op: Syscall, argument: int) -> bytes:
         """Content of the Out buffer that was argument number `argument` of `op`."""
-        return self.outs[self._index(op), argument]
+        place, size = self.template.outs[self._index(op), argument]
+        return self.content[place : place + size]
 
     def _index(self, op: Syscall) -> int:
-        return self.places[id(op)]
+        return self.template.places[id(op)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,70 +121,48 @@ class Borrow:
         """The same area in a child that was just forked from the task."""
         return Borrow(memory, self.area, self._quiet, own_ids={pid: own_pid})
 
-    def run(
-        self, thread: ThreadState, steps: Steps, *, restorer: int = 0, at_yield: Callable[[Results], None] | None = None
-    ) -> Results:
+    def run(self, thread: ThreadState, steps: Steps, *, at_yield: Callable[[Results], None] | None = None) -> Results:
         """Run `steps` in the stopped thread, which is stopped again and as it was afterwards.
 
         RemoteSyscallError names the op that failed. `at_yield` is called at every Yield with the results so far.
         """
-        return self.run_many([(thread, steps)], restorer=restorer, at_yield=at_yield)[0]
+        job = self._make_job(thread, steps)
+        self._place(job)
+        with giving_back(thread):
+            self._start(job, all_but(job.yield_signal))
+            self._wait_end(job, at_yield)
+        return self._checked(job, self._collect(job))
 
-    def run_many(
-        self,
-        jobs: Sequence[tuple[ThreadState, Steps]],
-        *,
-        restorer: int = 0,
-        at_yield: Callable[[Results], None] | None = None,
-    ) -> list[Results]:
-        """Like run, in several threads at a time, as many as the area holds."""
-        finished: list[Results] = []
-        batch: list[_Job] = []
-        free = self.area.writable
-        for thread, steps in jobs:
-            job = self._make_job(thread, steps, free)
-            if job.end > self.area.end and batch:
-                finished += self._run_batch(batch, at_yield)
-                batch = []
-                job = self._make_job(thread, steps, self.area.writable)
-            if job.end > self.area.end:
-                size = len(job.encoded.content)
-                raise TraceeError(thread.tid, f"a program of {size} bytes does not fit into the borrowed area")
-            self._place(job, restorer)
-            batch.append(job)
-            free = job.end
-        return finished + self._run_batch(batch, at_yield)
+    def _make_job(self, thread: ThreadState, steps: Steps) -> "_Job":
+        template = assemble(steps)
+        if template_slot(template) > self.area.size:
+            raise too_large(thread.tid, template)
+        yield_signal = self.yield_signal(thread.tid, thread.sigmask)
+        encoded = template.at(self.area.writable, self.own_id(thread.tid), yield_signal)
+        frame_address = encoded.base + -(-(len(encoded.content) + STACK_ROOM) // 64) * 64
+        return _Job(thread, template, encoded, frame_address, yield_signal)
 
-    def _make_job(self, thread: ThreadState, steps: Steps, address: int) -> "_Job":
-        own_id = self._own_ids.get(thread.tid, thread.tid)
-        yield_signal = choose_yield_signal(thread.sigmask, self._quiet, lambda: _pending(thread.tid))
-        encoded = encode(steps, address, own_id, yield_signal)
-        frame_address = address + -(-(len(encoded.content) + STACK_ROOM) // 64) * 64
-        end = frame_address + -(-(frame_size(len(thread.xstate)) + 64) // 64) * 64
-        return _Job(thread, steps, encoded, frame_address, yield_signal, end)
+    def own_id(self, tid: int) -> int:
+        """What the thread calls itself."""
+        return self._own_ids.get(tid, tid)
 
-    def _place(self, job: "_Job", restorer: int) -> None:
+    def yield_signal(self, tid: int, sigmask: int) -> int:
+        """The signal by which a program in this thread reports."""
+        return choose_yield_signal(sigmask, self._quiet, lambda: _pending(tid))
+
+    def _place(self, job: "_Job") -> None:
         self.memory.write(job.encoded.base, job.encoded.content)
-        self.memory.write(job.frame_address, build_frame(job.thread, job.frame_address, restorer))
+        self.memory.write(job.frame_address, build_frame(job.thread, job.frame_address, 0))
 
     def start(self, thread: ThreadState, steps: Steps, mask: int) -> None:
         """Set `steps` going in the stopped thread, with the signals of `mask` blocked, and leave it to its fate."""
-        job = self._make_job(thread, steps, self.area.writable)
-        self._place(job, 0)
+        job = self._make_job(thread, steps)
+        self._place(job)
         self._start(job, mask)
-
-    def _run_batch(self, batch: "list[_Job]", at_yield: Callable[[Results], None] | None) -> list[Results]:
-        with giving_back(*(job.thread for job in batch)):
-            for job in batch:
-                self._start(job, all_but(job.yield_signal))
-            for job in batch:
-                self._wait_end(job, at_yield)
-        return [self._checked(job, self._collect(job)) for job in batch]
 
     def _start(self, job: "_Job", mask: int) -> None:
         base = job.encoded.base
-        registers = replace(
-            job.thread.registers,
+        registers = job.thread.registers._replace(
             ip=self.area.address,
             sp=job.frame_address + 8,
             r12=base,
@@ -212,36 +187,43 @@ class Borrow:
             ptrace.resume(job.thread.tid)
 
     def _collect(self, job: "_Job") -> Results:
-        encoded = job.encoded
-        raw = self.memory.read(encoded.base, len(encoded.content))
-        values = op_results(raw, encoded.op_count)
-        outs = {
-            key: raw[address - encoded.base : address - encoded.base + size]
-            for key, (address, size) in encoded.outs.items()
-        }
-        return Results(job.steps, values, outs, {id(step): index for index, step in enumerate(job.steps)})
+        return Results(job.template, self.memory.read(job.encoded.base, len(job.encoded.content)))
 
     def _checked(self, job: "_Job", results: Results) -> Results:
-        for index, (step, value) in enumerate(zip(job.steps, results.values, strict=True)):
-            if isinstance(step, Yield) or step.may_fail:
-                continue
-            if value == NOT_RUN:
-                raise TraceeError(
-                    job.thread.tid, f"op {index + 1}/{len(job.steps)}: {step.name}: did not run: {step.why}"
-                )
-            if -4096 < value < 0:
-                raise RemoteSyscallError(job.thread.tid, index, len(job.steps), step.name, -value, step.why)
+        for index in job.template.must_succeed:
+            value = RESULT_WORD.unpack_from(results.content, index * OP.size + RESULT)[0]
+            if value == NOT_RUN or -4096 < value < 0:
+                raise failure_of(job.thread.tid, job.template, index, value)
         return results
+
+
+def failure_of(tid: int, template: Template, index: int, value: int) -> MigrateError:
+    """The error of an op that returned `value`, or did not run."""
+    step = template.steps[index]
+    if isinstance(step, Yield) or value == NOT_RUN:
+        name = "yield" if isinstance(step, Yield) else step.name
+        return TraceeError(tid, f"op {index + 1}/{template.op_count}: {name}: did not run: {step.why}")
+    return RemoteSyscallError(tid, index, template.op_count, step.name, -value, step.why)
+
+
+def too_large(tid: int, template: Template) -> TraceeError:
+    """For a program that no area of this size holds."""
+    return TraceeError(tid, f"a program of {len(template.content)} bytes does not fit into the borrowed area")
+
+
+def template_slot(template: Template) -> int:
+    """Bytes of an area that a program takes, with the frame behind it."""
+    frame = -(-(len(template.content) + STACK_ROOM) // 64) * 64
+    return frame + -(-(frame_size(usable_size()) + 64) // 64) * 64
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
     thread: ThreadState
-    steps: Steps
+    template: Template
     encoded: Encoded
     frame_address: int
     yield_signal: int
-    end: int  # past the last byte of its slot
 
 
 def wait_yield(tid: int, yield_signal: int) -> None:

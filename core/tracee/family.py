@@ -1,13 +1,17 @@
 """Who belongs to a tree: a process and all its descendants, read from /proc; and all of them stopped at once."""
 
+import errno
+import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from core.errors import TraceeError
 from core.kernel import ptrace
-from core.proc.reader import ProcReader
-from core.tracee.freezer import FrozenProcess, stop_process
+from core.proc.brief import BriefStatus, parse_brief
+from core.proc.reader import ProcReader, content_of
+from core.proc.stat import Stat, parse_stat
+from core.tracee.freezer import FrozenProcess, stop_processes
 from core.tracee.vfork import HINT, VFORK_LIMIT_S, is_vfork, waiting_for
 
 DEAD_STATES = frozenset("ZX")
@@ -53,30 +57,66 @@ def read_family(root: int, reader: ProcReader) -> Family:
 
 def _read_all(root: int, reader: ProcReader) -> tuple[Family, bool]:
     """The tree, and whether somebody went while we looked, whose children may be with one looked at before."""
-    members: list[Member] = []
+    known: dict[int, _Looked] = {}
     anyone_went = False
+    level = [root]
+    while level:
+        looked, somebody_went = _look_at(level, reader)
+        anyone_went = anyone_went or somebody_went
+        known.update(looked)
+        level = [child for one in looked.values() for child in one.children if child not in known]
+    if root not in known:
+        raise ProcessLookupError(errno.ESRCH, f"pid {root}: no such process")
+    return Family(tuple(_in_order(root, known))), anyone_went
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """One process: what /proc says of it, and its children."""
+
+    status: BriefStatus
+    stat: Stat
+    children: tuple[int, ...]
+
+    def member(self, pid: int, parent: int) -> Member:
+        is_dead = self.status.state in DEAD_STATES and self.stat.num_threads <= 1
+        return Member(
+            pid, self.status.own_tid, parent, self.status.pgid, self.status.sid, self.stat.comm, is_dead,
+            self.stat.exit_code,
+        )  # fmt: skip
+
+
+def _look_at(pids: list[int], reader: ProcReader) -> tuple[dict[int, _Looked], bool]:
+    """These processes in one go, and whether any of them, or a thread, went meanwhile."""
+    found = reader.contents([(pid, name) for pid in pids for name in ("status", "stat")])
+    texts = {
+        pid: (status, stat)
+        for pid, status, stat in zip(pids, found[::2], found[1::2], strict=True)
+        if _is_there(status) and _is_there(stat)
+    }
+    parsed = {
+        pid: (parse_brief(content_of(status)), parse_stat(os.fsdecode(content_of(stat))))
+        for pid, (status, stat) in texts.items()
+    }
+    children, thread_went = reader.children_of({pid: stat.num_threads for pid, (_, stat) in parsed.items()})
+    looked = {pid: _Looked(*parsed[pid], tuple(children[pid])) for pid in parsed if pid in children}
+    return looked, thread_went or len(looked) < len(pids)
+
+
+def _is_there(found: bytes | OSError) -> bool:
+    if isinstance(found, OSError) and not isinstance(found, ProcessLookupError):
+        raise found
+    return isinstance(found, bytes)
+
+
+def _in_order(root: int, known: Mapping[int, _Looked]) -> Iterator[Member]:
+    """Parents before children, each with its whole branch."""
     todo = [(root, 0)]
     while todo:
         pid, parent = todo.pop()
-        try:
-            member = _read_member(pid, parent, reader)
-            children = [] if member.is_dead else reader.children(pid)
-        except ProcessLookupError:
-            if pid == root:
-                raise
-            anyone_went = True
-            continue
-        members.append(member)
-        todo += [(child, member.own_pid) for child in reversed(children)]
-    return Family(tuple(members)), anyone_went
-
-
-def _read_member(pid: int, parent: int, reader: ProcReader) -> Member:
-    status, stat = reader.status(pid), reader.stat(pid)
-    return Member(
-        pid, status.ns_pid[-1], parent, status.ns_pgid[-1], status.ns_sid[-1], stat.comm,
-        status.state in DEAD_STATES and len(reader.tids(pid)) == 1, stat.exit_code,
-    )  # fmt: skip
+        one = known[pid]
+        yield one.member(pid, parent)
+        todo += [(child, one.status.own_tid) for child in reversed(one.children) if child in known]
 
 
 def stop_family(root: int, reader: ProcReader) -> tuple[Family, dict[int, FrozenProcess]]:
@@ -89,15 +129,16 @@ def stop_family(root: int, reader: ProcReader) -> tuple[Family, dict[int, Frozen
             family, anyone_went = _read_all(root, reader)
             if not frozen and await_vforks(vforks(family, reader), reader):
                 continue
-            new = [member for member in family.living if member.pid not in frozen]
+            new = [member.pid for member in family.living if member.pid not in frozen]
             seen = {(member.pid, member.is_dead) for member in family.members}
             if not new and not anyone_went and seen == known:
-                return family, {member.pid: frozen[member.pid] for member in family.living}
+                living = [member.pid for member in family.living]
+                release({pid: process for pid, process in frozen.items() if pid not in living})
+                return family, {pid: frozen[pid] for pid in living}
             known = seen
             if time.monotonic() > deadline:
                 raise TraceeError(root, "makes processes faster than they can be stopped")
-            for member in new:
-                _stop(member, frozen, reader)
+            _stop(new, frozen, reader)
     except BaseException:
         release(frozen)
         raise
@@ -131,12 +172,12 @@ def await_vforks(pairs: Mapping[int, int], reader: ProcReader) -> bool:
     return bool(pairs)
 
 
-def _stop(member: Member, frozen: dict[int, FrozenProcess], reader: ProcReader) -> None:
-    try:
-        frozen[member.pid] = stop_process(member.pid, reader)
-    except (ProcessLookupError, TraceeError):
-        if not has_ended(member.pid, reader):
-            raise
+def _stop(pids: Sequence[int], frozen: dict[int, FrozenProcess], reader: ProcReader) -> None:
+    stopped, failed = stop_processes(pids, reader)
+    frozen.update(stopped)
+    for pid, error in failed.items():
+        if not has_ended(pid, reader):
+            raise error
 
 
 def has_ended(pid: int, reader: ProcReader) -> bool:
@@ -160,5 +201,4 @@ def without(family: Family, gone: set[int]) -> Family:
 
 def release(frozen: dict[int, FrozenProcess]) -> None:
     """Let all of them run."""
-    for process in frozen.values():
-        ptrace.detach(process.tids)
+    ptrace.detach([tid for process in frozen.values() for tid in process.tids])

@@ -8,13 +8,13 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from core.errors import TraceeError
 from core.kernel import ptrace
-from core.kernel.ptrace import ThreadState
+from core.kernel.threads import ThreadBlock, ThreadState
 from core.proc.reader import ProcReader
 from core.proc.status import Status
 from core.tracee.remote import open_memory
@@ -24,6 +24,7 @@ from core.tracee.vfork import HINT, vfork_child, waiting_for
 
 OPTIONS = ptrace.O_TRACESYSGOOD | ptrace.O_SUSPEND_SECCOMP
 RSEQ_CS = struct.Struct("<IIQQQ")  # struct rseq_cs: version, flags, start_ip, post_commit_offset, abort_ip
+Failures = dict[int, TraceeError | OSError]  # by pid
 RSEQ_CS_OFFSET = 8  # of the pointer to it in struct rseq
 
 
@@ -35,18 +36,14 @@ class FrozenProcess:
     """
 
     pid: int
-    threads: list[ThreadState] = field(default_factory=list)
+    tids: list[int]  # as we see them
+    threads: ThreadBlock
     stop_signal: int = 0
-
-    @property
-    def tids(self) -> list[int]:
-        """Thread ids as we see them."""
-        return [thread.tid for thread in self.threads]
 
     @property
     def leader(self) -> ThreadState:
         """State of the thread group leader."""
-        return next(thread for thread in self.threads if thread.tid == self.pid)
+        return self.threads[self.tids.index(self.pid)]
 
 
 def attach_options() -> int:
@@ -56,33 +53,75 @@ def attach_options() -> int:
 
 def stop_process(pid: int, reader: ProcReader, *, deadline_s: float = 5.0) -> FrozenProcess:
     """Stop every thread of `pid`, also those born meanwhile; TraceeError names the one that does not stop."""
-    stopped: list[int] = []
+    frozen, failed = stop_processes([pid], reader, deadline_s=deadline_s)
+    if failed:
+        raise failed[pid]
+    return frozen[pid]
+
+
+def stop_processes(
+    pids: Sequence[int], reader: ProcReader, *, deadline_s: float = 5.0
+) -> tuple[dict[int, FrozenProcess], Failures]:
+    """Stop every thread of each process; with those that cannot be stopped, which run on, and why."""
+    frozen: dict[int, FrozenProcess] = {}
+    stopped: dict[int, list[int]] = {pid: [] for pid in pids}
     try:
-        _stop_all(pid, reader, stopped, time.monotonic() + deadline_s)
-        threads = ptrace.read_threads(sorted(stopped, key=lambda tid: (tid != pid, tid)))
-        stop_signal = ptrace.read_siginfo(pid)[0]
-        states = [settled(pid, thread, reader) for thread in threads]
-        return FrozenProcess(pid, states, 0 if stop_signal == signal.SIGTRAP else stop_signal)
+        failed = _stop_all(stopped, reader, time.monotonic() + deadline_s)
+        for pid in pids:
+            try:
+                if pid not in failed:
+                    frozen[pid] = _read_frozen(pid, sorted(stopped[pid], key=lambda tid: (tid != pid, tid)), reader)
+            except (OSError, TraceeError) as error:
+                failed[pid] = error
+        ptrace.detach([tid for pid in failed for tid in stopped[pid]])
+        return frozen, failed
     except BaseException:
-        ptrace.detach(stopped)
+        ptrace.detach([tid for tids in stopped.values() for tid in tids])
         raise
 
 
-def _stop_all(pid: int, reader: ProcReader, stopped: list[int], deadline: float) -> None:
-    while True:
-        known = set(stopped)
-        new = [tid for tid in reader.tids(pid) if tid not in known]
-        if not new:
-            return
-        if time.monotonic() > deadline:
-            raise TraceeError(pid, "makes threads faster than they can be stopped")
-        for tid, error in ptrace.stop_threads(new, attach_options()).items():
+def _read_frozen(pid: int, tids: list[int], reader: ProcReader) -> FrozenProcess:
+    threads = ptrace.read_threads(tids)
+    stop_signal = ptrace.read_siginfo(pid)[0]
+    for index in threads.disturbed():
+        state = threads[index]
+        if (undone := settled(pid, state, reader)) is not state:
+            threads.put(index, undone)
+    return FrozenProcess(pid, tids, threads, 0 if stop_signal == signal.SIGTRAP else stop_signal)
+
+
+def _stop_all(stopped: dict[int, list[int]], reader: ProcReader, deadline: float) -> Failures:
+    """Fill `stopped`, round by round until no process has a new thread; why some could not be stopped."""
+    failed: Failures = {}
+    todo = list(stopped)
+    while todo:
+        new = {tid: pid for pid in todo for tid in _new_tids(pid, stopped[pid], failed, reader)}
+        if new and time.monotonic() > deadline:
+            failed.update(
+                (pid, TraceeError(pid, "makes threads faster than they can be stopped")) for pid in new.values()
+            )
+            return failed
+        for tid, error in ptrace.stop_threads(list(new), attach_options()).items():
+            pid = new[tid]
             if error == 0:
-                stopped.append(tid)
+                stopped[pid].append(tid)
             elif error == errno.ETIMEDOUT and (child := vfork_child(pid, reader)):
-                raise TraceeError(pid, waiting_for(child, reader), hint=HINT)
+                failed.setdefault(pid, TraceeError(pid, waiting_for(child, reader), hint=HINT))
             elif error != errno.ESRCH:
-                raise TraceeError(pid, f"thread {tid}: cannot be stopped: {os.strerror(error)}", hint=_hint(error))
+                reason = f"thread {tid}: cannot be stopped: {os.strerror(error)}"
+                failed.setdefault(pid, TraceeError(pid, reason, hint=_hint(error)))
+        todo = [pid for pid in dict.fromkeys(new.values()) if pid not in failed]
+    return failed
+
+
+def _new_tids(pid: int, known: list[int], failed: Failures, reader: ProcReader) -> list[int]:
+    """Threads that are not stopped yet."""
+    try:
+        seen = set(known)
+        return [tid for tid in reader.tids(pid) if tid not in seen]
+    except OSError as error:
+        failed[pid] = error
+        return []
 
 
 def settled(pid: int, state: ThreadState, reader: ProcReader) -> ThreadState:
@@ -110,7 +149,7 @@ def out_of_critical_section(pid: int, state: ThreadState) -> ThreadState:
         _version, _flags, start, length, abort = RSEQ_CS.unpack(section)
         if not start <= state.registers.ip < start + length:
             return state
-        aborted = replace(state, registers=replace(state.registers, ip=abort))
+        aborted = replace(state, registers=state.registers._replace(ip=abort))
         # In this order: were we killed between, a thread still inside would store what it loaded before the stop.
         ptrace.write_registers(state.tid, aborted.registers)
         memory.write(state.rseq.address + RSEQ_CS_OFFSET, bytes(8))

@@ -7,8 +7,9 @@ from typing import Final
 
 from core.errors import TraceeError
 from core.kernel.calls import pidfd_getfd, pidfd_open
+from core.plan.encode import Steps
 from core.plan.ops import Out, Pointers, Syscall, Yield
-from core.tracee.borrow import Results, Steps
+from core.tracee.borrow import Results
 from core.tracee.stem import Stem
 
 AT_A_TIME: Final = 200  # SCM_MAX_FD is 253

@@ -5,19 +5,18 @@ From the moment a thread's registers are changed there is an rt_sigframe that gi
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from core.errors import RemoteSyscallError, TraceeError
 from core.kernel import ptrace
 from core.kernel.calls import SYSCALLS
-from core.kernel.ptrace import ThreadState
+from core.kernel.threads import ThreadState
 from core.proc.maps import Vma
 from core.proc.status import Status
 from core.tracee.borrow import (
     MINUS_ONE,
     PAGE,
-    STACK_ROOM,
     STRAY_STOPS,
     Area,
     Borrow,
@@ -26,7 +25,7 @@ from core.tracee.borrow import (
     quiet_signals,
 )
 from core.tracee.remote import Gadgets, RemoteMemory, find_gadgets, find_hole
-from core.tracee.sigframe import build_frame, frame_size, signed
+from core.tracee.sigframe import STACK_ROOM, build_frame, frame_size, signed
 
 RED_ZONE: Final = 128
 DEFAULT_AREA: Final = 64 * PAGE
@@ -44,8 +43,8 @@ def inject(thread: ThreadState, memory: RemoteMemory, gadgets: Gadgets, stack: i
     if stack:
         memory.write(frame_address, build_frame(thread, frame_address, gadgets.restorer))
     words = [argument & MINUS_ONE for argument in args] + [0] * (6 - len(args))
-    registers = replace(
-        thread.registers, ip=gadgets.syscall_ret, sp=frame_address, ax=SYSCALLS[name], orig_ax=MINUS_ONE,
+    registers = thread.registers._replace(
+        ip=gadgets.syscall_ret, sp=frame_address, ax=SYSCALLS[name], orig_ax=MINUS_ONE,
         di=words[0], si=words[1], dx=words[2], r10=words[3], r8=words[4], r9=words[5],
     )  # fmt: skip
     tid = thread.tid

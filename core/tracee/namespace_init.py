@@ -13,7 +13,7 @@ from typing import Final
 
 from core.errors import RemoteSyscallError, RestoreError
 from core.kernel import ptrace
-from core.kernel.ptrace import ThreadState
+from core.kernel.threads import ThreadState
 from core.plan.ops import Pointers, Program, Syscall, path_argument
 from core.proc.reader import ProcReader
 from core.tracee.lender import Lender, borrow, find_lender

@@ -6,12 +6,11 @@ that host, and not after a sigreturn. Whoever makes the call anew needs its numb
 
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from core.errors import TraceeError
 from core.kernel.calls import SYSCALLS
-from core.kernel.ptrace import Registers
+from core.kernel.threads import Registers
 from core.tracee.sigframe import signed
 
 RESTART_SYSCALL: Final = 219
@@ -33,10 +32,10 @@ def under_its_own_name(registers: Registers, read: Read) -> Registers:
     `read` is (address, size) → bytes of the thread's memory, TraceeError where it cannot.
     """
     if registers.orig_ax == RESTART_SYSCALL and signed(registers.ax) == RESTARTBLOCK:
-        return replace(registers, orig_ax=_number(registers, registers.ip - len(SYSCALL), read))
+        return registers._replace(orig_ax=_number(registers, registers.ip - len(SYSCALL), read))
     if registers.ax == RESTART_SYSCALL and _read(read, registers.ip, len(SYSCALL)) == SYSCALL:
         number = _number(registers, registers.ip, read)  # stopped once more just before the instruction
-        return replace(registers, ax=number, orig_ax=(1 << 64) - 1)
+        return registers._replace(ax=number, orig_ax=(1 << 64) - 1)
     return registers
 
 

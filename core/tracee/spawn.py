@@ -11,7 +11,7 @@ from typing import Final
 
 from core.errors import RestoreError
 from core.kernel import ptrace
-from core.kernel.ptrace import ThreadState
+from core.kernel.threads import ThreadState
 from core.native._kernel import ffi, lib
 
 SPAWN_TRIES: Final = 4

@@ -10,12 +10,13 @@ from typing import Final
 from core.errors import RestoreError, TraceeError
 from core.kernel import ptrace
 from core.kernel.calls import SYSCALLS
-from core.kernel.ptrace import ThreadState
+from core.kernel.threads import ThreadState
 from core.options import PidMode
+from core.plan.encode import Steps
 from core.plan.ops import FdAllocator, Program, Syscall
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
-from core.tracee.borrow import MINUS_ONE, PAGE, Borrow, Results, Steps, all_but
+from core.tracee.borrow import MINUS_ONE, PAGE, Borrow, Results, all_but
 from core.tracee.lender import find_lender
 from core.tracee.namespace_init import NamespaceInit, spawn_in_namespace
 from core.tracee.remote import RemoteMemory, find_hole
@@ -191,8 +192,8 @@ def find_syscall_instruction(memory: RemoteMemory, vmas: Sequence[Vma]) -> int:
 def remove_area(stem: Stem, instruction: int) -> None:
     """Unmap our area by a `syscall` of the task's own code. Only registers may be set afterwards."""
     area, tid = stem.borrow.area, stem.leader.tid
-    registers = replace(
-        stem.leader.registers, ip=instruction, ax=SYSCALLS["munmap"], orig_ax=MINUS_ONE, di=area.address,
+    registers = stem.leader.registers._replace(
+        ip=instruction, ax=SYSCALLS["munmap"], orig_ax=MINUS_ONE, di=area.address,
         si=area.end - area.address, sp=area.writable,
     )  # fmt: skip
     ptrace.write_registers(tid, registers)

@@ -4,7 +4,7 @@ import os
 
 from core.errors import TraceeError
 from core.kernel.calls import pidfd_getfd
-from core.kernel.ptrace import ThreadState
+from core.kernel.threads import ThreadState
 from core.plan.ops import Result, Syscall, Yield
 from core.tracee.borrow import Borrow, Results
 

@@ -11,7 +11,7 @@ import pytest
 from core import remove_parked, resume_parked
 from core.errors import KernelLacks
 from core.kernel import ptrace
-from core.kernel.ptrace import Registers, ThreadState
+from core.kernel.threads import Registers, ThreadState
 from core.options import HoldChoice
 from core.tracee.cgroup import LeafCgroup
 from core.tracee.freezer import stop_process

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 from core.errors import CollectError, KernelLacks, TraceeError
 from core.kernel import pagemap_scan, userfaultfd
@@ -93,7 +94,7 @@ class UffdTracker:
         """See DirtyTracker. Every page tells by itself whether it is tracked: what is not counts as written."""
         began = time.monotonic()
         with _pagemap(self._pid) as pagemap_fd:
-            masks = ScanMasks(any_of=THERE, returned=_categories(pagemap_fd) | PageCategory.WPALLOWED)
+            masks = _last_masks(_categories())
             regions = pagemap_scan.scan_pages(pagemap_fd, spans_of(private_vmas(vmas), self._exclude).spans, masks)
         present, dirty = sort_regions(regions), sort_regions(one for one in regions if one[2] & CLEAN != WPALLOWED)
         again = present.carried.intersect(self._unclean.union(self._pending))
@@ -102,7 +103,7 @@ class UffdTracker:
 
     def _track(self, pagemap_fd: int, vmas: Sequence[Vma]) -> list[Tried]:
         """Every VMA tracked, as far as the kernel lets us: (vma, part, 0 or errno)."""
-        parts = [(vma, self._part(*span)) for vma in vmas for span in self._without_excluded(vma)]
+        parts = self._parts_of(vmas)
         codes = userfaultfd.track(pagemap_fd, self._uffd_fd, [part for _, part in parts])
         tried = [(vma, part, code) for (vma, part), code in zip(parts, codes, strict=True)]
         for vma, part, code in tried:
@@ -110,6 +111,13 @@ class UffdTracker:
         self._ours = _spans(part for _, part, code in tried if not code)
         self._unclean = _spans(part for _, part, code in tried if code)
         return tried
+
+    def _parts_of(self, vmas: Sequence[Vma]) -> list[tuple[Vma, TrackedVma]]:
+        """What is tracked of each VMA. The same VMAs as in the round before, all of them ours: the same parts."""
+        spans = [(vma, span) for vma in vmas for span in self._without_excluded(vma)]
+        if not self._unclean and _spans(TrackedVma(*span) for _, span in spans) == self._ours:
+            return [(vma, TrackedVma(*span)) for vma, span in spans]
+        return [(vma, self._part(*span)) for vma, span in spans]
 
     def _without_excluded(self, vma: Vma) -> Iterable[Span]:
         if self._exclude.overlaps(vma.start, vma.end):
@@ -132,11 +140,10 @@ class UffdTracker:
             )
 
     def _scan(self, pagemap_fd: int, tried: Sequence[Tried]) -> PageSets:
-        categories = _categories(pagemap_fd)
+        categories = _categories()
         # The pending pages are write-protected already: a plain look is enough to find those that are left.
         again = self._unclean.union(self._pending.intersect(spans_of(vma for vma, _, _ in tried)))
-        masks = ScanMasks(PageCategory.WPALLOWED | PageCategory.WRITTEN, THERE, categories, write_protect=True)
-        dirty = sort_regions(pagemap_scan.scan_pages(pagemap_fd, self._ours.spans, masks))
+        dirty = sort_regions(pagemap_scan.scan_pages(pagemap_fd, self._ours.spans, _dirty_masks(categories)))
         pages = dirty.union(scan_present(pagemap_fd, again, categories))
         self._pending = EMPTY
         return pages
@@ -154,11 +161,21 @@ def _pagemap(pid: int) -> Iterator[int]:
         os.close(pagemap_fd)
 
 
-def _categories(pagemap_fd: int) -> PageCategory:
-    categories = pagemap_scan.probe_categories(pagemap_fd)
+def _categories() -> PageCategory:
+    categories = pagemap_scan.known_categories()
     if categories is None:
         raise KernelLacks("PAGEMAP_SCAN", "needed with userfaultfd tracking")
     return categories
+
+
+@cache
+def _dirty_masks(categories: PageCategory) -> ScanMasks:
+    return ScanMasks(PageCategory.WPALLOWED | PageCategory.WRITTEN, THERE, categories, write_protect=True)
+
+
+@cache
+def _last_masks(categories: PageCategory) -> ScanMasks:
+    return ScanMasks(any_of=THERE, returned=categories | PageCategory.WPALLOWED)
 
 
 def _spans(parts: Iterable[TrackedVma]) -> Ranges:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.kernel.calls import SYSCALLS
-from core.plan.encode import END, MAY_FAIL, NOT_RUN, OP, encode, encoded_size, op_results
+from core.plan.encode import END, MAY_FAIL, NOT_RUN, OP, encode, encoded_size
 from core.plan.ops import Argument, Out, Pointers, Result, Syscall, Yield, path_argument
 
 BASE, TID, SIGNAL = 0x10000, 812, 23
@@ -99,4 +99,4 @@ def test_the_size_is_the_size_and_no_two_buffers_overlap(programs: list[list[Arg
     assert all(before[1] <= after[0] for before, after in pairwise(spans))
     first, last = base + (len(program) + 2) * OP.size, base + len(encoded.content)
     assert all(first <= start and end <= last for start, end in spans)
-    assert op_results(encoded.content, len(program)) == (NOT_RUN,) * len(program)
+    assert [record(encoded.content, index)[8] for index in range(len(program))] == [NOT_RUN] * len(program)

@@ -6,7 +6,7 @@ import pytest
 
 from core.errors import ImageError
 from core.images.pb.core_pb2 import CoreEntry, ThreadCoreEntry
-from core.kernel.ptrace import ThreadState
+from core.kernel.threads import ThreadState
 from core.kernel.xsave import area_size, component_place, xcr0
 from core.resources import registers
 from core.resources.registers import COMPONENTS, LEGACY, XSTATE_BV
@@ -29,10 +29,11 @@ def random_area(seed: int) -> bytes:
 
 
 def core_of(state: ThreadState, *, raw: bool) -> CoreEntry:
-    core = CoreEntry(mtype=CoreEntry.X86_64, thread_info=registers.collect(state, 0x1234))
-    core.thread_core.CopyFrom(ThreadCoreEntry(futex_rla=0, futex_rla_len=0))
-    if raw:
-        core.thread_core.xstate = state.xstate
+    core = CoreEntry(mtype=CoreEntry.X86_64, thread_info=registers.collect(state.registers, 0x1234))
+    core.thread_core.CopyFrom(ThreadCoreEntry(futex_rla=0, futex_rla_len=0, xstate=state.xstate))
+    registers.complete(core)
+    if not raw:
+        core.thread_core.ClearField("xstate")
     return core
 
 
@@ -54,7 +55,7 @@ def test_registers_come_back_with_the_raw_area_and_from_the_fields_alone(seed: i
 
 def test_a_call_that_waits_is_made_again_by_the_image() -> None:
     state = state_with(orig_ax=0, ax=-512, ip=0x400002)
-    gpregs = registers.collect(state, 0).gpregs
+    gpregs = registers.collect(state.registers, 0).gpregs
     assert (gpregs.ax, gpregs.ip, gpregs.orig_ax) == (0, 0x400000, (1 << 64) - 1)
 
 
@@ -79,7 +80,7 @@ def test_a_32_bit_task_is_an_image_error() -> None:
 
 
 def test_every_register_has_its_own_field() -> None:
-    gpregs = registers.collect(state_with(orig_ax=-1), 0).gpregs
+    gpregs = registers.collect(registers_with(orig_ax=-1), 0).gpregs
     expected = registers_with(orig_ax=-1)
     assert {name: getattr(gpregs, name) for name in ("r15", "bp", "fs_base", "gs")} == {
         name: getattr(expected, name) for name in ("r15", "bp", "fs_base", "gs")

@@ -1,6 +1,6 @@
 """Thread states for tests, each register recognisable."""
 
-from core.kernel.ptrace import REGISTER_NAMES, Registers, Rseq, ThreadState
+from core.kernel.threads import REGISTER_NAMES, Registers, Rseq, ThreadState
 from core.kernel.xsave import area_size, xcr0
 
 MINUS_ONE = (1 << 64) - 1

@@ -63,7 +63,7 @@ def no_code(address: int, size: int) -> bytes:
 def test_a_restarted_call_gets_the_number_that_the_code_loads(name: str) -> None:
     stopped = registers_with(orig_ax=219, ax=-516, ip=CODE + 2)
     before = b"\xb8" + struct.pack("<I", SYSCALLS[name]) + b"\x48\x89\xdf"
-    assert under_its_own_name(stopped, code(before)) == replace(stopped, orig_ax=SYSCALLS[name])
+    assert under_its_own_name(stopped, code(before)) == stopped._replace(orig_ax=SYSCALLS[name])
 
 
 def test_the_nearest_number_counts() -> None:

@@ -1,0 +1,173 @@
+"""Asks every thread of a frozen tree what only it can tell, all of them at once, and puts their core images together.
+
+Thousands of threads differ in little: what they have in common is put together once.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+from core.images.pb.core_pb2 import CoreEntry
+from core.images.pb.signals_pb2 import SignalQueueEntry
+from core.kernel import ptrace
+from core.kernel.thread_facts import ThreadFacts, parse_scheduling, read_facts
+from core.kernel.threads import registers_of, xstate_of
+from core.kernel.xsave import usable_size
+from core.native._kernel import ffi
+from core.plan.encode import OP, RESULT, Template, assemble
+from core.plan.ops import Program
+from core.proc.brief import BriefStatus
+from core.proc.timers import PosixTimer
+from core.resources import (
+    address_space,
+    credentials,
+    posix_timers,
+    process_settings,
+    process_tree,
+    refused,
+    registers,
+    scheduling,
+    seccomp,
+    signals,
+    thread,
+    thread_settings,
+)
+from core.tracee.borrow import Borrow, Results
+from core.tracee.freezer import FrozenProcess
+from core.tracee.together import Work, run_together
+
+
+class Questions:
+    """Everything asked of one thread; the leader is asked for the process too."""
+
+    def __init__(self, *, leader: bool, timers: Sequence[PosixTimer] = ()) -> None:
+        self.stack = signals.stack_question()
+        self.thread = thread.thread_questions()
+        self.securebits = credentials.securebits_question()
+        self.settings = thread_settings.SettingQuestions()
+        self.marks = refused.ThreadMarks()
+        self.process = signals.process_questions() if leader else None
+        self.timers = posix_timers.timer_questions(timers if leader else ())
+        self.process_settings = process_settings.ProcessSettingQuestions()
+        self.process_marks = refused.ProcessMarks()
+        self.mm = address_space.MmQuestions() if leader else None
+        own: Program = (self.stack, self.thread.clear_child_tid)
+        common: Program = (self.thread.parent_death, self.securebits, *self.settings.program, *self.marks.program)
+        program = own + common
+        if self.process and self.mm:
+            program += self.process.program + self.timers.program + self.mm.program
+            program += self.process_settings.program + self.process_marks.program
+        self.template: Template = assemble(program)
+        self._common = struct.Struct(f"<{OP.size * len(own)}x" + f"{RESULT}xq" * len(common))
+        self._outs = [
+            self.template.outs[key] for key in sorted(self.template.outs) if len(own) <= key[0] < len(own + common)
+        ]
+
+    def common(self, results: Results) -> tuple[object, ...]:
+        """Answers that are mostly the same for all threads."""
+        outs = [results.content[place : place + size] for place, size in self._outs]
+        return (*self._common.unpack_from(results.content), *outs)
+
+
+@cache
+def _questions(*, leader: bool) -> Questions:
+    return Questions(leader=leader)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What one stopped thread is and said."""
+
+    tid: int
+    raw: "ffi.CData"  # struct mg_thread
+    status: BriefStatus
+    facts: ThreadFacts
+    asked: Questions
+    results: Results
+
+
+def ask_all(
+    processes: Sequence[tuple[FrozenProcess, Borrow, dict[int, BriefStatus], Sequence[PosixTimer]]],
+) -> list[list[Answers]]:
+    """Ask every thread of every process: frozen, what it lends us, status by tid, POSIX timers. Leaders come first."""
+    asked = [
+        [_leader_questions(timers) if tid == frozen.pid else _questions(leader=False) for tid in frozen.tids]
+        for frozen, _, _, timers in processes
+    ]
+    works = [
+        Work(borrow, frozen.threads, [questions.template for questions in group])
+        for (frozen, borrow, _, _), group in zip(processes, asked, strict=True)
+    ]
+    results = run_together(works)
+    return [
+        [
+            Answers(tid, raw, statuses[tid], facts, questions, result)
+            for tid, raw, facts, questions, result in zip(
+                frozen.tids, frozen.threads.raws, read_facts(frozen.tids), group, found, strict=True
+            )
+        ]
+        for (frozen, _, statuses, _), group, found in zip(processes, asked, results, strict=True)
+    ]
+
+
+def _leader_questions(timers: Sequence[PosixTimer]) -> Questions:
+    return Questions(leader=True, timers=timers) if timers else _questions(leader=True)
+
+
+@dataclass(slots=True)
+class Cores:
+    """Makes core images. `filters` are the seccomp filters of the tree, found on the way."""
+
+    filters: seccomp.Filters
+    _known: dict[tuple[object, ...], bytes] = field(default_factory=dict)
+
+    def collect(self, answers: Answers) -> CoreEntry:
+        """The image of one thread, without what a leader has beside; CollectError for what cannot be carried."""
+        raw, asked, results = answers.raw, answers.asked, answers.results
+        found = registers_of(raw)
+        refused.check_thread(
+            answers.tid, found, has_io_ports=answers.facts.has_io_ports, keyring=results.value(asked.marks.keyring)
+        )
+        core = CoreEntry.FromString(self._common(answers))
+        core.thread_info.MergeFrom(registers.collect(found, thread.clear_child_tid(asked.thread, results)))
+        entry = core.thread_core
+        process_tree.collect_thread_core(
+            entry,
+            (raw.robust_head, raw.robust_len),
+            raw.sigmask,
+            (raw.rseq_address, raw.rseq_size, raw.rseq_signature),
+            xstate_of(raw, usable_size()),
+        )
+        entry.comm = answers.status.name
+        signals.collect_stack(asked.stack, results, entry.sas)
+        if pending := answers.status.sig_pending:
+            entry.signals_p.CopyFrom(collect_queue(answers.tid, pending, shared=False))
+        seccomp.collect(answers.tid, answers.status.seccomp, self.filters, entry)
+        return core
+
+    def _common(self, answers: Answers) -> bytes:
+        """What most threads have alike, encoded."""
+        key = (answers.status.rights, answers.facts.scheduling, *answers.asked.common(answers.results))
+        if key not in self._known:
+            self._known[key] = _collect_common(answers).SerializePartialToString()
+        return self._known[key]
+
+
+def _collect_common(answers: Answers) -> CoreEntry:
+    asked, results = answers.asked, answers.results
+    core = CoreEntry(mtype=CoreEntry.X86_64)
+    entry = core.thread_core
+    entry.cg_set = process_tree.CGROUP_SET
+    entry.creds.CopyFrom(credentials.collect(answers.status.whole(), results.value(asked.securebits)))
+    entry.pdeath_sig = thread.parent_death_signal(asked.thread, results)
+    entry.signals_p.SetInParent()
+    scheduling.collect(parse_scheduling(answers.facts.scheduling), entry)
+    thread_settings.collect(asked.settings, results, entry)
+    return core
+
+
+def collect_queue(tid: int, pending: int, *, shared: bool) -> SignalQueueEntry:
+    """Queued signals of a thread or (`shared`) its process; read only where something is pending."""
+    queued = ptrace.peek_signals(tid, shared=shared) if pending else []
+    return signals.collect_queue(queued, pending)

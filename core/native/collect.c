@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads what a phase of a dump needs in bulk, for core/proc and core/kernel: no policy here.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "abi.h"
+#include "kernel.h"
+
+#include "collect.h"
+
+#define NT_386_IOPERM 0x201
+#define IO_BITMAP_SIZE 8192
+#define IOPRIO_WHO_PROCESS 1
+#define NICE_ORIGIN 20 /* what the kernel counts nice values from: getpriority(2) */
+
+/* Source: sched_setattr(2) */
+struct scheduling {
+	unsigned int size, policy;
+	unsigned long long flags;
+	int nice;
+	unsigned int priority;
+	unsigned long long runtime, deadline, period;
+};
+
+static int has_io_ports(int tid)
+{
+	unsigned char bitmap[IO_BITMAP_SIZE];
+	struct iovec part = {bitmap, sizeof(bitmap)};
+
+	return mg_ptrace(PTRACE_GETREGSET, tid, NT_386_IOPERM, (unsigned long)&part) == 0;
+}
+
+static int read_facts(struct mg_facts *facts)
+{
+	struct scheduling attributes = {0};
+	int tid = facts->tid;
+	long result;
+
+	result = mg_syscall(SYS_sched_getattr, tid, (unsigned long)&attributes, sizeof(attributes), 0, 0, 0);
+	if (result < 0)
+		return result;
+	facts->sched_flags = attributes.flags;
+	facts->priority = attributes.priority;
+	facts->runtime_ns = attributes.runtime;
+	facts->deadline_ns = attributes.deadline;
+	facts->period_ns = attributes.period;
+	facts->policy = mg_syscall(SYS_sched_getscheduler, tid, 0, 0, 0, 0, 0);
+	if (facts->policy < 0)
+		return facts->policy;
+	result = mg_syscall(SYS_getpriority, PRIO_PROCESS, tid, 0, 0, 0, 0);
+	if (result < 0)
+		return result;
+	facts->nice = NICE_ORIGIN - result;
+	facts->io_priority = mg_syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid, 0, 0, 0, 0);
+	if (facts->io_priority < 0)
+		return facts->io_priority;
+	facts->affinity_size = mg_syscall(SYS_sched_getaffinity, tid, sizeof(facts->affinity),
+					  (unsigned long)facts->affinity, 0, 0, 0);
+	if (facts->affinity_size < 0)
+		return facts->affinity_size;
+	facts->has_io_ports = has_io_ports(tid);
+	return 0;
+}
+
+int mg_read_facts(struct mg_facts *facts, int count)
+{
+	int failed = 0;
+
+	for (int i = 0; i < count; i++) {
+		facts[i].error = -read_facts(&facts[i]);
+		failed += facts[i].error != 0;
+	}
+	return failed;
+}
+
+static long long read_file(const char *name, unsigned char *buffer, long long room)
+{
+	long long size = 0;
+	long result = 0;
+	int fd = open(name, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	while (size < room) {
+		result = read(fd, buffer + size, room - size);
+		if (result < 0)
+			size = -errno;
+		if (result <= 0)
+			break;
+		size += result;
+	}
+	close(fd);
+	return result > 0 ? -EFBIG : size;
+}
+
+static long long read_link(const char *name, unsigned char *buffer, long long room)
+{
+	long size = readlink(name, (char *)buffer, room);
+
+	return size < 0 ? -errno : size;
+}
+
+int mg_read_files(const char *names, int count, int links, unsigned char *buffer, long long room,
+		  struct mg_slice *spans)
+{
+	long long used = 0;
+
+	for (int i = 0; i < count; i++) {
+		if (room - used < MG_FILE_ROOM)
+			return i;
+		spans[i].start = used;
+		spans[i].size = (links ? read_link : read_file)(names, buffer + used, room - used);
+		if (spans[i].size > 0)
+			used += spans[i].size;
+		names += strlen(names) + 1;
+	}
+	return count;
+}
+
+enum { KCMP_EQUAL, KCMP_LESS, KCMP_GREATER };
+
+struct comparing {
+	const int *pids;
+	int kind;
+	long error;
+	long long *comparisons;
+};
+
+/* Order of two indexes into pids: by object, and of the same object by index. */
+static int compare(const void *one, const void *other, void *context)
+{
+	struct comparing *comparing = context;
+	int a = *(const int *)one, b = *(const int *)other;
+	long order = KCMP_EQUAL;
+
+	if (a == b || comparing->error)
+		return 0;
+	++*comparing->comparisons;
+	order = mg_syscall(SYS_kcmp, comparing->pids[a], comparing->pids[b], comparing->kind, 0, 0, 0);
+	if (order > KCMP_GREATER)
+		order = -EOPNOTSUPP;
+	if (order < 0) {
+		comparing->error = order;
+		return 0;
+	}
+	return order == KCMP_LESS ? -1 : order == KCMP_GREATER ? 1 : a - b;
+}
+
+int mg_find_shared(const int *pids, int count, int kind, int *same, long long *comparisons)
+{
+	struct comparing comparing = {pids, kind, 0, comparisons};
+	int *sorted = malloc(count * sizeof(*sorted)), first = 0;
+
+	if (!sorted && count)
+		return -ENOMEM;
+	for (int i = 0; i < count; i++)
+		sorted[i] = i;
+	qsort_r(sorted, count, sizeof(*sorted), compare, &comparing);
+	for (int i = 0; i < count && !comparing.error; i++) {
+		if (i) {
+			long order = mg_syscall(SYS_kcmp, pids[sorted[i - 1]], pids[sorted[i]], kind, 0, 0, 0);
+
+			++*comparisons;
+			if (order < 0)
+				comparing.error = order;
+			if (order != KCMP_EQUAL)
+				first = i;
+		}
+		same[sorted[i]] = sorted[first];
+	}
+	free(sorted);
+	return comparing.error;
+}

@@ -1,0 +1,68 @@
+// Two hundred children, some below others, each find their PID, parent, name, umask, signal mask and memory.
+#include "tree.h"
+#include "pattern.h"
+#include <sys/stat.h>
+
+#define BRANCHES 10
+#define LEAVES 19
+#define SIZE (8 * 1024)
+
+static uint64_t own[SIZE / 8];
+
+static void live(unsigned char number)
+{
+	pid_t pid = getpid(), parent = getppid();
+	sigset_t mask, found;
+	char name[16], expected[16];
+
+	snprintf(expected, sizeof(expected), "crowd-%d", number);
+	MUST(prctl(PR_SET_NAME, expected));
+	umask(number % 512);
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGRTMIN + number % 20);
+	MUST(sigprocmask(SIG_BLOCK, &mask, NULL));
+	pattern_fill(own, SIZE, number);
+	tree_wait();
+	EQUAL(getpid(), pid);
+	EQUAL(getppid(), parent);
+	MUST(prctl(PR_GET_NAME, name));
+	CHECK(!strcmp(name, expected));
+	EQUAL(umask(0), number % 512);
+	MUST(sigprocmask(SIG_BLOCK, NULL, &found));
+	for (int signal = SIGRTMIN; signal < SIGRTMIN + 20; signal++)
+		EQUAL(sigismember(&found, signal), sigismember(&mask, signal));
+	pattern_check(own, SIZE, number);
+}
+
+static void grow(int branch)
+{
+	pid_t leaves[LEAVES];
+
+	for (int i = 0; i < LEAVES; i++) {
+		leaves[i] = MUST(fork());
+		if (leaves[i])
+			continue;
+		live(branch * (LEAVES + 1) + i + 1);
+		_exit(0);
+	}
+	live(branch * (LEAVES + 1));
+	for (int i = 0; i < LEAVES; i++)
+		tree_join(leaves[i]);
+	_exit(0);
+}
+
+int main(int argc, char **argv)
+{
+	pid_t branches[BRANCHES];
+
+	tree_init(argc, argv);
+	for (int i = 0; i < BRANCHES; i++) {
+		branches[i] = MUST(fork());
+		if (!branches[i])
+			grow(i);
+	}
+	tree_ready_and_wait(BRANCHES * (LEAVES + 1));
+	for (int i = 0; i < BRANCHES; i++)
+		tree_join(branches[i]);
+	return check_pass();
+}
