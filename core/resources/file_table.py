@@ -173,7 +173,8 @@ def collect_tables(
         files = [file for task in tasks for file in stack.enter_context(open_files(task.pid, reader, task.pidfd))]
         queues = _look_at_queues(files, reader, ids)
         in_flight = [file for queue in queues for _, carried in queue.packets for file in carried]
-        own_pids = {task.pid: _own_pid(task.pid, reader) for task in tasks}
+        statuses = reader.brief_statuses({task.pid: [task.pid] for task in tasks})
+        own_pids = {pid: threads[pid].own_tid for pid, threads in statuses.items()}
         table = make_table((*files, *in_flight), options)
         table = replace(table, own_pids=frozenset((*own_pids.values(), *dead)))
         if blockers := refuse(table):

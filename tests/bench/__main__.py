@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import downtime, freeze, image, stopped, throughput
+from tests.bench import downtime, freeze, image, sharing, stopped, throughput
 from tests.bench.sheet import FULL, TINY, Scale, Sheet, table
 
 BENCHES: dict[str, Callable[[Scale, Sheet], None]] = {
@@ -18,6 +18,7 @@ BENCHES: dict[str, Callable[[Scale, Sheet], None]] = {
     "image": image.measure,
     "threads": freeze.measure_threads,
     "trees": freeze.measure_trees,
+    "sharing": sharing.measure,
 }
 RECORD = Path(__file__).resolve().parents[2] / "build" / "bench.json"
 

@@ -33,6 +33,9 @@ def _measure(mode: str, unit: str, sizes: tuple[int, ...], scale: Scale, sheet: 
             with started(mode, str(size)) as target:
                 _one_freeze(target, f"{size:,} {unit}", size, sheet)
                 _one_restore(target, f"{size:,} {unit}", size, sheet)
+    for figure in ("freeze to thaw", "restore"):
+        first, last = (sheet.rows[f"{size:,} {unit}: {figure}, each"].spread[1] for size in (sizes[0], sizes[-1]))
+        sheet.ratio(f"{figure}, each: {sizes[-1]:,} / {sizes[0]:,} {unit}", last, first)
 
 
 def _one_freeze(target: Target, what: str, size: int, sheet: Sheet) -> None:

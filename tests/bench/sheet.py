@@ -18,11 +18,21 @@ class Scale:
     rounds: int
     threads: tuple[int, ...]
     trees: tuple[int, ...]
+    file_tasks: int
     moves: int
 
 
-FULL = Scale(runs=5, image_mib=1024, live_mib=256, rounds=6, threads=(50, 500, 5000), trees=(10, 100, 1000), moves=5)
-TINY = Scale(runs=1, image_mib=8, live_mib=8, rounds=2, threads=(5,), trees=(3,), moves=1)
+FULL = Scale(
+    runs=5,
+    image_mib=1024,
+    live_mib=256,
+    rounds=6,
+    threads=(50, 500, 5000),
+    trees=(10, 100, 1000),
+    file_tasks=100,
+    moves=5,
+)
+TINY = Scale(runs=1, image_mib=8, live_mib=8, rounds=2, threads=(5,), trees=(3,), file_tasks=3, moves=1)
 
 
 @dataclass(frozen=True, slots=True)

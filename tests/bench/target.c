@@ -1,16 +1,21 @@
-// What is measured: `target BOARD memory MIB`, `writer MIB PACE_NS`, `threads N` or `tree N`. Waits to be killed.
+// What is measured: `target BOARD memory MIB`, `writer MIB PACE_NS`, `threads N`, `tree N` or `files N`: N tasks, each
+// with FILES descriptors, half of them inherited, half of them open files of its own that look alike. Waits to be
+// killed.
 //
 // BOARD is a file mapped shared: the only way it is talked to. A writer never sleeps: it writes one word into the next
 // page every PACE_NS, counts that, and notes the longest time between two looks at the clock.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
+
+enum { FIRST = 10, FILES = 100 };
 
 struct board {
 	volatile uint64_t ready, longest_ns, written, address;
@@ -80,16 +85,37 @@ static void make_threads(int count)
 			_exit(3);
 }
 
-static void make_tree(int count)
+static void open_files(const char *path, int first, int count)
 {
+	for (int fd = first; fd < first + count; fd++) {
+		int opened = open(path, O_RDONLY);
+
+		if (opened < 0 || dup2(opened, fd) != fd)
+			_exit(5);
+		close(opened);
+	}
+}
+
+static void make_tree(int count, const char *path)
+{
+	if (path)
+		open_files(path, FIRST, FILES / 2);
 	for (int made = 1; made < count; made++) {
 		pid_t child = fork();
 
 		if (child < 0)
 			_exit(4);
-		if (!child)
-			sleeping_thread(NULL);
+		if (child)
+			continue;
+		if (path)
+			open_files(path, FIRST + FILES / 2, FILES / 2);
+		__atomic_fetch_add(&board->written, 1, __ATOMIC_SEQ_CST);
+		sleeping_thread(NULL);
 	}
+	if (path)
+		open_files(path, FIRST + FILES / 2, FILES / 2);
+	while (board->written < (uint64_t)count - 1)
+		sched_yield();
 }
 
 int main(int argc, char **argv)
@@ -108,7 +134,7 @@ int main(int argc, char **argv)
 	else if (!strcmp(mode, "threads"))
 		make_threads(amount);
 	else
-		make_tree(amount);
+		make_tree(amount, strcmp(mode, "files") ? NULL : argv[1]);
 	board->ready = 1;
 	if (!strcmp(mode, "writer") && argc > 4)
 		write_forever(memory, amount << 20, atol(argv[4]));
