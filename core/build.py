@@ -181,18 +181,13 @@ def refuse_files(images: ImageSet) -> None:
 
 
 def _run_steps(stem: Stem, plan: TaskPlan, steps: Sequence[Step], reader: ProcReader) -> None:
-    """Steps of the leader one after another; those of the other threads together."""
-    siblings = []
-    for step in steps:
-        if not step.program:
-            continue
-        if step.tid != plan.pid:
-            siblings.append((stem.threads[step.tid], step.program))
-            continue
-        for part in split(step.program, PROGRAM_BYTES):
-            stem.run(part)
-        if any(op.name == "clone3" for op in step.program):
-            _adopt(stem, plan, reader)
+    """Steps of the leader one after another; those of the other threads, which it may have made, together."""
+    program = tuple(op for step in steps if step.tid == plan.pid for op in step.program)
+    for part in split(program, PROGRAM_BYTES):
+        stem.run(part)
+    if any(op.name == "clone3" for op in program):
+        _adopt(stem, plan, reader)
+    siblings = [(stem.threads[step.tid], step.program) for step in steps if step.program and step.tid != plan.pid]
     if siblings:
         threads = ThreadBlock.of([thread for thread, _ in siblings])
         run_together([Work(stem.borrow, threads, [assembled(program) for _, program in siblings])])

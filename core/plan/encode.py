@@ -194,7 +194,8 @@ def _buffer_bytes(argument: Argument) -> int:
 def split(program: tuple[Syscall, ...], max_bytes: int) -> Iterator[tuple[Syscall, ...]]:
     """The program in parts of about `max_bytes`, cut where no op needs a result from before; larger where it must."""
     if encoded_size(program) <= max_bytes:
-        yield program
+        if program:
+            yield program
         return
     place = {id(op): index for index, op in enumerate(program)}
     needed_until = list(range(len(program)))

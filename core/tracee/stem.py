@@ -12,7 +12,7 @@ from core.kernel import ptrace
 from core.kernel.calls import SYSCALLS
 from core.kernel.threads import ThreadState
 from core.options import PidMode
-from core.plan.encode import Steps
+from core.plan.encode import Steps, assembled
 from core.plan.ops import FdAllocator, Program, Syscall
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
@@ -57,7 +57,7 @@ class Stem:
 
     def run(self, steps: Steps) -> Results:
         """Run a program in the leader."""
-        return self.borrow.run(self.leader, steps)
+        return self.borrow.run(self.leader, steps) if steps else Results(assembled(()), b"")
 
     def adopt_threads(self, own_tids: Sequence[int], tids: Sequence[int]) -> None:
         """Take over threads that a program has made: each stands in its first stop."""
