@@ -122,7 +122,7 @@ def _file_to_need(need: FileNeed) -> pb.FileNeed:
         path=need.path, size_bytes=need.size_bytes, mode=need.mode, mtime_ns=need.mtime_ns, build_id=need.build_id,
         sha256=need.sha256, writable=need.writable, mapped=need.mapped, directory=stat.S_ISDIR(need.mode),
         device=bool(need.device_number), device_number=need.device_number, filesystem=need.filesystem,
-        inode=need.inode, filesystem_id=need.filesystem_id, used_as=need.used_as,
+        inode=need.inode, filesystem_id=need.filesystem_id, used_as=need.used_as, locked=need.locked,
     )  # fmt: skip
 
 
@@ -131,6 +131,7 @@ def _file_from_need(need: pb.FileNeed) -> FileNeed:
         path=need.path, mode=need.mode, size_bytes=need.size_bytes, mtime_ns=need.mtime_ns, build_id=need.build_id,
         sha256=need.sha256, writable=need.writable, mapped=need.mapped, device_number=need.device_number,
         filesystem=need.filesystem, filesystem_id=need.filesystem_id, inode=need.inode, used_as=tuple(need.used_as),
+        locked=need.locked,
     )  # fmt: skip
 
 

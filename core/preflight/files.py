@@ -29,6 +29,7 @@ class Use:
     writable: bool = False
     mapped: bool = False
     path_only: bool = False
+    locked: bool = False
     mapped_to_write: bool = False  # shared: on a tmpfs it is carried
 
 
@@ -91,6 +92,7 @@ def collect_uses(reader: ProcReader, pid: int, smaps: Sequence[SmapsVma], files:
         if file.link.startswith("/") and file.path_is_same:
             use = uses.setdefault(file.link, Use())
             use.used_as.append(f"fd {file.fd}")
+            use.locked |= bool(file.info.locks)
             use.path_only |= bool(file.flags & os.O_PATH)
             use.writable |= file.flags & os.O_ACCMODE != os.O_RDONLY
     return uses
@@ -102,7 +104,7 @@ def _need(
     is_file = stat.S_ISREG(found.st_mode)
     return FileNeed(
         path=path, mode=found.st_mode, size_bytes=found.st_size if is_file else 0, mtime_ns=found.st_mtime_ns,
-        writable=use.writable and is_file, mapped=use.mapped,
+        writable=use.writable and is_file, mapped=use.mapped, locked=use.locked,
         device_number=found.st_rdev if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode) else 0,
         filesystem=mount.filesystem if mount else "", inode=found.st_ino, used_as=tuple(use.used_as),
         filesystem_id=filesystem_id(path, found.st_dev, mount, options.assume_shared, boot_id),

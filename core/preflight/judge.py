@@ -160,6 +160,9 @@ def judge_file(need: FileNeed, found: FileNeed | None, host: HostRecord) -> Bloc
         return Blocker("file-differs", need.subject, f"is of another type {where}", "put the same there")
     if need.device_number != (found.device_number if need.device_number else 0):
         return Blocker("device-differs", need.subject, f"is another device {where}", "make the same device node there")
+    if need.locked and _is_shared(need, found):
+        same = f"is locked, and the same file {where}: the copy cannot have the lock beside the original"
+        return Blocker("file-lock", need.subject, same, "release the lock, or use migrate dump and restore")
     if not stat.S_ISREG(need.mode) or _is_shared(need, found) or need.filesystem in KERNEL_FILESYSTEMS:
         return None
     if need.writable:

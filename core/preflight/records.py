@@ -71,6 +71,7 @@ class FileNeed:
     sha256: bytes = b""
     writable: bool = False
     mapped: bool = False
+    locked: bool = False
     device_number: int = 0
     filesystem: str = ""
     filesystem_id: str = ""

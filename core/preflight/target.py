@@ -206,7 +206,9 @@ def merge_records(records: Sequence[TargetRecord]) -> TargetRecord:
     for need in (need for record in records for need in record.files):
         known = files.get((need.path, need.writable))
         used_as = tuple(dict.fromkeys((*known.used_as, *need.used_as))) if known else need.used_as
-        files[need.path, need.writable] = replace(need, used_as=used_as[:USES_NAMED])
+        files[need.path, need.writable] = replace(
+            need, used_as=used_as[:USES_NAMED], locked=need.locked or (known is not None and known.locked)
+        )
     limits: dict[int, tuple[int, int, int]] = {}
     for limit in (limit for record in records for limit in record.limits):
         limits[limit[0]] = max(limits.get(limit[0], limit), limit, key=lambda one: one[2])

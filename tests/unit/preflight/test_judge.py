@@ -205,3 +205,9 @@ def test_unix_sockets_need_their_directory_and_a_free_name() -> None:
 
 def test_an_empty_record_of_a_hopeless_target_judges_only_the_login() -> None:
     assert codes(TargetRecord(), Destination(HOST)) == []
+
+
+def test_a_lock_on_a_file_that_both_hosts_share_is_refused() -> None:
+    lock = FileNeed("/srv/lock", stat.S_IFREG | 0o644, locked=True, filesystem_id="nfs4 h:/x", inode=3)
+    assert code_of(lock, replace(lock, locked=False)) == "file-lock"
+    assert code_of(replace(lock, filesystem_id="boot 1"), replace(lock, filesystem_id="boot 2", locked=False)) == ""
