@@ -1,9 +1,10 @@
 """epoll(7): which descriptors are watched for what. Registered in the late program, when all descriptors exist."""
 
 import errno
+import fcntl
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from core.errors import Blocker
@@ -25,12 +26,32 @@ def claims(file: OpenFile) -> bool:
 
 
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
-    """A watched file whose descriptor was closed or reused, while a duplicate keeps it in the set."""
+    """A watched file that this task has no descriptor of any more; another one, or a queue, keeps it in the set."""
     for target, nth in _numbered(file.info.epoll_targets):
-        if not _is_open_at_its_number(file, target, nth, table):
-            reason = f"watches a file that was registered as fd {target.tfd}, which is closed or another file now"
-            return file.blocker("epoll-stale", reason, "coming; until then take it out of the set before closing it")
+        if _find(file, target, nth, table) is None:
+            reason = f"watches a file that was registered as fd {target.tfd}, which the task does not have any more"
+            return file.blocker("epoll-stale", reason, "take it out of the set before closing it")
     return None
+
+
+def _find(file: OpenFile, target: EpollTarget, nth: int, table: OpenTable) -> int | None:
+    """A descriptor of the watched file in the task that watches it: its own number, or where a duplicate is."""
+    if _is_open_at_its_number(file, target, nth, table):
+        return target.tfd
+    for other in table.files:
+        same = (other.pid, other.carrier) == (file.pid, "") and target.ino in (None, other.stat.st_ino)
+        if same and other.fd != target.tfd and _is_watched_as(file, other.fd, target, nth):
+            return other.fd
+    return None
+
+
+def _is_watched_as(file: OpenFile, fd: int, target: EpollTarget, nth: int) -> bool:
+    """Source: kcmp(2), KCMP_EPOLL_TFD."""
+    slot = struct.pack("<III", file.local_fd, target.tfd, nth)
+    try:
+        return kcmp(file.pid, os.getpid(), KCMP_EPOLL_TFD, fd, address_of(slot)) == 0
+    except OSError:
+        return False
 
 
 def _numbered(targets: tuple[EpollTarget, ...]) -> Iterator[tuple[EpollTarget, int]]:
@@ -66,8 +87,11 @@ def _looks_open_at_its_number(pid: int, target: EpollTarget, table: OpenTable) -
 def collect(file: OpenFile, id: int, table: OpenTable) -> FileEntry:
     """The watched descriptors with events and data."""
     entry = EventpollFileEntry(id=id, flags=file.flags, fown=read_owner(file))
-    for target in file.info.epoll_targets:
+    for target, nth in _numbered(file.info.epoll_targets):
         watched = EventpollTfdEntry(id=id, tfd=target.tfd, events=target.events, data=target.data)
+        found = _find(file, target, nth, table)
+        if found is not None and found != target.tfd:
+            watched.found_as = found
         if target.ino is not None:
             watched.dev, watched.inode, watched.pos = target.sdev or 0, target.ino, target.pos or 0
         entry.tfd.append(watched)
@@ -82,13 +106,29 @@ def plan(entry: FileEntry, fds: FdAllocator, why: str) -> tuple[Program, int]:
     return (op, *owner_and_flags_ops(fd, poll.flags, poll.fown, 0, why)), fd
 
 
-def plan_late(entry: FileEntry, fd: int, why: str) -> Program:
-    """Watch everything. A file that is ready is reported once more even when edge-triggered: no event gets lost."""
-    return tuple(
-        Syscall(
-            "epoll_ctl",
-            (fd, EPOLL_CTL_ADD, target.tfd, struct.pack("<IQ", target.events, target.data)),
-            f"{why}: watch fd {target.tfd}",
-        )
-        for target in entry.epfd.tfd
-    )
+def plan_late(entry: FileEntry, fd: int, numbers: Mapping[int, int], why: str) -> Program:
+    """Watch everything. A file that is ready is reported once more even when edge-triggered: no event gets lost.
+
+    `numbers`: every descriptor of the task, with its FD_CLOEXEC.
+    """
+    ops: list[Syscall] = []
+    for target in entry.epfd.tfd:
+        watched = struct.pack("<IQ", target.events, target.data)
+        add = Syscall("epoll_ctl", (fd, EPOLL_CTL_ADD, target.tfd, watched), f"{why}: watch fd {target.tfd}")
+        ops += _watch_elsewhere(add, target, numbers, why) if target.HasField("found_as") else (add,)
+    return tuple(ops)
+
+
+def _watch_elsewhere(add: Syscall, target: EventpollTfdEntry, numbers: Mapping[int, int], why: str) -> Program:
+    """The file has the number that it was registered by for this moment only."""
+    tfd = target.tfd
+    lend = Syscall("dup3", (target.found_as, tfd, 0), f"{why}: fd {target.found_as} as fd {tfd}")
+    if tfd not in numbers:
+        return (lend, add, Syscall("close", (tfd,), f"{why}: fd {tfd} is closed"))
+    spare = 1 + max(numbers)
+    flags = os.O_CLOEXEC if numbers[tfd] & fcntl.FD_CLOEXEC else 0
+    return (
+        Syscall("dup3", (tfd, spare, 0), f"{why}: fd {tfd} aside"), lend, add,
+        Syscall("dup3", (spare, tfd, flags), f"{why}: fd {tfd} back"),
+        Syscall("close", (spare,), f"{why}: fd {tfd} is back"),
+    )  # fmt: skip

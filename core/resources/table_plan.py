@@ -160,8 +160,10 @@ class _TablePlanner:
 
     def _plan_late(self, entry: FileEntry) -> Program:
         number, why = self._placed[entry.id][1], self._table.why(entry.id)
-        planner = epoll.plan_late if entry.type == FdTypes.EVENTPOLL else timerfd.plan_late
-        return planner(entry, number, why)
+        if entry.type == FdTypes.TIMERFD:
+            return timerfd.plan_late(entry, number, why)
+        numbers = {info.fd: info.flags for info in self._table.infos} | dict.fromkeys(self._kept, FD_CLOEXEC)
+        return epoll.plan_late(entry, number, numbers, why)
 
     def _finish_sockets(self) -> list[Syscall]:
         """Names, connections and queues of the sockets made here, which needs what is in flight in them."""

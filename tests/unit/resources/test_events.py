@@ -4,9 +4,12 @@ import select
 import signal
 import struct
 import time
+from dataclasses import replace
 
 import pytest
 
+from core.images import kinds
+from core.images.pb.files_pb2 import EVENTPOLL
 from core.kernel.calls import address_of, syscall
 from core.resources import eventfd, file_table
 from tests.unit.resources.local_executor import LocalTask, restored_task, source_task
@@ -158,7 +161,7 @@ def test_epoll_watches_the_same_descriptors_also_higher_ones_and_other_epolls() 
 
 
 @pytest.mark.parametrize("reused", [False, True])
-def test_a_watched_file_whose_descriptor_is_gone_is_refused(reused: bool) -> None:
+def test_a_watched_file_whose_number_is_gone_is_found_by_another_or_refused(reused: bool) -> None:
     def setup() -> object:
         epoll = select.epoll()
         event = os.eventfd(0)
@@ -170,9 +173,13 @@ def test_a_watched_file_whose_descriptor_is_gone_is_refused(reused: bool) -> Non
         return epoll
 
     with source_task(setup) as source, source.table() as table:
-        (blocker,) = file_table.refuse(table)
+        assert file_table.refuse(table) == []
+        without = replace(table, files=tuple(file for file in table.files if file.fd != 9))
+        (blocker,) = file_table.refuse(without)
         assert blocker.code == "fd-epoll-stale"
         assert "registered as fd 1" in blocker.reason
+        (entry,) = (entry for entry in source.collect().all(kinds.FILES) if entry.type == EVENTPOLL)
+        assert [(target.tfd, target.found_as) for target in entry.epfd.tfd] == [(1, 9)]
 
 
 def test_a_number_registered_twice_is_told_apart() -> None:
@@ -189,4 +196,8 @@ def test_a_number_registered_twice_is_told_apart() -> None:
 
     with source_task(setup) as source, source.table() as table:
         assert [target.tfd for target in table.files[0].info.epoll_targets] == [1, 1]
-        assert [blocker.code for blocker in file_table.refuse(table)] == ["fd-epoll-stale"]
+        images = source.collect()
+        (entry,) = (entry for entry in images.all(kinds.FILES) if entry.type == EVENTPOLL)
+        assert sorted((target.tfd, target.found_as) for target in entry.epfd.tfd) == [(1, 0), (1, 9)]
+    with restored_task(images) as restored:
+        assert [target.tfd for target in restored.info(0).epoll_targets] == [1, 1]
