@@ -2,6 +2,9 @@
 
 from core.action_scripts import ActionScripts
 from core.checkpoint import DumpReport, dump
+from core.images.page_dump import PagesSink
+from core.images.page_store import PageStore
+from core.images.pagemap import DumpIds
 from core.images.store import ImageSet, decode_stream, encode_stream
 from core.kernel.process_vm import Buffer, crc32c
 from core.live.destination import LiveDestination, Parked, remove_parked, resume_parked
@@ -12,6 +15,7 @@ from core.memory.landing import LandingMemory
 from core.memory.pages import PageBatch, PageReader, ReadPageReader, drop_zero
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
 from core.options import DumpOptions, FileChoices, RestoreOptions, TrackChoice
+from core.pre_dump import PreDumpReport, pre_dump
 from core.preflight import (
     FileNeed,
     HostRecord,
@@ -33,6 +37,7 @@ __all__ = [
     "PAGE_SIZE",
     "ActionScripts",
     "Buffer",
+    "DumpIds",
     "DumpOptions",
     "DumpReport",
     "FileChoices",
@@ -47,7 +52,10 @@ __all__ = [
     "LiveSource",
     "PageBatch",
     "PageReader",
+    "PageStore",
+    "PagesSink",
     "Parked",
+    "PreDumpReport",
     "PreflightOptions",
     "Ranges",
     "ReadPageReader",
@@ -67,6 +75,7 @@ __all__ = [
     "judge",
     "look",
     "plan_text",
+    "pre_dump",
     "prepare",
     "probe_tracker_kind",
     "remove_parked",

@@ -8,6 +8,7 @@ from core.action_scripts import NO_SCRIPTS, ActionScripts
 TcpChoice = Literal["refuse", "close", "established"]
 TrackChoice = Literal["uffd-wp", "soft-dirty", "hash"]
 PidMode = Literal["keep", "namespace"]
+PageMode = Literal["read", "splice"]  # how pages leave a process for a directory
 HoldChoice = Literal["auto", "cgroup", "stop"]  # what keeps a process stopped when nobody traces it
 
 
@@ -36,6 +37,9 @@ class DumpOptions:
     hold: HoldChoice = "auto"
     scripts: ActionScripts = NO_SCRIPTS
     files: FileChoices = NO_CHOICES
+    prev_images_dir: str | None = None  # the parent's, relative to the directory of the images
+    auto_dedup: bool = False
+    page_mode: PageMode = "read"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,21 +4,22 @@ live source share."""
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from core.collect import Zombie, collect_clocks
-from core.errors import NotBorrowable, Refused
+from core.errors import MigrateError, NotBorrowable, Refused
 from core.images import kinds
 from core.images.pb.pstree_pb2 import PstreeEntry
 from core.images.store import ImageSet
 from core.kernel.calls import pidfd_open
+from core.memory.dirty.kept import without_our_marks
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from core.resources import process_tree, vmas
 from core.resources.time_namespace import IMAGE_ID
-from core.tracee.family import Family, release, stop_family
+from core.tracee.family import Family, has_ended, read_settled, release, stop_family
 from core.tracee.freezer import FrozenProcess
 from core.tracee.remote import Gadgets, RemoteMemory, find_gadgets
 
@@ -79,7 +80,7 @@ def _prepare_started(pid: int, pidfd: int, reader: ProcReader) -> Prepared:
 def _prepare_now(pid: int, pidfd: int, reader: ProcReader) -> Prepared:
     memory = RemoteMemory(pid)
     try:
-        smaps = reader.smaps(pid)
+        smaps = without_our_marks(pid, reader.smaps(pid))
         refuse_memory(smaps_flags := {one.vma: one.flags for one in smaps})
         flags = {vma.start: found for vma, found in smaps_flags.items()}
         return Prepared(pid, reader.status(pid).ns_pid[-1], pidfd, memory, find_gadgets(memory, smaps_flags), flags)
@@ -107,6 +108,25 @@ def stop_met(root: int, reader: ProcReader, meet: Callable[[Family, dict[int, Fr
             release(frozen)
             raise
     raise AssertionError("unreachable")
+
+
+def prepare_living(stack: ExitStack, root: int, reader: ProcReader) -> dict[int, Prepared]:
+    """All of the tree as it is now, but for those that end meanwhile."""
+    prepared = {}
+    for member in read_settled(root, reader, ()).living:
+        try:
+            prepared[member.pid] = stack.enter_context(prepare(member.pid, reader))
+        except (MigrateError, OSError):
+            if member.pid == root or not has_ended(member.pid, reader):
+                raise
+    return prepared
+
+
+def prepare_new(stack: ExitStack, family: Family, prepared: dict[int, Prepared], reader: ProcReader) -> None:
+    """Who was born, or has executed another program, since prepare_living."""
+    for member in family.living:
+        if member.pid not in prepared or prepared[member.pid].is_over:
+            prepared[member.pid] = stack.enter_context(prepare(member.pid, reader))
 
 
 def refuse_memory(flags: dict[Vma, frozenset[str]]) -> None:

@@ -11,6 +11,7 @@ from core.action_scripts import Action
 from core.errors import ImageError
 from core.images import kinds
 from core.images.ghosts import GhostImage
+from core.images.lineage import check_lineage
 from core.images.pagemap import PagemapReader
 from core.images.store import ImageSet, read_directory
 from core.memory.fill import fill_all, fill_file, filling
@@ -40,6 +41,7 @@ def read_plan(directory: Path, options: RestoreOptions) -> tuple[ImageSet, TreeP
     images = read_directory(directory)
     if not images.has(kinds.INVENTORY):
         raise ImageError(str(directory), "holds no inventory.img: not a directory of images")
+    check_lineage(directory)
     bounding = ProcReader().status(os.getpid()).cap_bnd
     return images, compile_tree(images, bounding, options)
 

@@ -7,30 +7,24 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from heapq import merge
+from dataclasses import dataclass
 from threading import Lock
+from typing import Protocol
 
-from core.images.pagemap import PAGE_SIZE, PagemapWriter
-from core.memory.pages import BATCH_BYTES, BATCH_SPANS, PageBatch, ReadPageReader
+from core.images.pagemap import PAGE_SIZE, DumpIds, PagemapWriter
+from core.memory.pages import BATCH_BYTES, BATCH_SPANS, PageBatch, PageReader, ReadPageReader
 from core.memory.ranges import EMPTY, Ranges
+from core.memory.splice import Part, Run, splice_parts
 
 THREADS = os.cpu_count() or 1
-
-Part = tuple[int, Ranges]
-"""Pages, and the offset in the pages file where they go, back to back."""
 
 
 def record_runs(writer: PagemapWriter, pages: Ranges, in_parent: Ranges) -> int:
     """Note which pages come and which ones the parent has. The offset of the first that comes."""
-    first = None
-    runs = merge(((*span, True) for span in pages), ((*span, False) for span in in_parent))
-    for start, end, comes in runs:
-        if comes:
-            offset = writer.record(start, (end - start) // PAGE_SIZE)
-            first = offset if first is None else first
-        else:
-            writer.in_parent(start, (end - start) // PAGE_SIZE)
-    return first or 0
+    offsets = [writer.record(start, (end - start) // PAGE_SIZE) for start, end in pages]
+    for start, end in in_parent:
+        writer.in_parent(start, (end - start) // PAGE_SIZE)
+    return offsets[0] if offsets else 0
 
 
 def parts_of(pages: Ranges, offset: int, batch_bytes: int = BATCH_BYTES) -> Iterator[Part]:
@@ -40,9 +34,43 @@ def parts_of(pages: Ranges, offset: int, batch_bytes: int = BATCH_BYTES) -> Iter
         offset += part.total
 
 
-def write_pages(pid: int, writer: PagemapWriter, pages: Ranges, in_parent: Ranges = EMPTY) -> Ranges:
-    """Read `pages` of `pid` into the pages file. Those that could not be read, which are zero in it, are returned."""
+class PagesSink(Protocol):
+    """Where pages go that do not stay with the other images: a page server."""
+
+    def begin(self, ids: DumpIds) -> None:
+        """Say which dump comes. Refused when what is there is no parent of it."""
+
+    def parent_pages(self, id: int) -> Ranges:
+        """What the parent that is there has of pagemap `id`."""
+
+    def write(self, id: int, reader: PageReader, pages: Ranges, in_parent: Ranges) -> Ranges:
+        """Pagemap `id`: pages to be read, and those that the parent has. Which could not be read."""
+
+    def finish(self) -> None:
+        """Return when everything is written there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A process that stands still and runs our programs: what pages can be spliced out of."""
+
+    pidfd: int
+    run: Run
+
+
+def write_pages(
+    pid: int, writer: PagemapWriter, pages: Ranges, in_parent: Ranges = EMPTY, lent: Lent | None = None
+) -> Ranges:
+    """Pages of `pid` into the pages file, spliced where it is `lent` to us, else read. Those that could not be read,
+    which are zero in it, are returned.
+    """
     parts = parts_of(pages, record_runs(writer, pages, in_parent))
+    if lent is not None:
+        parts = iter(list(splice_parts(lent.pidfd, lent.run, parts, writer.store_from_pipe)))  # not in other threads
+    return _read_parts(pid, writer, parts, min(THREADS, -(-pages.total // BATCH_BYTES)) or 1)
+
+
+def _read_parts(pid: int, writer: PagemapWriter, parts: Iterator[Part], threads: int) -> Ranges:
     lock = Lock()
 
     def take() -> Part | None:
@@ -50,9 +78,8 @@ def write_pages(pid: int, writer: PagemapWriter, pages: Ranges, in_parent: Range
             return next(parts, None)
 
     with ExitStack() as stack:
-        count = min(THREADS, -(-pages.total // BATCH_BYTES)) or 1
-        readers = [stack.enter_context(ReadPageReader(pid)) for _ in range(count)]
-        pool = stack.enter_context(ThreadPoolExecutor(count))
+        readers = [stack.enter_context(ReadPageReader(pid)) for _ in range(threads)]
+        pool = stack.enter_context(ThreadPoolExecutor(threads))
         jobs = [pool.submit(_copy_parts, reader, writer, take) for reader in readers]
         for job in jobs:
             job.result()

@@ -10,6 +10,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from heapq import merge
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,17 +19,29 @@ from core.errors import ImageError
 from core.images import kinds
 from core.images.codec import Record, decode_file, encode_file
 from core.images.kinds import Kind
+from core.images.parent_link import parent_directory
 from core.images.pb.pagemap_pb2 import PagemapEntry, PagemapHead
 from core.images.store import read_file
 from core.kernel.pages_file import CRC_BYTES, NOWHERE, FillTarget, fill_pages, page_crcs, store_pages
 from core.kernel.process_vm import Buffer
 
 PAGE_SIZE = 4096
-PARENT_LINK = "parent"
+READ_BACK_BYTES = 256 << 10
 _ADDRESS_END = 1 << 64
 _COUNT_END = 1 << 32  # nr_pages is a 32-bit field
 
 PagemapKind = Kind[PagemapHead | PagemapEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class DumpIds:
+    """Which dump images are of, and since which one they have only what changed; "" for none."""
+
+    dump: str = ""
+    parent: str = ""
+
+
+NO_IDS = DumpIds()
 
 
 class PageFlags(enum.IntFlag):
@@ -111,13 +124,21 @@ class PagemapWriter:
     """
 
     def __init__(
-        self, directory: Path | int, id: int, *, pages_id: int | None = None, kind: PagemapKind = kinds.PAGEMAP
+        self,
+        directory: Path | int,
+        id: int,
+        *,
+        pages_id: int | None = None,
+        kind: PagemapKind = kinds.PAGEMAP,
+        ids: DumpIds = NO_IDS,
     ) -> None:
         self._directory = directory
         self._kind = kind
         self._name = kind.file_name(id)
         self._pages_id = id if pages_id is None else pages_id
+        self._ids = ids
         self._runs: list[Run] = []
+        self._inherited: list[Run] = []
         self._size = self._stored = 0
         self._checksums = bytearray()
         self._lock = threading.Lock()
@@ -138,7 +159,7 @@ class PagemapWriter:
         """Note a run whose pages are to be stored at the offset returned; close() checks that they were."""
         flags = PageFlags.PRESENT | PageFlags.LAZY if lazy else PageFlags.PRESENT
         offset = self._size
-        self._add(Run(address, nr_pages, flags, offset))
+        self._add(Run(address, nr_pages, flags, offset), self._runs)
         self._size += nr_pages * PAGE_SIZE
         self._checksums += bytes(nr_pages * CRC_BYTES)
         return offset
@@ -159,7 +180,18 @@ class PagemapWriter:
             if moved == 0:
                 raise ImageError(self._name, f"the pipe ended {end - position} bytes before the end of its pages")
             position += moved
-        self._note(offset, page_crcs(os.pread(self.pages_fd, end - offset, offset)))
+        self._note(offset, self._checksums_of(offset, end))
+
+    def _checksums_of(self, start: int, end: int) -> bytes:
+        """Of pages that came without being seen."""
+        buffer = memoryview(bytearray(min(end - start, READ_BACK_BYTES)))
+        found = bytearray()
+        for position in range(start, end, len(buffer)):
+            part = buffer[: min(len(buffer), end - position)]
+            if os.preadv(self.pages_fd, [part], position) != len(part):
+                raise ImageError(self._name, f"its pages file ends before {end:#x}")
+            found += page_crcs(part)
+        return bytes(found)
 
     def _note(self, offset: int, checksums: bytes) -> None:
         place = offset // PAGE_SIZE * CRC_BYTES
@@ -168,8 +200,8 @@ class PagemapWriter:
             self._stored += len(checksums) // CRC_BYTES * PAGE_SIZE
 
     def in_parent(self, address: int, nr_pages: int) -> None:
-        """Note a run that has not changed since the images behind the parent link."""
-        self._add(Run(address, nr_pages, PageFlags.PARENT))
+        """Note a run that has not changed since the images behind the parent link; ascending among their like."""
+        self._add(Run(address, nr_pages, PageFlags.PARENT), self._inherited)
 
     def close(self) -> None:
         """Write the pagemap; ImageError when the pages file is not as long as the runs say."""
@@ -187,6 +219,13 @@ class PagemapWriter:
         if descriptor >= 0:
             os.close(descriptor)
 
+    def remove(self) -> None:
+        """Give it up and leave no file of it."""
+        self.abandon()
+        for name in (self._name, kinds.PAGES_FILE_NAME.format(id=self._pages_id)):
+            if not isinstance(self._directory, int):
+                (self._directory / name).unlink(missing_ok=True)
+
     def __enter__(self) -> Self:
         """Closed at the end of the block, abandoned when the block fails."""
         return self
@@ -198,8 +237,15 @@ class PagemapWriter:
             self.abandon()
 
     def _encode(self) -> bytes:
-        records: list[Record[PagemapHead | PagemapEntry]] = [Record(PagemapHead(pages_id=self._pages_id))]
-        for run in self._runs:
+        head = PagemapHead(pages_id=self._pages_id)
+        if self._ids.dump:
+            head.dump_id, head.parent_id = self._ids.dump, self._ids.parent
+        records: list[Record[PagemapHead | PagemapEntry]] = [Record(head)]
+        end = 0
+        for run in merge(self._runs, self._inherited, key=lambda run: run.address):
+            if run.address < end:
+                raise ImageError(self._name, f"the page at {run.address:#x} is here and in the parent")
+            end = run.end
             entry = PagemapEntry(vaddr=run.address, nr_pages=run.nr_pages, flags=run.flags)
             if run.offset is not None:
                 first = run.offset // PAGE_SIZE * CRC_BYTES
@@ -207,14 +253,14 @@ class PagemapWriter:
             records.append(Record(entry))
         return encode_file(self._kind, self._name, records)
 
-    def _add(self, run: Run) -> None:
-        last = self._runs[-1] if self._runs else None
+    def _add(self, run: Run, runs: list[Run]) -> None:
+        last = runs[-1] if runs else None
         if run.address % PAGE_SIZE or run.nr_pages <= 0 or (last is not None and run.address < last.end):
             raise ImageError(self._name, f"the run of {run.nr_pages} pages at {run.address:#x} is out of order")
         if last is not None and _can_join(last, run):
-            self._runs[-1] = replace(last, nr_pages=last.nr_pages + run.nr_pages)
+            runs[-1] = replace(last, nr_pages=last.nr_pages + run.nr_pages)
         else:
-            self._runs.append(run)
+            runs.append(run)
 
 
 def _can_join(last: Run, run: Run) -> bool:
@@ -231,6 +277,7 @@ class PagemapReader:
         self.name = kind.file_name(id)
         head, *entries = [record.message for record in decode_file(kind, self.name, read_file(directory / self.name))]
         assert isinstance(head, PagemapHead)  # the kind says so
+        self.ids = DumpIds(head.dump_id, head.parent_id)
         self.pages_name = kinds.PAGES_FILE_NAME.format(id=head.pages_id)
         self.runs = parse_runs(self.name, (entry for entry in entries if isinstance(entry, PagemapEntry)))
         self._starts = [run.address for run in self.runs]
@@ -300,6 +347,10 @@ class PagemapReader:
         while (parent := chain[-1].parent()) is not None:
             if parent._directory.resolve() in seen:
                 raise ImageError(str(parent._directory), "the parent links go round")
+            if chain[-1].ids.parent and parent.ids.dump != chain[-1].ids.parent:
+                raise ImageError(
+                    str(parent._directory / parent.name), "is not of the dump that its child was made against"
+                )
             seen.add(parent._directory.resolve())
             chain.append(parent)
         return chain
@@ -326,21 +377,6 @@ def _resolve(chain: list[PagemapReader], level: int, run: Run) -> Iterator[tuple
             position = found.end
     if position != run.end:
         raise ImageError(chain[level].name, f"the page at {position:#x} is said to be in the parent and is not there")
-
-
-def parent_directory(directory: Path) -> Path | None:
-    """Where the parent link of a directory leads; None without a link, ImageError when it leads nowhere."""
-    link = directory / PARENT_LINK
-    if not link.is_symlink():
-        return None
-    if not link.is_dir():
-        raise ImageError(str(link), f"leads to {os.readlink(link)}, which is not a directory")
-    return link
-
-
-def link_parent(directory: Path, previous: str) -> None:
-    """Make the parent link; `previous` is relative to `directory`, so that both can be moved together."""
-    (directory / PARENT_LINK).symlink_to(previous)
 
 
 def _create(directory: Path | int, name: str) -> int:

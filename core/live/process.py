@@ -14,6 +14,7 @@ from core.kernel import ptrace
 from core.kernel.threads import ThreadState
 from core.memory.dirty import DirtyTracker
 from core.memory.dirty.choose import choose_tracker
+from core.memory.dirty.kept import find_any_tracker
 from core.memory.pages import ReadPageReader
 from core.memory.present import PageSets
 from core.memory.ranges import EMPTY, EVERYTHING, Ranges
@@ -106,6 +107,8 @@ class LiveProcess:
             own_ids={thread.tid: self.own_pid}, gadgets=self.prepared.gadgets,
         )  # fmt: skip
         self._borrow = self._lender.map_area(thread)
+        if (kept := find_any_tracker(self.pid)) is not None:  # of a pre-dump: a move needs one of its own
+            kept.release()
         self._tracker = choose_tracker(
             self.pid,
             lambda: open_uffd(self._need_borrow(), thread, self.prepared.pidfd),

@@ -4,13 +4,14 @@ Starts nothing and maps nothing. Fresh anonymous memory is filled through a user
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from core.errors import KernelLacks, RestoreError, TraceeError
-from core.images.pagemap import PageFlags, PagemapReader, Run
+from core.images.dedup import superseded
+from core.images.pagemap import PagemapReader, Run
 from core.kernel import userfaultfd
 from core.kernel.calls import pidfd_open
 from core.kernel.pages_file import NOWHERE, SUPERSEDED, FillTarget
@@ -105,19 +106,6 @@ def _pieces(filling: Filling, pagemap: PagemapReader, kernel: Ranges) -> Iterato
         yield from ((piece, owner, target) for piece, target in filling.targets(run, kernel))
     for run, owner in superseded(pagemap.chain(), used):
         yield run, owner, SUPERSEDED
-
-
-def superseded(
-    chain: Sequence[PagemapReader], used: Iterable[tuple[Run, PagemapReader]]
-) -> Iterator[tuple[Run, PagemapReader]]:
-    """Pages that are in the files of a chain although newer ones have taken their place."""
-    spans: dict[str, list[tuple[int, int]]] = {}
-    for run, owner in used:
-        spans.setdefault(owner.place, []).append((run.address, run.end))
-    for owner in chain[1:]:
-        there = Ranges.ordered((run.address, run.end) for run in owner.runs if PageFlags.PRESENT in run.flags)
-        for start, end in there.subtract(Ranges.of(spans.get(owner.place, []))):
-            yield from ((run, owner) for run in owner.overlapping(start, end))
 
 
 class _PagesFiles(ExitStack):

@@ -13,6 +13,8 @@
 #define MG_OP_MAY_FAIL 0x100 /* an error result does not stop the program */
 /* flags bit i (0..5): args[i] is not a value but the index of an earlier op,
  * relative to this program's first, whose result is taken. */
+/* flags bit 16 + i: args[i] is not a value but the address of 32 bits, which
+ * are loaded with their sign when the op runs. */
 #define MG_OP_END 0xffffffffffffffffULL /* nr: rt_sigreturn on the current rsp */
 
 struct mg_op {

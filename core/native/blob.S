@@ -14,6 +14,7 @@
 #define OP_FLAGS 56
 #define OP_RESULT 64
 #define MAY_FAIL_BIT 8
+#define LOADED_BIT 16
 
 	.section .rodata
 	.globl mg_blob_start
@@ -28,6 +29,10 @@
 	imulq $OP_SIZE, \register, \register
 	movq OP_RESULT(%r13, \register), \register
 1:
+	btq $LOADED_BIT + \index, %r14
+	jnc 2f
+	movslq (\register), \register
+2:
 	.endm
 
 mg_blob_start:

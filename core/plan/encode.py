@@ -10,11 +10,12 @@ from functools import lru_cache
 from typing import Final
 
 from core.kernel.calls import SYSCALLS
-from core.plan.ops import Argument, Out, Pointers, Result, Syscall, Yield
+from core.plan.ops import Argument, Loaded, Out, Pointers, Result, Syscall, Yield
 
 OP: Final = struct.Struct("<Q6QQq")
 WORD: Final = struct.Struct("<Q")
 MAY_FAIL: Final = 0x100
+LOADED: Final = 0x10000
 END: Final = 0xFFFFFFFFFFFFFFFF
 NOT_RUN: Final = -(1 << 63)
 ALIGNMENT: Final = 16
@@ -120,7 +121,11 @@ def assemble(program: Steps) -> Template:
                 flags |= 1 << position
                 words.append(_earlier(index_of, argument, index))
                 continue
-            words.append(_place(argument, buffers))
+            if isinstance(argument, Loaded):
+                flags |= LOADED << position
+                words.append(outs[index_of[id(argument.op)], argument.argument][0] + argument.offset)
+            else:
+                words.append(_place(argument, buffers))
             buffers.addresses.append(index * OP.size + 8 * (1 + position))
             if isinstance(argument, Out):
                 outs[index, position] = (words[-1], argument.size)
@@ -154,8 +159,8 @@ def _place(argument: Argument, buffers: _Buffers) -> int:
     match argument:
         case bytes():
             return buffers.place(argument)
-        case Out(size=size):
-            return buffers.place(bytes(size))
+        case Out(size=size, fill=fill):
+            return buffers.place(bytes([fill]) * size)
         case Pointers(words=words):
             return buffers.place_words([_word(word, buffers) for word in words])
         case _:

@@ -16,9 +16,22 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Out:
-    """A buffer of `size` bytes that the syscall fills; read back through `Results.out(op, argument)`."""
+    """A buffer of `size` bytes that the syscall fills; read back through `Results.out(op, argument)`.
+
+    `fill` is what each byte is until then.
+    """
 
     size: int
+    fill: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Stands for the 32 bits (signed) at `offset` of the Out buffer that was argument `argument` of an earlier op."""
+
+    op: "Syscall"
+    argument: int
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +41,7 @@ class Pointers:
     words: "tuple[int | bytes | Pointers, ...]"
 
 
-Argument: TypeAlias = int | bytes | Result | Out | Pointers
+Argument: TypeAlias = int | bytes | Result | Loaded | Out | Pointers
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,6 +13,7 @@ from typing import Final
 
 from core.errors import Blocker, MigrateError
 from core.kernel.calls import pidfd_open
+from core.memory.dirty.kept import without_our_marks
 from core.preflight.files import collect_files, collect_listens, collect_scripts, collect_uses, refuse_names
 from core.preflight.host import collect_host
 from core.preflight.memory import (
@@ -185,7 +186,7 @@ def _collect_member(
     host: HostRecord,
 ) -> TargetFindings:  # fmt: skip
     """One process of the tree, whose descriptors are `files` and the whole tree's `everything`."""
-    status, stat, smaps = reader.status(pid), reader.stat(pid), reader.smaps(pid)
+    status, stat, smaps = reader.status(pid), reader.stat(pid), without_our_marks(pid, reader.smaps(pid))
     uses = collect_uses(reader, pid, smaps, files)
     blockers = (
         *refuse_process(reader, status, stat), *refuse_memory(smaps), *refuse_names(uses),

@@ -36,6 +36,8 @@ COMMANDS = {
     "status": Command("settle", "status", "List the migrations this host took part in."),
     "resolve": Command("settle", "resolve", "Settle a migration that was left in the middle."),
     "dump": Command("images", "dump", "Write a process into a directory of images."),
+    "pre-dump": Command("images", "pre_dump", "Write the memory of a process that runs on, ahead of its dump."),
+    "page-server": Command("page_server", "page_server", "Take the pages of a dump over a connection."),
     "restore": Command("images", "restore", "Start a process from a directory of images."),
     "features": Command("features", "features", "Tell what this kernel can do for us."),
     "serve": Command("serve", "serve", "Serve the HTTP API and the dashboard, and work on migrations and drains."),
@@ -44,7 +46,6 @@ COMMANDS = {
     "dest": Command("dest", "dest"),
     "agent": Command("agent", "agent"),
 }
-LATER = ("pre-dump", "page-server")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -90,8 +91,6 @@ def choose(argv: list[str]) -> tuple[str, list[str]]:
         return first, rest
     if first[:1].isdigit() or first.startswith("-"):
         return "", argv
-    if first in LATER:
-        raise UsageError(f"{first}: not there yet")
     close = get_close_matches(first, [name for name, command in COMMANDS.items() if command.summary])
     hint = f"did you mean `migrate {close[0]}`?" if close else "to move a process: migrate PID [user@]host"
     if rest and rest[0].isdigit():

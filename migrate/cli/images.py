@@ -1,4 +1,4 @@
-"""`migrate dump` and `migrate restore`: a process into a directory of images, and back. Options as in criu(8)."""
+"""`migrate dump`, `pre-dump` and `restore`: a process into a directory of images, and back. Options as in criu(8)."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,6 +26,7 @@ from migrate.cli.options import (
     Verbose,
     refuse_later,
 )
+from migrate.cli.page_server import LOOPBACK, Address, AllowPlain, Port, page_sink, parse_page_server
 from migrate.cli.parse import parse_choice, parse_pid
 from migrate.cli.watch import ExitCode, say
 from migrate.cli.wishes import PID_CHOICES, FileWishes, parse_scripts
@@ -36,10 +37,30 @@ if TYPE_CHECKING:
 
 # Nobody is taken away by a dump, and nothing is tracked.
 ONLY_AGAINST_MOVING = frozenset({"supervisor", "kernel-lacks"})
+PAGE_MODES = ("read", "splice")
 LaterFlag = Annotated[bool, typer.Option(hidden=True)]
 Directory = Annotated[
     Path, typer.Option("-D", "--images-dir", metavar="DIR", help="Directory of the images.", show_default=False)
 ]
+PrevImagesDir = Annotated[
+    str | None,
+    typer.Option(
+        "--prev-images-dir", metavar="REL", help="Directory of the last pre-dump, relative to DIR.", show_default=False
+    ),
+]
+AutoDedup = Annotated[
+    bool, typer.Option("--auto-dedup", help="Punch holes in the parents' pages files where newer pages replace theirs.")
+]
+PageServer = Annotated[
+    bool, typer.Option("--page-server", help="Send the pages to the page server at --address and --port.")
+]
+PageModeText = Annotated[
+    str,
+    typer.Option(
+        "--pre-dump-mode", metavar="read|splice",
+        help="How pages are taken: copied while it runs, or through pipes while it stands still.", show_default=True,
+    ),
+]  # fmt: skip
 TcpClose = Annotated[bool, typer.Option("--tcp-close", help="Established TCP connections are closed.")]
 
 
@@ -49,6 +70,13 @@ def dump(
     leave_running: Annotated[bool, typer.Option("-R", "--leave-running", help="It runs on afterwards.")] = False,
     shell_job: ShellJob = False,
     tcp_close: TcpClose = False,
+    prev_images_dir: PrevImagesDir = None,
+    auto_dedup: AutoDedup = False,
+    pre_dump_mode: PageModeText = "read",
+    page_server: PageServer = False,
+    address: Address = LOOPBACK,
+    port: Port = None,
+    allow_plain_tcp: AllowPlain = False,
     action_script: ActionScript = None,
     verbose: Verbose = 0,
     log_file: LogFile = None,
@@ -57,8 +85,7 @@ def dump(
     file_locks: FileLocks = False,
     link_remap: LinkRemap = False,
     ghost_limit: GhostLimit = None,
-    prev_images_dir: LaterText = None,
-    track_mem: LaterFlag = False,
+    track_mem: Annotated[bool, typer.Option("--track-mem", hidden=True)] = False,
     leave_stopped: LaterFlag = False,
     evasive_devices: LaterFlag = False,
     manage_cgroups: LaterText = None,
@@ -70,26 +97,97 @@ def dump(
     The process ends when all is written; with -R, and after any failure, it runs on.
     """
     refuse_later(
-        tcp_established=tcp_established, prev_images_dir=prev_images_dir, track_mem=track_mem,
+        tcp_established=tcp_established, track_mem=track_mem and leave_running,
         leave_stopped=leave_stopped, evasive_devices=evasive_devices, manage_cgroups=manage_cgroups,
         external=external, root=root,
     )  # fmt: skip
     pid = parse_pid(tree)
+    server = parse_page_server(page_server, address, port, allow_plain_tcp)
     start_logging(log_file, verbose, MigrationStamp())
     import core
 
     options = core.DumpOptions(
         leave_running, shell_job, "close" if tcp_close else "refuse",
-        scripts=core.ActionScripts(parse_scripts(action_script)),
+        scripts=core.ActionScripts(parse_scripts(action_script)), prev_images_dir=prev_images_dir,
         files=replace(FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit).parsed(), terminal=shell_job),
+        auto_dedup=auto_dedup, page_mode=_page_mode(pre_dump_mode),
     )  # fmt: skip
     _refuse(pid, core.PreflightOptions(options.tcp, shell_job, files=options.files))
-    report = core.dump(pid, images_dir, options)
+    with page_sink(server) as sink:
+        report = core.dump(pid, images_dir, options, sink)
     stopped_s = sum(spent for _, spent in report.phases[1:])  # the first is before the freeze
-    pages = f"{count(report.pages, 'page')}, {size(report.pages * core.PAGE_SIZE)}"
+    pages = pages_words(report.pages, report.inherited)
     after = f"runs on; it stood still for {seconds(stopped_s)}" if leave_running else f"has ended; {seconds(stopped_s)}"
-    say([f"Dumped PID {pid} to {images_dir}: {pages}. It {after}.", *_phase_lines(report.phases, verbose)], sys.stdout)
+    say(
+        [
+            f"Dumped PID {pid} to {images_dir}: {pages}. It {after}.",
+            *_notes(report.notices),
+            *_phase_lines(report.phases, verbose),
+        ],
+        sys.stdout,
+    )
     return ExitCode.DONE
+
+
+def pre_dump(
+    tree: Annotated[str, typer.Option("-t", "--tree", metavar="PID", help="The process.", show_default=False)],
+    images_dir: Directory,
+    prev_images_dir: PrevImagesDir = None,
+    auto_dedup: AutoDedup = False,
+    pre_dump_mode: PageModeText = "read",
+    page_server: PageServer = False,
+    address: Address = LOOPBACK,
+    port: Port = None,
+    allow_plain_tcp: AllowPlain = False,
+    shell_job: ShellJob = False,
+    tcp_close: TcpClose = False,
+    track_mem: Annotated[bool, typer.Option("--track-mem", hidden=True)] = False,
+    verbose: Verbose = 0,
+    log_file: LogFile = None,
+    leave_running: Annotated[bool, typer.Option("-R", "--leave-running", hidden=True)] = False,
+    tcp_established: LaterFlag = False,
+    ext_unix_sk: ExtUnixSk = False,
+    file_locks: FileLocks = False,
+    link_remap: LinkRemap = False,
+    ghost_limit: GhostLimit = None,
+) -> int:
+    """Write the memory of a process that runs on, so that its dump needs to write only what has changed.
+
+    Until a dump with --prev-images-dir, or its end, a small process of ours tracks what it writes.
+    """
+    refuse_later(tcp_established=tcp_established)
+    pid = parse_pid(tree)
+    server = parse_page_server(page_server, address, port, allow_plain_tcp)
+    start_logging(log_file, verbose, MigrationStamp())
+    import core
+
+    options = core.DumpOptions(
+        shell_job=shell_job, tcp="close" if tcp_close else "refuse", prev_images_dir=prev_images_dir,
+        auto_dedup=auto_dedup, page_mode=_page_mode(pre_dump_mode),
+    )  # fmt: skip
+    files = replace(FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit).parsed(), terminal=shell_job)
+    _refuse(pid, core.PreflightOptions(options.tcp, shell_job, files=files))
+    with page_sink(server) as sink:
+        report = core.pre_dump(pid, images_dir, options, sink)
+    done = f"Pre-dumped PID {pid} to {images_dir}: {pages_words(report.pages, report.inherited)}. It runs on, tracked."
+    say([done, *_notes(report.notices), *_phase_lines(report.phases, verbose)], sys.stdout)
+    return ExitCode.DONE
+
+
+def _page_mode(text: str) -> Literal["read", "splice"]:
+    return "splice" if parse_choice("--pre-dump-mode", text, PAGE_MODES) == "splice" else "read"
+
+
+def pages_words(new: int, inherited: int) -> str:
+    """12 pages, 48.0 KiB; 100 more are in the parent."""
+    import core
+
+    words = f"{count(new, 'page')}, {size(new * core.PAGE_SIZE)}"
+    return f"{words}; {inherited:,} more are in the parent" if inherited else words
+
+
+def _notes(notices: tuple[str, ...]) -> list[str]:
+    return [f"note: {notice}" for notice in notices]
 
 
 def restore(
@@ -137,8 +235,10 @@ def restore(
         return ExitCode.DONE
     report = core.restore(images_dir, options, _pidfile_writer(pidfile))
     spent = seconds(sum(one for _, one in report.phases))
-    notes = [f"note: {notice}" for notice in report.notices]
-    say([f"Restored PID {report.pid} in {spent}.", *notes, *_phase_lines(report.phases, verbose)], sys.stdout)
+    say(
+        [f"Restored PID {report.pid} in {spent}.", *_notes(report.notices), *_phase_lines(report.phases, verbose)],
+        sys.stdout,
+    )
     if not detached:
         _wait_for_end(report.child)
     return ExitCode.DONE

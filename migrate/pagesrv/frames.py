@@ -3,6 +3,7 @@
     head    HEAD: fixed, with its own checksum, so that no length is believed before it is checked
     runs    n_runs x (start u64, pages u32), ascending
     payload DATA: the runs' pages back to back, plain or one zstd frame · ZERO: none · ROUND_END: three counts
+            to and from a page server also PARENT: none, the parent has the runs · IDS: of the dump and of its parent
 
 All little-endian. Runs and payload together have the second checksum. Change anything: bump FRAME_VERSION.
 """
@@ -16,7 +17,7 @@ from typing import Final
 from core import PAGE_SIZE, Buffer, Ranges, crc32c
 from core.errors import PageStreamError
 
-FRAME_VERSION: Final = 1
+FRAME_VERSION: Final = 2
 MAGIC: Final = b"mgPG"
 MAX_RUNS: Final = 1024
 MAX_RAW: Final = 4 << 20
@@ -27,6 +28,7 @@ MAX_RUN_PAGES: Final = 0xFFFFFFFF
 HEAD = struct.Struct("<4sBBBBIIIIIII")  # the last: CRC-32C of all before it
 RUN = struct.Struct("<QI")
 COUNTS = struct.Struct("<QQQ")
+IDS = struct.Struct("<32s32s")
 
 
 class FrameKind(IntEnum):
@@ -35,6 +37,8 @@ class FrameKind(IntEnum):
     DATA = 1
     ZERO = 2
     ROUND_END = 3
+    PARENT = 4
+    IDS = 5
 
 
 class Compression(IntEnum):
@@ -114,6 +118,21 @@ def encode_round_end(round: int, counts: RoundCounts) -> bytes:
     return encode_frame(FrameKind.ROUND_END, round=round, payload=payload) + payload
 
 
+def encode_ids(round: int, dump_id: str, parent_id: str) -> bytes:
+    """A whole IDS frame; "" for what there is not."""
+    payload = IDS.pack(dump_id.encode(), parent_id.encode())
+    return encode_frame(FrameKind.IDS, round=round, payload=payload) + payload
+
+
+def parse_ids(payload: Buffer, place: StreamPlace) -> tuple[str, str]:
+    """What an IDS frame says."""
+    try:
+        dump_id, parent_id = (word.rstrip(b"\0").decode("ascii") for word in IDS.unpack(payload))
+    except UnicodeDecodeError as error:
+        raise place.error("names of dumps that are none") from error
+    return dump_id, parent_id
+
+
 def parse_head(head: bytes | bytearray | memoryview, place: StreamPlace) -> FrameHead:
     """HEAD.size bytes as a record; PageStreamError when anything in it is not as it must be."""
     magic, version, kind, compression, reserved, mm_id, round, n_runs, raw, stored, body_crc, crc = HEAD.unpack(head)
@@ -135,7 +154,9 @@ def _check_sizes(head: FrameHead, place: StreamPlace) -> None:
         case FrameKind.DATA:
             plain_differs = head.compression is Compression.NONE and head.raw_size != head.stored_size
             bad = not head.n_runs or not head.raw_size or head.raw_size % PAGE_SIZE or plain_differs
-        case FrameKind.ZERO:
+        case FrameKind.IDS:
+            bad = head.n_runs or head.raw_size or head.stored_size != IDS.size or head.compression or head.mm_id
+        case FrameKind.ZERO | FrameKind.PARENT:
             bad = not head.n_runs or head.raw_size or head.stored_size or head.compression
         case FrameKind.ROUND_END:
             bad = head.n_runs or head.raw_size or head.stored_size != COUNTS.size or head.compression or head.mm_id

@@ -24,6 +24,7 @@ from migrate.pagesrv.frames import (
     check_body,
     parse_counts,
     parse_head,
+    parse_ids,
     parse_runs,
 )
 from migrate.pagesrv.sender import RoundCount
@@ -39,12 +40,25 @@ class Landing(Protocol):
         """The runs' pages are zero now."""
 
 
+class Marks(Protocol):
+    """What a page server and its client say besides the pages."""
+
+    def parent(self, mm_id: int, runs: Ranges) -> None:
+        """The parent has the runs."""
+
+    def ids(self, dump_id: str, parent_id: str) -> None:
+        """Which dump it is and since which one ("" for none)."""
+
+
 class PageReceiver:
     """Reads frames from `fd` (blocking; not closed here). After an error the stream is of no use any more."""
 
-    def __init__(self, fd: int, landing: Landing, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, fd: int, landing: Landing, marks: Marks | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._fd = fd
         self._landing = landing
+        self._marks = marks
         self._clock = clock
         self._decompressor = Decompressor()
         self._place = StreamPlace(0, 0)
@@ -80,7 +94,21 @@ class PageReceiver:
         check_body(head, run_list, payload, self._place)
         return run_list, payload
 
+    def _mark(self, head: FrameHead, runs: Ranges, payload: memoryview) -> None:
+        if self._marks is None:
+            raise self._place.error(f"a {head.kind.name} frame is for page servers alone")
+        try:
+            if head.kind is FrameKind.IDS:
+                self._marks.ids(*parse_ids(payload, self._place))
+            else:
+                self._marks.parent(head.mm_id, runs)
+        except OSError as error:
+            raise self._place.error(f"cannot be followed: {error.strerror}") from error
+        self._count = self._count.plus(RoundCount(1))
+
     def _land(self, head: FrameHead, runs: Ranges, payload: memoryview) -> None:
+        if head.kind in (FrameKind.IDS, FrameKind.PARENT):
+            return self._mark(head, runs, payload)
         memory = self._plain(head, payload)
         try:
             if head.kind is FrameKind.ZERO:

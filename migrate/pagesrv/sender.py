@@ -18,6 +18,7 @@ from migrate.pagesrv.frames import (
     FrameKind,
     RoundCounts,
     encode_frame,
+    encode_ids,
     encode_round_end,
 )
 
@@ -96,6 +97,17 @@ class PageSender:
             count = replace(self._count, seconds=self._clock() - began, missing=reader.missing)
             self._round = self._round.plus(count)
         return count
+
+    def send_ids(self, round: int, dump_id: str, parent_id: str) -> None:
+        """Say which dump it is and since which one ("" for none)."""
+        self._write([encode_ids(round, dump_id, parent_id)])
+        self._round = self._round.plus(RoundCount(frames=1))
+
+    def send_parent(self, round: int, mm_id: int, runs: Ranges) -> None:
+        """Say that the parent has the runs."""
+        for part in runs.split(MAX_RUN_PAGES * PAGE_SIZE, MAX_RUNS):
+            self._write([encode_frame(FrameKind.PARENT, round=round, mm_id=mm_id, runs=part)])
+            self._round = self._round.plus(RoundCount(frames=1))
 
     def end_round(self, round: int) -> RoundCount:
         """Say that the round is complete; what all of it came to."""

@@ -43,11 +43,6 @@ def test_a_word_that_is_no_command_gets_the_nearest(capsys: pytest.CaptureFixtur
     assert "migrate 4711 host-b" in capsys.readouterr().err
 
 
-def test_commands_of_later_versions_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert outcome(["pre-dump", "-t", "1"]) == 2
-    assert "pre-dump: not there yet" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("argv", "words"),
     [

@@ -6,7 +6,8 @@ import pytest
 from core.errors import ImageError
 from core.images import kinds
 from core.images.codec import Record, encode_file
-from core.images.pagemap import PAGE_SIZE, PageFlags, PagemapReader, PagemapWriter, Run, link_parent, parse_runs
+from core.images.pagemap import PAGE_SIZE, PageFlags, PagemapReader, PagemapWriter, Run, parse_runs
+from core.images.parent_link import link_parent
 from core.images.pb.pagemap_pb2 import PagemapEntry, PagemapHead
 
 PRESENT, PARENT, LAZY = PageFlags.PRESENT, PageFlags.PARENT, PageFlags.LAZY

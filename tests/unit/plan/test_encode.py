@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.kernel.calls import SYSCALLS
-from core.plan.encode import END, MAY_FAIL, NOT_RUN, OP, encode, encoded_size
-from core.plan.ops import Argument, Out, Pointers, Result, Syscall, Yield, path_argument
+from core.plan.encode import END, LOADED, MAY_FAIL, NOT_RUN, OP, encode, encoded_size
+from core.plan.ops import Argument, Loaded, Out, Pointers, Result, Syscall, Yield, path_argument
 
 BASE, TID, SIGNAL = 0x10000, 812, 23
 
@@ -52,6 +52,14 @@ def test_results_of_earlier_ops_are_marked_with_their_index() -> None:
     content = encode([Yield("x"), opened, Syscall("close", (Result(opened),), "x")], BASE, TID, SIGNAL).content
     assert record(content, 2)[1] == 1
     assert record(content, 2)[7] == 1
+
+
+def test_words_out_of_a_buffer_are_marked_with_their_address() -> None:
+    pipe = Syscall("pipe2", (Out(8, fill=0xFF), 0), "x")
+    content = encode([pipe, Syscall("close", (3, Loaded(pipe, 0, 4)), "x")], BASE, TID, SIGNAL).content
+    place = record(content, 0)[1]
+    assert at(content, place, 8) == b"\xff" * 8
+    assert (record(content, 1)[2], record(content, 1)[7]) == (place + 4, LOADED << 1)
 
 
 def test_a_result_that_comes_later_or_from_elsewhere_is_refused() -> None:
