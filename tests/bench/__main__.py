@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import downtime, freeze, image, sharing, stopped, throughput
+from tests.bench import downtime, freeze, image, precopy, sharing, stopped, throughput
 from tests.bench.sheet import FULL, TINY, Scale, Sheet, table
 
 BENCHES: dict[str, Callable[[Scale, Sheet], None]] = {
     "downtime": downtime.measure,
     "stopped": stopped.measure,
     "throughput": throughput.measure,
+    "precopy": precopy.measure,
     "image": image.measure,
     "threads": freeze.measure_threads,
     "trees": freeze.measure_trees,

@@ -3,9 +3,11 @@
 import os
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from core import DumpOptions, RestoreOptions, dump
+from core import DumpOptions, DumpReport, RestoreOptions, dump
 from core.restore import RestoreReport, restore
 from tests.bench.sheet import Scale, Sheet
 from tests.bench.target import Target, floor, kill_session, started
@@ -16,28 +18,37 @@ TMPFS = "/dev/shm"
 
 def measure(scale: Scale, sheet: Sheet) -> None:
     """A new process each time; the figures of plain C from beside it."""
-    for _ in range(scale.runs):
-        memset_ns, memcpy_ns, _ = floor("memory", str(scale.image_mib))
-        with started("memory", str(scale.image_mib)) as target:
-            _there_and_back(target, scale.image_mib, memset_ns / 1e9, memcpy_ns / 1e9, sheet)
+    for mib in scale.image_mib:
+        for _ in range(scale.runs):
+            memset_ns, memcpy_ns, _ = floor("memory", str(mib))
+            with started("memory", str(mib)) as target:
+                _there_and_back(target, mib, memset_ns / 1e9, memcpy_ns / 1e9, sheet)
 
 
 def _there_and_back(target: Target, mib: int, memset_s: float, memcpy_s: float, sheet: Sheet) -> None:
     sheet.ms(f"memset of {mib} MiB, populating it", memset_s)
     sheet.ms(f"memcpy of {mib} MiB, populated", memcpy_s)
+    with _dumped(target, DumpOptions(leave_running=True, page_mode="splice")) as (_, _, spliced_s):
+        pass
+    with _dumped(target, DumpOptions()) as (folder, dumped, dump_s):
+        restored, restore_s = restore_once(target, folder)
+    for name, seconds in dumped.phases:
+        sheet.ms(f"{mib} MiB, dump: {name}", seconds)
+    for name, seconds in restored.phases:
+        sheet.ms(f"{mib} MiB, restore: {name}", seconds)
+    for what, seconds in (("dump by read", dump_s), ("dump by splice", spliced_s), ("restore", restore_s)):
+        sheet.ms(f"{mib} MiB, {what}, all of it", seconds)
+        sheet.ratio(f"{mib} MiB, {what} / memcpy", seconds, memcpy_s)
+        sheet.ratio(f"{mib} MiB, {what} / memset", seconds, memset_s)
+
+
+@contextmanager
+def _dumped(target: Target, options: DumpOptions) -> Iterator[tuple[Path, DumpReport, float]]:
+    """A dump in a tmpfs, what it says of itself, and the seconds."""
     with tempfile.TemporaryDirectory(prefix="migrate-bench-", dir=TMPFS) as folder:
         began = time.monotonic()
-        dumped = dump(target.pid, Path(folder), DumpOptions())
-        dump_s = time.monotonic() - began
-        restored, restore_s = restore_once(target, Path(folder))
-    for name, seconds in dumped.phases:
-        sheet.ms(f"dump: {name}", seconds)
-    for name, seconds in restored.phases:
-        sheet.ms(f"restore: {name}", seconds)
-    for what, seconds in (("dump", dump_s), ("restore", restore_s)):
-        sheet.ms(f"{what}, all of it", seconds)
-        sheet.ratio(f"{what} / memcpy", seconds, memcpy_s)
-        sheet.ratio(f"{what} / memset", seconds, memset_s)
+        report = dump(target.pid, Path(folder), options)
+        yield Path(folder), report, time.monotonic() - began
 
 
 def restore_once(target: Target, folder: Path) -> tuple[RestoreReport, float]:

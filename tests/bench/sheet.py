@@ -13,7 +13,7 @@ class Scale:
     """How big and how often: FULL is `make bench`, TINY only shows that everything still runs."""
 
     runs: int
-    image_mib: int
+    image_mib: tuple[int, ...]
     live_mib: int
     rounds: int
     threads: tuple[int, ...]
@@ -24,7 +24,7 @@ class Scale:
 
 FULL = Scale(
     runs=5,
-    image_mib=1024,
+    image_mib=(1024, 4096),
     live_mib=256,
     rounds=6,
     threads=(50, 500, 5000),
@@ -32,7 +32,7 @@ FULL = Scale(
     file_tasks=100,
     moves=5,
 )
-TINY = Scale(runs=1, image_mib=8, live_mib=8, rounds=2, threads=(5,), trees=(3,), file_tasks=3, moves=1)
+TINY = Scale(runs=1, image_mib=(8,), live_mib=8, rounds=2, threads=(5,), trees=(3,), file_tasks=3, moves=1)
 
 
 @dataclass(frozen=True, slots=True)

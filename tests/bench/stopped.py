@@ -20,9 +20,9 @@ TRACKERS: tuple[TrackChoice, ...] = ("uffd-wp", "soft-dirty", "hash")
 
 
 @contextmanager
-def attached(target: Target, options: DumpOptions) -> Iterator[LiveSource]:
+def attached(pid: int, options: DumpOptions) -> Iterator[LiveSource]:
     """A live source of the target, given back at the end."""
-    source = LiveSource(target.pid, f"migrate-bench-{os.getpid()}", options)
+    source = LiveSource(pid, f"migrate-bench-{os.getpid()}", options)
     try:
         source.attach()
         yield source
@@ -45,7 +45,7 @@ def _one_run(target: Target, tracker: TrackChoice, scale: Scale, sheet: Sheet) -
     stride = scale.live_mib * 256 // 4  # pages; well below one walk through its memory
     undisturbed = _longest_of(target, stride)
     target.longest_s()
-    with attached(target, DumpOptions(track=tracker)) as source:
+    with attached(target.pid, DumpOptions(track=tracker)) as source:
         sheet.ms(f"{tracker}: {WRITER}, its longest gap undisturbed", undisturbed)
         sheet.ms(f"{tracker}: stopped by attach, our clock", source.stopped_s)
         sheet.ms(f"{tracker}: its longest gap over attach", target.longest_s())

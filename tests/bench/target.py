@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 
 HERE = Path(__file__).parent
 WORD = struct.Struct("=Q")
-READY, LONGEST, WRITTEN = 0, 8, 16
+READY, LONGEST, WRITTEN, ADDRESS = 0, 8, 16, 24
 
 
 def build(name: str) -> str:
@@ -52,6 +52,11 @@ class Target:
     def written(self) -> int:
         """Pages written so far."""
         return self._word(WRITTEN)
+
+    @property
+    def address(self) -> int:
+        """Where its memory begins."""
+        return self._word(ADDRESS)
 
     @property
     def is_ready(self) -> bool:

@@ -28,7 +28,7 @@ def measure(scale: Scale, sheet: Sheet) -> None:
     with started("memory", str(scale.live_mib)) as target:
         for _ in range(scale.runs):
             for mode in MODES:
-                with attached(target, DumpOptions()) as source:
+                with attached(target.pid, DumpOptions()) as source:
                     _compare(source, mode, sheet)
 
 

@@ -12,7 +12,7 @@ from tests.requires import require_program, require_root
 @pytest.mark.parametrize("name", BENCHES)
 def test_bench_runs(name: str) -> None:
     require_root()
-    if name == "downtime":
+    if name in ("downtime", "precopy"):
         require_program("redis-server")
     sheet = Sheet()
     BENCHES[name](TINY, sheet)
