@@ -20,7 +20,7 @@ from core.images.store import ImageSet, write_directory
 from core.kernel import ptrace
 from core.kernel.ptrace import ThreadState
 from core.memory.dirty import DirtyTracker
-from core.memory.dirty.choose import choose_tracker
+from core.memory.dirty.choose import choose_tracker, probe_tracker_kind
 from core.memory.dirty.kept import Kept, KeptTracker, find_any_tracker, keeper_name, start_keeper
 from core.memory.ranges import EMPTY, Ranges
 from core.options import DumpOptions
@@ -139,7 +139,12 @@ def _ask_trackers(this: _Round, root: int, tasks: list[_Task]) -> None:
 
 
 def _begin_trackers(this: _Round, root: int, tasks: list[_Task], begun: ExitStack) -> None:
-    """A tracker for everybody who has none; one thread of the process stands still for it."""
+    """A tracker for everybody who has none; one thread of the process stands still for it.
+
+    Where only contents could tell what was written there is none: the parent's images have the contents.
+    """
+    if (this.options.track or probe_tracker_kind()) == "hash":
+        return
     for task in tasks:
         if task.parent is None or task.parent.tracker is None:
             with _unless_ended(task.pid, root, this.reader):

@@ -68,6 +68,15 @@ def finish(run: Run, images: Path) -> None:
         assert run.result() == "PASS"
 
 
+def test_where_nothing_can_track_the_pages_are_compared_and_the_copy_is_exact(tmp_path: Path) -> None:
+    first, last = directories(tmp_path, 2)
+    with ready("memory_churn.c", tmp_path) as run:
+        pre_dump(run.pid, first, options(track="hash"))
+        assert find_any_tracker(run.pid) is None
+        assert ["nobody has tracked it since" in one for one in dump(run.pid, last, options(first)).notices] == [True]
+        finish(run, last)
+
+
 def test_without_its_keeper_the_pages_are_compared_and_the_copy_is_exact(tmp_path: Path) -> None:
     first, second, last = directories(tmp_path, 3)
     with ready("memory_writer.c", tmp_path) as run:
