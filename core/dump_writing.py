@@ -16,10 +16,11 @@ from core.memory.file_pages import FilePageReader, data_ranges
 from core.memory.ranges import Ranges
 from core.options import PageMode
 from core.parents import Parent, Written, read_carried, write_task
+from core.plan.encode import Steps
 from core.plan.segments import segments_of
 from core.resources.ghost_file import Ghosts
 from core.resources.shared_memory import Segments
-from core.tracee.borrow import Results, Steps
+from core.tracee.borrow import Results
 from core.tracee.family import Member
 
 

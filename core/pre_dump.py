@@ -18,17 +18,18 @@ from core.images.page_dump import Lent, PagesSink
 from core.images.pb.inventory_pb2 import DumpedTask
 from core.images.store import ImageSet, write_directory
 from core.kernel import ptrace
-from core.kernel.ptrace import ThreadState
+from core.kernel.threads import ThreadState
 from core.memory.dirty import DirtyTracker
 from core.memory.dirty.choose import choose_tracker, probe_tracker_kind
 from core.memory.dirty.kept import Kept, KeptTracker, find_any_tracker, keeper_name, start_keeper
 from core.memory.ranges import EMPTY, Ranges
 from core.options import DumpOptions
 from core.parents import Parent, ParentTask, open_parent, read_carried, release_quietly, write_task
+from core.plan.encode import Steps
 from core.prepare import Prepared, Stopwatch, prepare
 from core.proc.reader import ProcReader
 from core.resources.process_tree import collect_ids
-from core.tracee.borrow import Borrow, Results, Steps
+from core.tracee.borrow import Borrow, Results
 from core.tracee.family import Member, has_ended, read_family, read_settled, release, stop_family
 from core.tracee.freezer import freeze, stop_thread
 from core.tracee.lender import borrow, find_lender

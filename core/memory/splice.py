@@ -14,8 +14,9 @@ from typing import Final
 
 from core.kernel.calls import pidfd_getfd
 from core.memory.ranges import PAGE_SIZE, Ranges
+from core.plan.encode import Steps
 from core.plan.ops import Loaded, Out, Pointers, Syscall, Yield
-from core.tracee.borrow import Results, Steps
+from core.tracee.borrow import Results
 
 PIPE_BYTES: Final = 1 << 20  # what an unprivileged pipe may hold
 GROUP: Final = 8  # pipes that are filled while as many are drained

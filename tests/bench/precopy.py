@@ -20,7 +20,6 @@ from tests.program_build import start_here
 from tests.waiting import wait_until
 
 PAGE = 4096
-PORT = "16379"
 VALUE_BYTES = "1000"
 
 
@@ -33,12 +32,12 @@ def measure(scale: Scale, sheet: Sheet) -> None:
             with attached(target.pid, DumpOptions()) as source, _rounds(source):
                 during = _rate(target, scale)
         sheet.ratio("a writer that never rests: undisturbed / during rounds", before, during)
-    with _redis() as pid:
-        _benchmark(scale)  # fills it
+    with _redis() as (pid, place):
+        _benchmark(place, scale)  # fills it
         for _ in range(scale.runs):
-            before = _benchmark(scale)
+            before = _benchmark(place, scale)
             with attached(pid, DumpOptions()) as source, _rounds(source):
-                during = _benchmark(scale)
+                during = _benchmark(place, scale)
             sheet.add("redis-benchmark SET, undisturbed", "1/s", before)
             sheet.ratio("redis-benchmark SET: undisturbed / during rounds", before, during)
 
@@ -104,24 +103,27 @@ def _rounds(source: LiveSource) -> Iterator[None]:
 
 
 @contextmanager
-def _redis() -> Iterator[int]:
+def _redis() -> Iterator[tuple[int, str]]:
+    """Its PID and its socket."""
     with tempfile.TemporaryDirectory(prefix="migrate-bench-") as folder:
-        server = start_here(["redis-server", "--port", PORT, "--save", "", "--appendonly", "no", "--dir", folder])
+        place = f"{folder}/socket"
+        options = ["--port", "0", "--unixsocket", place, "--save", "", "--appendonly", "no", "--dir", folder]
+        server = start_here(["redis-server", *options])
         try:
-            wait_until(lambda: _client("ping").returncode == 0, "redis answers", deadline_s=60)
-            yield server.pid
+            wait_until(lambda: _answers(place), "redis answers", deadline_s=60)
+            yield server.pid, place
         finally:
             server.kill()
             server.wait(timeout=60)
 
 
-def _client(*words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(["redis-cli", "-p", PORT, *words], capture_output=True, text=True)
+def _answers(place: str) -> bool:
+    return subprocess.run(["redis-cli", "-s", place, "ping"], capture_output=True).returncode == 0
 
 
-def _benchmark(scale: Scale) -> float:
+def _benchmark(place: str, scale: Scale) -> float:
     """Requests per second of as many SETs as take some rounds."""
     count = str(scale.rounds * 40_000 if scale.rounds > 2 else 5_000)
-    command = ["redis-benchmark", "-p", PORT, "-t", "set", "-r", "100000", "-d", VALUE_BYTES, "-n", count, "-c", "8"]
+    command = ["redis-benchmark", "-s", place, "-t", "set", "-r", "100000", "-d", VALUE_BYTES, "-n", count, "-c", "8"]
     done = subprocess.run([*command, "--csv"], capture_output=True, text=True, check=True, timeout=300)
     return float(done.stdout.splitlines()[-1].split(",")[1].strip('"'))
