@@ -210,6 +210,7 @@ def _collect_tables(
 
 
 def _collect_ids(subject: Subject, ids: SharedIds) -> TaskKobjIdsEntry:
+    """What a process shares with others of the tree, by numbers."""
     pid = subject.pid
     vm, is_new = ids.vm(pid)
     if not is_new:

@@ -3,14 +3,16 @@ live source share."""
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from core.collect import Zombie, collect_clocks
 from core.errors import MigrateError, NotBorrowable, Refused
+from core.ids.shared import SharedIds
 from core.images import kinds
+from core.images.pb.ids_pb2 import TaskKobjIdsEntry
 from core.images.pb.pstree_pb2 import PstreeEntry
 from core.images.store import ImageSet
 from core.kernel.calls import pidfd_open
@@ -19,6 +21,7 @@ from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from core.resources import process_tree, vmas
 from core.resources.time_namespace import IMAGE_ID
+from core.task_plan import first_sharers
 from core.tracee.family import Family, has_ended, read_settled, release, stop_family
 from core.tracee.freezer import FrozenProcess
 from core.tracee.remote import Gadgets, RemoteMemory, find_gadgets
@@ -26,6 +29,7 @@ from core.tracee.remote import Gadgets, RemoteMemory, find_gadgets
 STARTING_S: Final = 0.1  # in which a program that was just executed maps its libc
 STARTING_POLL_S: Final = 0.005
 STOPS: Final = 4
+ALONE: Final = 1 << 30  # numbers from here on are of objects that nobody shares
 
 Stopped = tuple[Family, dict[int, FrozenProcess]]
 
@@ -160,12 +164,40 @@ def zombies_of(family: Family) -> list[Zombie]:
     return [Zombie(one.own_pid, one.parent, one.pgid, one.sid, one.comm, one.exit_code) for one in family.dead]
 
 
-def family_images(family: Family) -> ImageSet:
-    """Who is in a tree, without what they are: pstree, the core images of the dead, and its clocks."""
+def family_images(family: Family, collected: ImageSet | None = None) -> ImageSet:
+    """Who is in a tree, without what they are: pstree, what the living share, the core images of the dead, its clocks.
+
+    `collected`: images of the same tree, if there are any.
+    """
     images = ImageSet()
+    ids = {} if collected else _read_sharing([one.pid for one in family.living], ProcReader())
+    for one in family.living:
+        images.add(kinds.IDS, collected.one(kinds.IDS, one.own_pid) if collected else ids[one.pid], one.own_pid)
     images.add(kinds.TIMENS, collect_clocks(ProcReader(), [family.members[0].pid]), IMAGE_ID)
     for one in family.members:
         images.add(kinds.PSTREE, PstreeEntry(pid=one.own_pid, ppid=one.parent, pgid=one.pgid, sid=one.sid))
     for one in family.dead:
         images.add(kinds.CORE, process_tree.collect_zombie_core(one.comm, one.exit_code), one.own_pid)
     return images
+
+
+def _read_sharing(pids: Sequence[int], reader: ProcReader) -> dict[int, TaskKobjIdsEntry]:
+    """Who shares descriptors and working directory while they run; one that has ended shares nothing with anybody."""
+    living = list(pids)
+    found: dict[int, tuple[int, int]] = {}
+    for _ in range(STOPS):
+        ids = SharedIds()
+        try:
+            found = {pid: (ids.files(pid)[0], ids.fs(pid)[0]) for pid in living}
+            break
+        except ProcessLookupError:
+            living = [pid for pid in living if not has_ended(pid, reader)]
+    shared = {pid for kind in (0, 1) for pid in first_sharers({pid: one[kind] for pid, one in found.items()})}
+    alone = {pid for pid in pids if pid not in found or (pid in shared and has_ended(pid, reader))}
+    return {
+        pid: process_tree.collect_ids(
+            vm=place, sighand=place, files=ALONE + place if pid in alone else found[pid][0],
+            fs=ALONE + place if pid in alone else found[pid][1],
+        )
+        for place, pid in enumerate(pids, 1)
+    }  # fmt: skip

@@ -5,6 +5,7 @@ Stages are CRIU's: each is finished by every thread before the next begins; cred
 
 import os
 import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -176,10 +177,23 @@ class TreePlan:
 
 def tree_shapes(images: ImageSet) -> tuple[TaskShape, ...]:
     """The tree as it was, root first."""
+    entries = process_tree.tasks(images)
+    ids = {one.pid: images.one(kinds.IDS, one.pid) for one in entries if not process_tree.is_dead(images, one.pid)}
+    files = first_sharers({pid: one.files_id for pid, one in ids.items()})
+    fs = first_sharers({pid: one.fs_id for pid, one in ids.items()})
     return tuple(
-        TaskShape(entry.pid, entry.ppid, entry.pgid, entry.sid, process_tree.is_dead(images, entry.pid))
-        for entry in process_tree.tasks(images)
+        TaskShape(one.pid, one.ppid, one.pgid, one.sid, one.pid not in ids, files.get(one.pid, 0), fs.get(one.pid, 0))
+        for one in entries
     )
+
+
+def first_sharers(objects: Mapping[int, int]) -> dict[int, int]:
+    """Of all pids that have their object in common with another one: the first that has it. Pure."""
+    users = Counter(objects.values())
+    firsts: dict[int, int] = {}
+    for pid, object in objects.items():
+        firsts.setdefault(object, pid)
+    return {pid: firsts[object] for pid, object in objects.items() if users[object] > 1}
 
 
 def compile_tree(images: ImageSet, launcher_bounding: int, options: RestoreOptions) -> TreePlan:
@@ -214,13 +228,11 @@ def _end_of(images: ImageSet, pid: int) -> tuple[str, int]:
 
 
 def _tables(images: ImageSet, shapes: Sequence[TaskShape]) -> dict[int, int]:
-    """Descriptor table of each living task; ImageError when two share one."""
+    """Descriptor table of each living task."""
     tables = {shape.pid: images.one(kinds.IDS, shape.pid).files_id for shape in shapes if not shape.dead}
     for table in tables.values():
         if not images.has(kinds.FDINFO, table):
             raise ImageError(kinds.FDINFO.file_name(table), "is missing")
-    if len(set(tables.values())) != len(tables):
-        raise ImageError("ids", "two tasks share a descriptor table (CLONE_FILES), which is not restored yet")
     return tables
 
 
@@ -276,7 +288,7 @@ def _steps(
     leader = process_tree.leader_core(images, pid)
     mm = images.one(kinds.MM, pid)
     others = [(tid, cores[tid]) for tid in entry.threads if tid != pid]
-    yield Step(Stage.RESTORE, pid, _plan_task(images, pid, leader, mm) + files.program)
+    yield Step(Stage.RESTORE, pid, _plan_task(images, pid, leader, mm, files.taken) + files.program)
     yield Step(Stage.RESTORE, pid, thread.plan_clone(others))
     yield Step(Stage.RESTORE, pid, thread.plan_leader(leader))
     for tid, core in cores.items():
@@ -333,11 +345,12 @@ def _plan_posix_timers(cores: Mapping[int, CoreEntry], pid: int, offsets: Mappin
     return posix_timers.plan_all(cores[pid].tc.timers.posix, expired, signals.numbers_of(queues), pid, offsets)
 
 
-def _plan_task(images: ImageSet, pid: int, leader: CoreEntry, mm: MmEntry) -> Program:
+def _plan_task(images: ImageSet, pid: int, leader: CoreEntry, mm: MmEntry, taken: frozenset[int]) -> Program:
+    """`taken`: descriptors that it has already, made by another who shares its table."""
     fs = images.one(kinds.FS, pid)
     return (
         process_tree.plan_personality(leader.tc.personality)
-        + address_space.plan(mm, path_of(images, mm.exe_file_id), FdAllocator())
+        + address_space.plan(mm, path_of(images, mm.exe_file_id), FdAllocator(set(taken)))
         + signals.plan_actions(leader.tc.sigactions)
         + process_tree.plan_fs(path_of(images, fs.cwd_id), fs.umask)
         + process_settings.plan(leader.tc)

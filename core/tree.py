@@ -96,7 +96,7 @@ class SkeletonTree:
         match birth.act:
             case Act.FORK:
                 parent = self.skeletons[birth.by]
-                stem = fork_stem(parent.stem, birth.pid, self._reader)
+                stem = fork_stem(parent.stem, birth.pid, self._reader, birth.flags)
                 self.skeletons[birth.pid] = Skeleton(stem, self._reader, self._segments, parent.mapped)
             case Act.SETSID:
                 self._run(birth.pid, Syscall("setsid", (), f"session of pid {birth.pid}"))

@@ -190,9 +190,9 @@ class LiveSource:
                     gone.add(pid)
         self._settle(self._family, gone)
 
-    def _tree_images(self, family: Family) -> ImageSet:
-        """Who is there, and what they share."""
-        images = family_images(family)
+    def _tree_images(self, family: Family, collected: ImageSet | None = None) -> ImageSet:
+        """Who is there, and what they share. `collected`: images of the frozen tree."""
+        images = family_images(family, collected)
         self.ghosts.describe(images)
         self.shared.describe(images)
         return images
@@ -219,7 +219,7 @@ class LiveSource:
                 process.frozen = None
             release(frozen)
             raise
-        return Froze(self._tree_images(family), images, gone, tuple(watch.phases))
+        return Froze(self._tree_images(family, images), images, gone, tuple(watch.phases))
 
     def _meet_all(self, family: Family, frozen: dict[int, FrozenProcess]) -> None:
         self._refuse_strays(family)

@@ -10,18 +10,26 @@ from enum import Enum, auto
 
 from core.errors import Blocker, Refused
 
+CLONE_FS, CLONE_FILES, CLONE_PARENT = 0x200, 0x400, 0x8000
+FLAG_NAMES = {CLONE_FS: "CLONE_FS", CLONE_FILES: "CLONE_FILES", CLONE_PARENT: "CLONE_PARENT"}
 SHAPE_HINT = "such a tree cannot be made anew: wait until that process has ended, or restart it"
 
 
 @dataclass(frozen=True, slots=True)
 class TaskShape:
-    """A task's place in the tree. `parent` 0: the root. `dead`: a zombie."""
+    """A task's place in the tree. `parent` 0: the root. `dead`: a zombie.
+
+    `files` and `fs`: who is the first of those that share its descriptor table, its working directory and umask; 0:
+    nobody does.
+    """
 
     pid: int
     parent: int
     pgid: int
     sid: int
     dead: bool = False
+    files: int = 0
+    fs: int = 0
 
 
 class Act(Enum):
@@ -43,6 +51,7 @@ class Birth:
     pid: int
     by: int = 0
     group: int = 0
+    flags: int = 0  # of clone3(2); with CLONE_PARENT it is born of a sibling
 
     def describe(self) -> str:
         """One line of a plan."""
@@ -50,7 +59,8 @@ class Birth:
             case Act.FORK if self.pid < 0:
                 return f"pid {self.by}: clone3: a helper whose child will be an orphan"
             case Act.FORK:
-                return f"pid {self.by}: clone3(set_tid): pid {self.pid}"
+                sharing = "".join(f", {name}" for flag, name in FLAG_NAMES.items() if self.flags & flag)
+                return f"pid {self.by}: clone3(set_tid{sharing}): pid {self.pid}"
             case Act.SETSID:
                 return f"pid {self.pid}: setsid"
             case Act.SETPGID:
@@ -165,8 +175,26 @@ class _Planner:
         return True
 
     def _fork(self, pid: int, by: int) -> None:
+        by, flags = self._sharer(pid, by)
         self._session[pid] = self._session[by]
-        self.births.append(Birth(Act.FORK, pid, by))
+        self.births.append(Birth(Act.FORK, pid, by, flags=flags))
+
+    def _sharer(self, pid: int, by: int) -> tuple[int, int]:
+        """Who bears `pid` so that it shares what it has to (`by`, or a sibling of its session), and the flags."""
+        task = self._tasks.get(pid)
+        wanted = {(flag, first) for flag, first in _shared(task) if first != pid} if task else set()
+        if task is None or not wanted:
+            return by, 0
+        flags = sum(flag for flag, _ in wanted)
+        if by in self._tasks and wanted <= _shared(self._tasks[by]):
+            return by, flags
+        for sibling in self._children[task.parent]:
+            born = self._session.get(sibling.pid) == self._session[by]
+            if born and by == task.parent and wanted <= _shared(sibling):
+                return sibling.pid, flags | CLONE_PARENT
+        others = ", ".join(str(first) for first in sorted({first for _, first in wanted}))
+        reason = f"shares its descriptor table or its working directory with pid {others}: neither parent nor sibling"
+        raise Refused([Blocker("shared-task", f"pid {pid}", reason, SHAPE_HINT)])
 
     def _help(self, pid: int, by: int) -> None:
         self._helpers[pid] = by
@@ -244,6 +272,11 @@ class _Planner:
         """Helpers end, youngest first; who adopted lets go of it."""
         self.births += [Birth(Act.EXIT, pid, by) for pid, by in reversed(self._helpers.items())]
         self.births += [Birth(Act.UNADOPT, pid, pid) for pid in self._adopting]
+
+
+def _shared(task: TaskShape) -> set[tuple[int, int]]:
+    """What a task shares: flag of clone(2), and the first who has it."""
+    return {(flag, first) for flag, first in ((CLONE_FILES, task.files), (CLONE_FS, task.fs)) if first}
 
 
 def _refused(task: TaskShape, reason: str) -> Refused:

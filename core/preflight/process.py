@@ -4,7 +4,6 @@ import os
 from typing import Final
 
 from core.errors import Blocker
-from core.kernel.calls import kcmp
 from core.kernel.capabilities import capability_mask, capability_names
 from core.preflight.fingerprint import ELFCLASS32, read_elf_class
 from core.preflight.records import HostRecord, PreflightOptions
@@ -12,13 +11,10 @@ from core.proc.reader import ProcReader
 from core.proc.stat import Stat
 from core.proc.status import Status
 from core.resources import refused
-from core.tracee.vfork import is_vfork
 
-KCMP_VM, KCMP_FILES = 1, 2
 COMING: Final = "not carried yet, coming"
 NAMESPACES: Final = ("pid", "net", "mnt", "ipc", "uts", "user", "cgroup")  # its clocks go on in any time namespace
 SOURCE_CAPABILITIES: Final = capability_mask("SYS_PTRACE", "SYS_ADMIN", "DAC_OVERRIDE", "KILL")
-SHARING_HINT: Final = "only threads may share these; a process that shares them cannot be moved yet"
 NAMED_AT_MOST: Final = 5
 
 
@@ -78,8 +74,7 @@ def refuse_process(reader: ProcReader, status: Status, stat: Stat) -> list[Block
     pid = status.pid
     found = [
         refuse_tracer(status, _name_of(reader, status.tracer_pid)), _refuse_label(reader, pid),
-        _refuse_32_bit(reader, pid), _refuse_executable(reader, pid), _refuse_sharing(reader, pid),
-        _refuse_root(reader, pid),
+        _refuse_32_bit(reader, pid), _refuse_executable(reader, pid), _refuse_root(reader, pid),
     ]  # fmt: skip
     found += refuse_namespaces(pid, reader.namespaces(pid), reader.namespaces(os.getpid()))
     return [blocker for blocker in found if blocker is not None]
@@ -129,25 +124,6 @@ def _refuse_executable(reader: ProcReader, pid: int) -> Blocker | None:
         return None
     hint = "restart the program after its upgrade"
     return Blocker("exe-deleted", f"pid {pid}", f"its executable {exe.removesuffix(' (deleted)')} is deleted", hint)
-
-
-def _refuse_sharing(reader: ProcReader, pid: int) -> Blocker | None:
-    """Memory or descriptor table shared with a process that is not one of its threads."""
-    for other in reader.pids():
-        if other != pid and (what := _shared(pid, other)) and not is_vfork(pid, other, reader):
-            reason = f"shares its {what} with process {other} ({_name_of(reader, other)})"
-            return Blocker("shared-task", f"pid {pid}", reason, SHARING_HINT)
-    return None
-
-
-def _shared(pid: int, other: int) -> str:
-    for kind, name in ((KCMP_VM, "memory"), (KCMP_FILES, "descriptor table")):
-        try:
-            if kcmp(pid, other, kind) == 0:
-                return name
-        except OSError:
-            return ""  # gone, or not ours to compare
-    return ""
 
 
 def _refuse_root(reader: ProcReader, pid: int) -> Blocker | None:

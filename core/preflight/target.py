@@ -27,6 +27,7 @@ from core.preflight.memory import (
 from core.preflight.process import notice_process, refuse_hopeless, refuse_process, refuse_rights
 from core.preflight.records import FileNeed, HostRecord, ListenNeed, PreflightOptions, TargetRecord
 from core.preflight.shared_memory import collect_shared
+from core.preflight.sharing import refuse_sharing
 from core.preflight.supervisors import find_supervisor
 from core.proc.maps import SmapsVma
 from core.proc.reader import ProcReader
@@ -98,7 +99,7 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
         shared = collect_shared(family, everything.files, reader)
         losses = _losses(everything)
     supervisor = find_supervisor(reader, pid, reader.status(pid).ppid)
-    blockers = [*in_vfork, *_blockers(family, found), *shared.blockers]
+    blockers = [*in_vfork, *refuse_sharing(reader, family), *_blockers(family, found), *shared.blockers]
     blockers += [
         *([supervisor] if supervisor else []),
         *refuse_kernel(host),

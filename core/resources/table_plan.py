@@ -68,12 +68,14 @@ LATE: Final = (FdTypes.EVENTPOLL, FdTypes.TIMERFD)
 class FilePlan:
     """`program` makes all descriptors; `late_program`, when all else stands, registers with epoll and arms timers;
     `close_program`, when every task has its descriptors, closes what was kept for others. `handed`: segments whose
-    descriptors have to be in the task beforehand, each with its number; `program` closes them."""
+    descriptors have to be in the task beforehand, each with its number; `program` closes them. `taken`: what a task
+    has beforehand, since another one that shares its table has made it."""
 
     program: Program
     late_program: Program
     close_program: Program = ()
     handed: tuple[tuple[int, int], ...] = ()
+    taken: frozenset[int] = frozenset()
 
 
 def plan(images: ImageSet, files_id: int, *, tcp: TcpChoice) -> FilePlan:
@@ -85,6 +87,7 @@ def plan_tables(
     images: ImageSet, tables: Mapping[int, int], *, tcp: TcpChoice, terminal: str = ""
 ) -> dict[int, FilePlan]:
     """Programs that fill the empty tables of a tree's tasks, in that order: pid (as it calls itself) → table's number.
+    The first of those that share one makes it.
 
     An open file is made in the first task that has it, the others take it from there (pidfd_getfd). `terminal`: path of
     the one that a shell's job gets here.
@@ -93,10 +96,15 @@ def plan_tables(
     plans: dict[int, FilePlan] = {}
     sockets = find_sockets(images)
     locks = images.all(kinds.FILE_LOCKS)
+    made: dict[int, frozenset[int]] = {}  # by table
     for pid, files_id in tables.items():
-        plans[pid] = _TablePlanner(Table(images, files_id, sockets, terminal), pid, tables, placed, tcp).plan(
-            file_locks.plan(locks, pid)
-        )
+        late = file_locks.plan(locks, pid)
+        if files_id in made:
+            plans[pid] = FilePlan((), late, taken=made[files_id])
+            continue
+        planner = _TablePlanner(Table(images, files_id, sockets, terminal), pid, tables, placed, tcp)
+        plans[pid] = planner.plan(late)
+        made[files_id] = planner.numbers
     return plans
 
 
@@ -157,6 +165,11 @@ class _TablePlanner:
             tuple(Syscall("close", (fd,), "kept for another task, or in flight") for fd in self._kept),
             tuple(self._handed.items()),
         )
+
+    @property
+    def numbers(self) -> frozenset[int]:
+        """Every descriptor that there is when the program has run."""
+        return frozenset({*self._kept, *(info.fd for info in self._table.infos)})
 
     def _plan_late(self, entry: FileEntry) -> Program:
         number, why = self._placed[entry.id][1], self._table.why(entry.id)

@@ -163,6 +163,37 @@ def test_a_lost_session_under_two_parents_is_refused() -> None:
         plan_births(tree((101, 100, 100, 100), (102, 100, 99, 99), (103, 101, 99, 99)))
 
 
+FILES, FS, PARENT = 0x400, 0x200, 0x8000
+
+
+def flags_of(*shapes: TaskShape) -> dict[int, tuple[int, int]]:
+    """Of every task: who bears it, and with which flags."""
+    return {birth.pid: (birth.by, birth.flags) for birth in plan_births(shapes) if birth.act is Act.FORK}
+
+
+def test_who_shares_with_the_parent_is_born_sharing() -> None:
+    root = TaskShape(100, 0, 100, 100, files=100, fs=100)
+    child = TaskShape(101, 100, 100, 100, files=100)
+    other = TaskShape(102, 100, 100, 100, fs=100)
+    assert flags_of(root, child, other) == {101: (100, FILES), 102: (100, FS)}
+
+
+def test_who_shares_with_a_sibling_alone_is_born_of_it() -> None:
+    root = TaskShape(100, 0, 100, 100)
+    elder = TaskShape(101, 100, 100, 100, files=101, fs=101)
+    younger = TaskShape(102, 100, 100, 100, files=101, fs=101)
+    assert flags_of(root, elder, younger) == {101: (100, 0), 102: (101, FILES | FS | PARENT)}
+
+
+def test_who_shares_with_a_cousin_is_refused_by_name() -> None:
+    root = TaskShape(100, 0, 100, 100)
+    one, other = TaskShape(101, 100, 100, 100), TaskShape(102, 100, 100, 100)
+    with pytest.raises(Refused, match=r"pid 104: shares .* with pid 103: neither parent nor sibling"):
+        plan_births([
+            root, one, TaskShape(103, 101, 100, 100, files=103), other, TaskShape(104, 102, 100, 100, files=103),
+        ])  # fmt: skip
+
+
 def test_every_act_says_what_it_does() -> None:
     said = [birth.describe() for shapes in TREES.values() for birth in plan_births(shapes)]
     assert "pid 100: clone3(set_tid): pid 101" in said

@@ -187,13 +187,31 @@ def test_another_root_directory(examine: Examine, tmp_path: Path) -> None:
         assert the(examine(pid), "chroot").reason.startswith(f"has {tmp_path}/root")
 
 
-def test_a_descriptor_table_shared_with_a_process_that_is_no_thread(examine: Examine, tmp_path: Path) -> None:
-    script = "if libc.syscall(56, 0x400 | 17, 0, 0, 0, 0) == 0:\n    while True: signal.pause()"
+@pytest.mark.parametrize(("flag", "what"), [(0x400, "descriptor table"), (0x200, "working directory and umask")])
+def test_what_is_shared_within_the_tree_moves_and_with_an_outsider_is_named(
+    flag: int, what: str, examine: Examine, tmp_path: Path
+) -> None:
+    script = f"if libc.syscall(56, {flag} | 17, 0, 0, 0, 0) == 0:\n    while True: signal.pause()"
     with python(script, tmp_path) as pid:
         (child,) = ProcReader().children(pid)
         try:
-            reasons = [one.reason for one in examine(pid).blockers if one.code == "shared-task"]
-            assert any(f"descriptor table with process {child}" in reason for reason in reasons)
+            assert "shared-task" not in codes(examine(pid))
+            assert f"{what} with process {pid}" in the(examine(child), "shared-task").reason
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_memory_shared_with_a_process_that_is_no_thread(examine: Examine, tmp_path: Path) -> None:
+    stack = "stack = ctypes.create_string_buffer(65536); top = (ctypes.addressof(stack) + 65536 - 64) & ~15"
+    # The child runs `pause; jmp` from a page of its own: two threads of Python on one stack would not live long.
+    code = "import mmap; page = mmap.mmap(-1, 4096, prot=7); page.write(bytes.fromhex('b8220000000f05ebf7'))"
+    start = "at = ctypes.addressof(ctypes.c_char.from_buffer(page)); ctypes.c_uint64.from_address(top).value = at"
+    clone = "libc.clone(ctypes.c_void_p(at), ctypes.c_void_p(top), 0x100 | 17, None)"
+    script = f"import ctypes\n{stack}\n{code}\n{start}\n{clone}"
+    with python(script, tmp_path) as pid:
+        (child,) = ProcReader().children(pid)
+        try:
+            assert f"memory with process {child}" in the(examine(pid), "shared-task").reason
         finally:
             os.kill(child, signal.SIGKILL)
 

@@ -1,0 +1,84 @@
+"""Refusals of what processes share by clone(2): memory with anybody, files or working directory with outsiders."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from core.errors import Blocker
+from core.ids.shared import KCMP_FILES, KCMP_FS, KCMP_VM
+from core.ids.tree import Order
+from core.kernel.calls import kcmp
+from core.proc.reader import ProcReader
+from core.tracee.family import Family, has_ended
+from core.tracee.vfork import is_vfork
+
+KINDS: Final = {KCMP_VM: "memory", KCMP_FILES: "descriptor table", KCMP_FS: "working directory and umask"}
+MEMORY_HINT: Final = "only threads may share it; a process that shares its memory cannot be moved yet"
+OUTSIDE_HINT: Final = "move the process that is the parent of both, or end the other one"
+
+
+def refuse_sharing(reader: ProcReader, family: Family) -> list[Blocker]:
+    """Everything that a living process of the tree shares and that does not move along."""
+    mine = [member.pid for member in family.living]
+    others = [pid for pid in reader.pids() if pid not in set(mine)]
+    found = []
+    for kind in KINDS:
+        for group in _groups([*mine, *others], kind):
+            found += _judge_group(reader, set(mine), group, kind)
+    return found
+
+
+def _judge_group(reader: ProcReader, mine: set[int], group: Sequence[int], kind: int) -> list[Blocker]:
+    member = next((pid for pid in group if pid in mine), 0)
+    partners = [pid for pid in group if pid != member and (kind == KCMP_VM or pid not in mine)]
+    if not member or not partners or has_ended(member, reader):  # what has ended has nothing, all of it the same
+        return []
+    partner = partners[0]
+    if has_ended(partner, reader) or is_vfork(member, partner, reader) or is_vfork(partner, member, reader):
+        return []
+    reason = f"shares its {KINDS[kind]} with process {partner} ({_name(reader, partner)})"
+    hint = MEMORY_HINT if kind == KCMP_VM else OUTSIDE_HINT
+    return [Blocker("shared-task", f"pid {member}", reason, hint)]
+
+
+def _name(reader: ProcReader, pid: int) -> str:
+    try:
+        return reader.comm(pid)
+    except OSError:
+        return "ended"
+
+
+def _groups(pids: Sequence[int], kind: int) -> list[list[int]]:
+    """Those of `pids` that share their object with others, in groups; who goes meanwhile is left out."""
+    groups: list[list[int]] = []
+    for pid in pids:
+        _place(groups, pid, kind)
+    return [group for group in groups if len(group) > 1]
+
+
+def _place(groups: list[list[int]], pid: int, kind: int) -> None:
+    low, high = 0, len(groups)
+    while low < high:
+        middle = (low + high) // 2
+        try:
+            order = Order(kcmp(pid, groups[middle][0], kind))
+        except OSError:
+            if not _can_compare(pid, kind):
+                return
+            groups[middle].pop(0)  # the other one has gone: again without it
+            if not groups[middle]:
+                del groups[middle]
+            low, high = 0, len(groups)
+            continue
+        if order is Order.EQUAL:
+            groups[middle].append(pid)
+            return
+        low, high = (low, middle) if order is Order.LESS else (middle + 1, high)
+    if _can_compare(pid, kind):
+        groups.insert(low, [pid])
+
+
+def _can_compare(pid: int, kind: int) -> bool:
+    try:
+        return kcmp(pid, pid, kind) == Order.EQUAL
+    except OSError:
+        return False
