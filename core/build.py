@@ -8,13 +8,16 @@ import resource
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import or_
 from typing import Final
 
-from core.errors import MigrateError, Refused, RemoteSyscallError, RestoreError
+from core.errors import Blocker, MigrateError, Refused, RemoteSyscallError, RestoreError
 from core.images import kinds
 from core.images.store import ImageSet
 from core.kernel import ptrace
 from core.kernel.calls import prlimit
+from core.kernel.capabilities import capability_names
 from core.kernel.thread_facts import read_facts
 from core.kernel.threads import ThreadBlock
 from core.memory.landing import LandingMemory
@@ -22,7 +25,8 @@ from core.memory.ranges import Ranges
 from core.plan.encode import assembled, split
 from core.plan.ops import Syscall
 from core.proc.reader import ProcReader
-from core.resources import file_table, process_tree, scheduling, seccomp, vmas
+from core.proc.status import Status
+from core.resources import credentials, file_table, process_tree, scheduling, seccomp, vmas
 from core.resources.segment_store import SegmentStore
 from core.resources.vmas import MappedVma
 from core.task_plan import MemoryPlan, Stage, Step, TaskPlan, threads_made
@@ -178,6 +182,31 @@ def refuse_files(images: ImageSet) -> None:
     """Refused when a file of the images is absent or different here, before anything is made of them."""
     if blockers := [blocker for id in images.ids(kinds.FDINFO) for blocker in file_table.verify(images, id)]:
         raise Refused(blockers)
+
+
+def refuse_launcher(tasks: Sequence[TaskPlan], launcher: Status) -> None:
+    """Refused when whoever restores has what a process cannot put off, or lacks capabilities that the tasks have."""
+    creds = [core.thread_core.creds for task in tasks for core in task.cores.values()]
+    reasons = []
+    if launcher.seccomp:
+        hint = "start it outside of the container or sandbox that filters system calls"
+        reasons.append(("own-seccomp", "runs under a seccomp filter, which would be inherited", hint))
+    if launcher.no_new_privs and not all(one.no_new_privs for one in creds):
+        hint = "start it without (systemd: NoNewPrivileges=)"
+        reasons.append(("own-no-new-privs", "has no_new_privs, which would be inherited", hint))
+    lacking = reduce(or_, map(credentials.permitted, creds)) & ~launcher.cap_bnd
+    if lacking:
+        names = ", ".join(capability_names(lacking))
+        reasons.append(("rights", f"lacks {names}, which the process has", "allow it to whoever starts migrate"))
+    if reasons:
+        raise Refused([Blocker(code, "migrate", reason, hint) for code, reason, hint in reasons])
+
+
+def notice_bounding(task: TaskPlan, launcher: Status) -> list[str]:
+    """Capabilities that the root's bounding set had and that we cannot give."""
+    lacking = credentials.bounding(task.cores[task.pid].thread_core.creds) & ~launcher.cap_bnd
+    names = ", ".join(capability_names(lacking))
+    return [f"pid {task.pid}: its bounding set loses {names}: this command has them not"] if lacking else []
 
 
 def _run_steps(stem: Stem, plan: TaskPlan, steps: Sequence[Step], reader: ProcReader) -> None:

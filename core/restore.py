@@ -19,9 +19,11 @@ from core.memory.ranges import Ranges
 from core.options import RestoreOptions
 from core.prepare import Stopwatch
 from core.proc.reader import ProcReader
+from core.resources import process_tree
 from core.resources.ghost_store import GhostStore
 from core.resources.segment_store import SegmentStore
 from core.task_plan import TreePlan, clock_offsets, compile_tree
+from core.tracee.cgroup_home import born_at_home
 from core.tree import SkeletonTree
 from core.vdso.dumped import check_dumped_vdso
 
@@ -61,37 +63,40 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
     pagemaps = {task.pid: PagemapReader(directory, task.pid) for task in plan.tasks}
     for task in plan.tasks:
         check_dumped_vdso(pagemaps[task.pid], task.memory.kernel)
+    launcher = ProcReader().status(os.getpid())
+    build.refuse_launcher(plan.tasks, launcher)
     build.refuse_files(images)
     watch.lap("read images")
     scripts = replace(options.scripts, images=str(directory.absolute()))
     scripts.run(Action.PRE_RESTORE)
     ghosts = GhostStore()
     segments = SegmentStore(ghosts.fd)
-    tree = SkeletonTree(
-        ProcReader(), options.pid_mode, offsets=clock_offsets(images), scripts=scripts, segments=segments
-    )
-    try:
-        ghosts.make(images)
-        fill_ghosts(ghosts, directory)
-        segments.make(plan.segments)
-        fill_segments(segments, directory)
-        tree.make(plan.shapes, {task.pid: task.memory for task in plan.tasks})
-        watch.lap("skeleton")
-        fill(tree, pagemaps, plan)
-        ghosts.settle(images)
-        watch.lap("pages")
-        notices = tree.complete(plan, images, ghosts)
-        if before_run:
-            before_run(tree.root.stem.pid)
-        tree.ask_scripts()
-    except BaseException:
-        tree.kill()
-        segments.abandon()
-        ghosts.abandon()
-        raise
-    finally:
-        ghosts.close()
-        segments.close()
+    with born_at_home(process_tree.cgroup_path(images), plan.root.pid) as (cgroup_fd, notices):
+        tree = SkeletonTree(
+            ProcReader(), options.pid_mode, cgroup_fd, clock_offsets(images), scripts, segments=segments
+        )
+        try:
+            ghosts.make(images)
+            fill_ghosts(ghosts, directory)
+            segments.make(plan.segments)
+            fill_segments(segments, directory)
+            tree.make(plan.shapes, {task.pid: task.memory for task in plan.tasks})
+            watch.lap("skeleton")
+            fill(tree, pagemaps, plan)
+            ghosts.settle(images)
+            watch.lap("pages")
+            notices += tree.complete(plan, images, ghosts) + build.notice_bounding(plan.root, launcher)
+            if before_run:
+                before_run(tree.root.stem.pid)
+            tree.ask_scripts()
+        except BaseException:
+            tree.kill()
+            segments.abandon()
+            ghosts.abandon()
+            raise
+        finally:
+            ghosts.close()
+            segments.close()
     stem = tree.root.stem
     tree.let_go()
     watch.lap("task")

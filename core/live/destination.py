@@ -6,7 +6,6 @@ Speaks no protocol and journals nothing: that is migrate/keeper's.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from core import build
 from core.action_scripts import Action
@@ -25,7 +24,8 @@ from core.resources.ghost_store import GhostStore
 from core.resources.segment_store import SegmentStore
 from core.resources.time_namespace import NO_OFFSETS, Clocks, wait_caught_up
 from core.task_plan import MemoryPlan, clock_offsets, compile_tree, memory_plan, tree_shapes
-from core.tracee.cgroup import cgroup2_mount, cgroup2_path, make_leaf
+from core.tracee.cgroup import make_leaf
+from core.tracee.cgroup_home import find_home, leave_home
 from core.tracee.holder import Holder, StopHolder, choose_holder, holder_at
 from core.tree import SkeletonTree
 
@@ -59,11 +59,12 @@ class LiveDestination:
         """Memory that is files is the ghosts'."""
         self.segments = SegmentStore(self.ghosts.fd)
 
-    def prepare(self, cgroup_hint: str | None) -> str:
-        """Make what the copy will be parked in; its path. `cgroup_hint`: the cgroup that the source had it in."""
+    def prepare(self, cgroup_hint: str | None, pid: int) -> str:
+        """Make what the copy will be parked in; its path. `cgroup_hint`: the cgroup that the source had it in; `pid`:
+        what the tree's root calls itself."""
         self.options.scripts.run(Action.PRE_RESTORE)
         self.holder = choose_holder(
-            self.options.hold, lambda: make_leaf(choose_parent(cgroup_hint), self.name), StopHolder()
+            self.options.hold, lambda: make_leaf(find_home(cgroup_hint or None, pid), self.name), StopHolder()
         )
         return self.holder.path
 
@@ -179,6 +180,7 @@ class LiveDestination:
             tree.kill()
         if holder is not None:
             holder.give_back()
+            leave_home(os.path.dirname(holder.path))
         self.segments.abandon()
         self.ghosts.abandon()
         self.segments.close()
@@ -194,12 +196,4 @@ def remove_parked(path: str) -> None:
     holder = holder_at(path)
     holder.kill()
     holder.give_back()
-
-
-def choose_parent(hint: str | None) -> str:
-    """Where a copy's cgroup goes: the source's path where this host has it, else our own unless that is a session."""
-    mount = cgroup2_mount(Path("/proc/self/mountinfo").read_text())
-    if hint and hint != "/" and os.path.isdir(mount + hint):
-        return mount + hint
-    own = cgroup2_path(os.getpid())
-    return mount if "session-" in own or own.endswith(".scope") else own
+    leave_home(os.path.dirname(path))

@@ -255,10 +255,12 @@ int mg_detach_threads(const int *tids, int count, int *errors)
 static void become_stem(int exe_fd, int mount_ns_fd)
 {
 	static char *const arguments[] = {"migrate-init", NULL};
-	unsigned long long no_signals = 0;
+	unsigned long long no_signals = 0, by_default[4] = {0};
 
 	if (mount_ns_fd >= 0 && mg_syscall(SYS_setns, mount_ns_fd, CLONE_NEWNS, 0, 0, 0, 0) < 0)
 		_exit(126);
+	for (int number = 1; number < 65; number++) // what was ignored still is, CLONE_CLEAR_SIGHAND or not
+		mg_syscall(SYS_rt_sigaction, number, (unsigned long)by_default, 0, 8, 0, 0);
 	mg_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (unsigned long)&no_signals, 0, 8, 0, 0);
 	// exe_fd must live until exec: it is close-on-exec, all others too.
 	mg_syscall(SYS_close_range, 0, ~0U, 4 /* CLOEXEC */, 0, 0, 0);

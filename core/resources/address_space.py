@@ -64,8 +64,8 @@ def plan(entry: MmEntry, exe_path: str, fds: FdAllocator) -> Program:
         Syscall("prctl", (PR_SET_MM, PR_SET_MM_MAP, marks, MM_MAP_SIZE, 0), "marks of the address space"),
         Syscall("close", (fd,), f"executable {exe_path}"),
     ]
-    if entry.thp_disabled:
-        ops.append(Syscall("prctl", (PR_SET_THP_DISABLE, 1, 0, 0, 0), "THP disable"))
+    thp_disabled = (PR_SET_THP_DISABLE, int(entry.thp_disabled), 0, 0, 0)  # either way: it is inherited
+    ops.append(Syscall("prctl", thp_disabled, "THP disable", may_fail=not entry.thp_disabled))
     return tuple(ops)
 
 

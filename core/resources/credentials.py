@@ -48,6 +48,16 @@ def collect(status: Status, securebits: int) -> CredsEntry:
     )  # fmt: skip
 
 
+def permitted(entry: CredsEntry) -> int:
+    """The permitted set, as a mask."""
+    return _mask(entry.cap_prm)
+
+
+def bounding(entry: CredsEntry) -> int:
+    """The bounding set, as a mask."""
+    return _mask(entry.cap_bnd)
+
+
 def plan(entry: CredsEntry, launcher_bounding: int) -> Program:
     """From the launcher's full rights to exactly these, in the order in which no step takes the next one's right.
 

@@ -7,6 +7,7 @@ from typing import Final
 from core.errors import ImageError
 from core.images import kinds
 from core.images.flags import TaskState
+from core.images.pb.cgroup_pb2 import CgMemberEntry, CgroupEntry, CgSetEntry
 from core.images.pb.core_pb2 import CoreEntry, TaskCoreEntry, ThreadCoreEntry
 from core.images.pb.ids_pb2 import TaskKobjIdsEntry
 from core.images.pb.pstree_pb2 import PstreeEntry
@@ -48,6 +49,22 @@ def collect_ids(vm: int, files: int, fs: int, sighand: int) -> TaskKobjIdsEntry:
         vm_id=vm, files_id=files, fs_id=fs, sighand_id=sighand, pid_ns_id=1, net_ns_id=1, ipc_ns_id=1,
         uts_ns_id=1, mnt_ns_id=1, user_ns_id=1, cgroup_ns_id=1, time_ns_id=1,
     )  # fmt: skip
+
+
+def collect_cgroup(path: str | None) -> CgroupEntry:
+    """Where the tree is in the v2 hierarchy, which has no name: `path` is below the mount point; None without v2."""
+    if path is None:
+        return CgroupEntry()
+    member = CgMemberEntry(name="", path=path)
+    return CgroupEntry(sets=[CgSetEntry(id=CGROUP_SET, ctls=[member])])
+
+
+def cgroup_path(images: ImageSet) -> str | None:
+    """Where the root was in the v2 hierarchy, as far as the images tell."""
+    if not images.has(kinds.CGROUP):
+        return None
+    sets = images.one(kinds.CGROUP).sets
+    return next((one.path for entry in sets for one in entry.ctls if not one.name), None)
 
 
 def collect_zombie_pstree(pid: int, parent: int, pgid: int, sid: int) -> PstreeEntry:
@@ -118,8 +135,8 @@ def plan_fs(cwd: str, umask: int) -> Program:
 
 
 def plan_personality(personality: int) -> Program:
-    """Execution domain flags, when there are any."""
-    return (Syscall("personality", (personality,), "personality"),) if personality else ()
+    """Execution domain flags; those of whoever restores it are to go."""
+    return (Syscall("personality", (personality,), "personality"),)
 
 
 def write_process_file(pid: int, name: str, content: str) -> str | None:

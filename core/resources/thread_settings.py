@@ -63,15 +63,14 @@ def is_chosen(number: int, state: int) -> bool:
 
 
 def plan(entry: ThreadCoreEntry) -> Program:
-    """Set what was chosen."""
-    ops: list[Syscall] = []
-    if entry.HasField("timer_slack_ns") and entry.timer_slack_ns:  # 0: of a real-time thread, which has none
-        ops.append(Syscall("prctl", (PR_SET_TIMERSLACK, entry.timer_slack_ns, 0, 0, 0), "timer slack"))
-    if entry.memory_policy:
-        nodes = entry.memory_nodes.ljust(MAX_NODES // 8, b"\0")
-        mask = nodes if entry.memory_nodes else 0
-        ops.append(Syscall("set_mempolicy", (entry.memory_policy, mask, MAX_NODES + 1 if mask else 0), "NUMA policy"))
-    return tuple(ops)
+    """Set what was chosen, and else what every thread begins with: it has what its maker chose."""
+    slack = entry.timer_slack_ns if entry.HasField("timer_slack_ns") else DEFAULT_SLACK_NS
+    nodes = entry.memory_nodes.ljust(MAX_NODES // 8, b"\0")
+    mask = nodes if entry.memory_policy and entry.memory_nodes else 0
+    policy = Syscall("set_mempolicy", (entry.memory_policy, mask, MAX_NODES + 1 if mask else 0), "NUMA policy")
+    if not slack:  # of a real-time thread, which has none
+        return (policy,)
+    return (Syscall("prctl", (PR_SET_TIMERSLACK, slack, 0, 0, 0), "timer slack"), policy)
 
 
 def plan_speculation(entry: ThreadCoreEntry) -> Program:

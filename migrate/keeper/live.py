@@ -272,7 +272,7 @@ class LiveDestinationEngine:
             tcp="close", shell_job=request.shell_job, pid_mode=pid_mode, scripts=_scripts(request.action_scripts)
         )
         self._live = LiveDestination(f"migrate-{self._id}-copy", options)
-        return pb.Agreed(cgroup=self._live.prepare(request.target.cgroup or None))
+        return pb.Agreed(cgroup=self._live.prepare(request.target.cgroup or None, request.root_pid))
 
     def _prepared(self) -> LiveDestination:
         if self._live is None:

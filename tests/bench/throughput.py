@@ -92,7 +92,7 @@ def _receive_and_exit(connection: socket.socket, source: LiveSource, scanned: Sc
     destination = LiveDestination(f"migrate-bench-copy-{os.getpid()}", RestoreOptions(pid_mode="namespace"))
     try:
         memories = {process.own_pid: process.memory for process in source.processes.values()}
-        destination.prepare(None)
+        destination.prepare(None, source.pid)
         destination.begin_round(scanned.tree, memories)
         connection.sendall(b"1")
         _drain(connection, size)

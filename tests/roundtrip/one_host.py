@@ -56,7 +56,7 @@ def moved(
 
 def _move(source: LiveSource, destination: LiveDestination, between: Sequence[Callable[[], None]]) -> Parked:
     source.attach()
-    destination.prepare(None)
+    destination.prepare(None, source.pid)
     _round(source, destination, source.scan().tree)
     for act in between:
         act()

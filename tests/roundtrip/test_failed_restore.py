@@ -158,7 +158,7 @@ def test_a_live_copy_that_fails_leaves_neither_process_nor_cgroup(tmp_path: Path
     whole = read_directory(images)
     with home_cgroup(os.getpid()):
         destination = LiveDestination(f"migrate-survival-{os.getpid()}", RestoreOptions())
-        path = destination.prepare(None)
+        path = destination.prepare(None, pid)
         with pytest.raises(RestoreError) as caught:
             destination.begin_round(whole, {pid: whole})
         destination.abort()
