@@ -74,7 +74,8 @@ def refuse_process(reader: ProcReader, status: Status, stat: Stat) -> list[Block
     pid = status.pid
     found = [
         refuse_tracer(status, _name_of(reader, status.tracer_pid)), _refuse_label(reader, pid),
-        _refuse_32_bit(reader, pid), _refuse_executable(reader, pid), _refuse_root(reader, pid),
+        _refuse_32_bit(reader, pid), _refuse_shadow_stack(reader, pid), _refuse_executable(reader, pid),
+        _refuse_root(reader, pid),
     ]  # fmt: skip
     found += refuse_namespaces(pid, reader.namespaces(pid), reader.namespaces(os.getpid()))
     return [blocker for blocker in found if blocker is not None]
@@ -106,6 +107,12 @@ def _read_label(reader: ProcReader, pid: int) -> str:
         return reader.text(pid, "attr/current")
     except OSError:  # no security module that labels processes
         return ""
+
+
+def _refuse_shadow_stack(reader: ProcReader, pid: int) -> Blocker | None:
+    reason = refused.judge_shadow_stack(reader.text(pid, "status"))
+    hint = "start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off"
+    return Blocker("shadow-stack", f"pid {pid}", reason, hint) if reason else None
 
 
 def _refuse_32_bit(reader: ProcReader, pid: int) -> Blocker | None:

@@ -85,6 +85,12 @@ def check_process(pid: int, marks: ProcessMarks, results: Results) -> None:
         raise CollectError(f"pid {pid}", "may use AMX tiles, which are not carried")
 
 
+def judge_shadow_stack(status: str) -> str:
+    """Why a process with this /proc/PID/status cannot be carried; empty when its features (CET) are all off. Pure."""
+    features = next((line for line in status.splitlines() if line.startswith("x86_Thread_features:")), "")
+    return "has a shadow stack (CET), which is not carried" if "shstk" in features else ""
+
+
 def judge_label(its: str, ours: str) -> str:
     """Why a security label cannot be carried; empty when there is none, or the one that it gets here anyway."""
     label = its.strip("\0\n")

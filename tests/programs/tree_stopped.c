@@ -1,4 +1,4 @@
-// A stopped child is still stopped after the move, and SIGCONT lets it go on.
+// Children that SIGSTOP and SIGTSTP have stopped are still stopped after the move, and SIGCONT lets them go on.
 #include "tree.h"
 
 static char state_of(pid_t pid)
@@ -13,24 +13,35 @@ static char state_of(pid_t pid)
 	return strrchr(text, ')')[2];
 }
 
-int main(int argc, char **argv)
+static pid_t stopped_by(int number)
 {
-	pid_t child;
+	pid_t child = MUST(fork());
 	int status;
 
-	tree_init(argc, argv);
-	child = MUST(fork());
 	if (child == 0) {
-		raise(SIGSTOP);
+		MUST(setpgid(0, 0)); /* SIGTSTP does nothing in a group without a parent in its session */
+		raise(number);
 		_exit(3);
 	}
 	EQUAL(waitpid(child, &status, WUNTRACED), child);
 	CHECK(WIFSTOPPED(status));
+	return child;
+}
+
+int main(int argc, char **argv)
+{
+	pid_t children[2];
+
+	tree_init(argc, argv);
+	children[0] = stopped_by(SIGSTOP);
+	children[1] = stopped_by(SIGTSTP);
 	check_ready_and_wait();
 	for (int i = 0; i < 10; i++)
 		check_nap();
-	EQUAL(state_of(child), 'T');
-	MUST(kill(child, SIGCONT));
-	EQUAL(tree_ended(child), 3 << 8);
+	for (int i = 0; i < 2; i++) {
+		EQUAL(state_of(children[i]), 'T');
+		MUST(kill(children[i], SIGCONT));
+		EQUAL(tree_ended(children[i]), 3 << 8);
+	}
 	return check_pass();
 }

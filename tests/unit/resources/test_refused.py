@@ -1,7 +1,7 @@
 """What nobody can put back is told by name."""
 
 from core.resources.process_settings import parse_autogroup_nice
-from core.resources.refused import judge_label, judge_registers
+from core.resources.refused import judge_label, judge_registers, judge_shadow_stack
 from core.resources.thread_settings import is_chosen
 
 
@@ -12,6 +12,12 @@ def test_code_that_is_not_64_bit() -> None:
 
 def test_the_right_to_all_io_ports() -> None:
     assert "iopl" in judge_registers(0x33, 0x3202)
+
+
+def test_a_shadow_stack() -> None:
+    status = "Name:\tcat\nx86_Thread_features:\t{}\nx86_Thread_features_locked:\tshstk wrss\n"
+    assert "shadow stack" in judge_shadow_stack(status.format("shstk wrss"))
+    assert judge_shadow_stack(status.format("")) == judge_shadow_stack("Name:\tcat\n") == ""
 
 
 def test_a_label_that_a_copy_would_not_get() -> None:
