@@ -93,24 +93,34 @@ def collect_mm(
 
     `known`: what they were when the same VMAs were collected with other files.
     """
-    entries, reader = [], ProcReader()
+    reader, entries = ProcReader(), []
+    known = known if len(known) == len(vma_list) else ()  # else some were gone when they were looked at
     for index, vma in enumerate(vma_list):
         if known and not vma.shared and not vma.path.endswith(" (deleted)"):
             entries.append(_renumbered(known[index], vma, files))
             continue
-        use = None
-        if (segment := segments.mapped(pid, vma)) is not None:
-            use = segments.describe(segment, files.images)
-            if use.kind is SegmentKind.MEMFD:
-                use = replace(use, shmid=files.add_memfd(segment.id))
-        elif (ghost := ghosts.add_mapped(pid, vma, reader, writable=_may_write(vma, flags))) is not None:
-            tell = partial(ghosts.describe_as, files.images, ghost=ghost)
-            found = os.fstat(ghost.fd)
-            use = SegmentUse(SegmentKind.FILE, files.add_ghost(ghost.id, ghost.path, found, tell), found.st_size)
-        elif vma.path.startswith("/"):
+        try:
+            use = _collect_use(pid, vma, _may_write(vma, flags), files, ghosts, segments, reader)
+        except FileNotFoundError:  # it runs, and has unmapped it since: the next look tells
+            continue
+        if use is None and vma.path.startswith("/"):
             files.add(vma.path)
         entries.append(vmas.collect(vma, flags_of(vma, flags), files.ids, use))
     return entries
+
+
+def _collect_use(
+    pid: int, vma: Vma, may_write: bool, files: NamedFiles, ghosts: Ghosts, segments: Segments, reader: ProcReader
+) -> SegmentUse | None:
+    """What the VMA maps that has no path over there. FileNotFoundError when it is mapped no more."""
+    if (segment := segments.mapped(pid, vma)) is not None:
+        use = segments.describe(segment, files.images)
+        return replace(use, shmid=files.add_memfd(segment.id)) if use.kind is SegmentKind.MEMFD else use
+    ghost = ghosts.add_mapped(pid, vma, reader, writable=may_write)
+    if ghost is None:
+        return None
+    found, tell = os.fstat(ghost.fd), partial(ghosts.describe_as, files.images, ghost=ghost)
+    return SegmentUse(SegmentKind.FILE, files.add_ghost(ghost.id, ghost.path, found, tell), found.st_size)
 
 
 def _may_write(vma: Vma, flags: dict[int, frozenset[str]]) -> bool:

@@ -3,30 +3,31 @@
 Tells by comparing with what went over: stores of processes that come and go between two looks leave no other trace.
 """
 
-import hashlib
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from core.images.store import ImageSet
+from core.kernel import process_vm
+from core.memory.dirty.hashes import PageHashes
 from core.memory.file_pages import FilePageReader, data_ranges
 from core.memory.pages import PageBatch
-from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
+from core.memory.ranges import EMPTY, Ranges
 from core.proc.reader import ProcReader
 from core.resources.shared_memory import Segment, Segments, kind_of_link
-
-DIGEST_BYTES = 16
 
 
 class SharedSegment:
     """One of them: `pending` has to go over, `sent` is over there. A PageReader of its own pages."""
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, key: "array[int]") -> None:
         self.segment = segment
         self.pending = EMPTY
         self.sent = EMPTY
         self.data = EMPTY  # no holes, at the last look
         self.missing = EMPTY  # what is not there any more reads as zero
-        self._copied: dict[int, bytes] = {}  # digest of each page as it went over
+        self._key = key
+        self._copied = PageHashes()  # of the pages as they went over
         self._buffers = 1
 
     @property
@@ -41,9 +42,7 @@ class SharedSegment:
 
     def _changed(self) -> Iterator[tuple[int, int]]:
         for batch in FilePageReader(self.segment.fd).batches(self.data.intersect(self.sent)):
-            for address, digest in _digests(batch):
-                if self._copied.get(address) != digest:
-                    yield address, address + PAGE_SIZE
+            yield from self._copied.differing(batch.runs, process_vm.hash_pages(batch.memory, self._key))
 
     def buffers(self, count: int) -> "SharedSegment":
         """Itself, reading into that many buffers in turn."""
@@ -53,7 +52,7 @@ class SharedSegment:
     def batches(self, ranges: Ranges) -> Iterator[PageBatch]:
         """See PageReader; what is handed out counts as being over there."""
         for batch in FilePageReader(self.segment.fd, buffers=self._buffers).batches(ranges):
-            self._copied.update(_digests(batch))
+            self._copied.store(batch.runs, process_vm.hash_pages(batch.memory, self._key))
             yield batch
 
     def read(self, ranges: Ranges) -> Iterator[tuple[int, memoryview]]:
@@ -70,34 +69,20 @@ class SharedSegment:
         self.pending = EMPTY
 
 
-def _digests(batch: PageBatch) -> Iterator[tuple[int, bytes]]:
-    """Of every page: its offset and what tells its content."""
-    position = 0
-    for start, end in batch.runs:
-        for address in range(start, end, PAGE_SIZE):
-            page = batch.memory[position : position + PAGE_SIZE]
-            yield address, hashlib.blake2b(page, digest_size=DIGEST_BYTES).digest()
-            position += PAGE_SIZE
-
-
 @dataclass(slots=True)
 class SharedPages:
-    """All shared memory of a tree. Each round: begin_look, then whoever finds some, then look."""
+    """All shared memory of a tree. Each round whoever finds some tells `segments`, then look."""
 
     segments: Segments = field(default_factory=lambda: Segments(ProcReader()))
     _known: dict[int, SharedSegment] = field(default_factory=dict)
+    _key: "array[int]" = field(default_factory=process_vm.make_hash_key)
 
     def __iter__(self) -> Iterator[SharedSegment]:
-        return iter(self._known.values())
+        return iter(list(self._known.values()))
 
     def pending_pages(self) -> int:
         """How many pages have to go over."""
         return sum(one.pending.total_pages for one in self)
-
-    def begin_look(self) -> None:
-        """Who is not found until the next time is forgotten then."""
-        for id in self.segments.forget_unseen():
-            self._known.pop(id, None)
 
     def find_open(self, pid: int, reader: ProcReader) -> None:
         """Memfds that `pid` has open. OSError when it ends meanwhile."""
@@ -107,15 +92,20 @@ class SharedPages:
                 self.segments.opened(reader.path(pid, f"fd/{fd}"), link)
 
     def describe(self, images: ImageSet) -> None:
-        """Add the images of all."""
+        """Add the images of all; who is gone since the look is forgotten."""
         for one in self:
-            self.segments.describe(one.segment, images)
+            try:
+                self.segments.describe(one.segment, images)
+            except FileNotFoundError:
+                del self._known[one.id]
 
     def look(self) -> None:
-        """Which pages have to go over."""
+        """Which pages of those that were found since the last look have to go over."""
+        for id in self.segments.forget_unseen():
+            self._known.pop(id, None)
         for segment in self.segments:
             if segment.id not in self._known:
-                self._known[segment.id] = SharedSegment(segment)
+                self._known[segment.id] = SharedSegment(segment, self._key)
         for one in self:
             one.look()
 

@@ -176,7 +176,6 @@ class LiveSource:
         self.shared.look()
 
     def _look(self, *, last: bool = False) -> None:
-        self.shared.begin_look()
         self.ghosts.ghosts.begin_look()
         gone = set()
         maps = self.reader.contents([(pid, "maps") for pid in self.processes])

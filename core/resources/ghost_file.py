@@ -117,7 +117,8 @@ class Ghosts:
     def add_mapped(self, pid: int, vma: Vma, reader: ProcReader, *, writable: bool) -> Ghost | None:
         """The file that a VMA of `pid` maps, if it has no name or is shared and of a tmpfs; None for others.
 
-        `writable`: the VMA is shared and the task may write to it. CollectError when the file is out of reach.
+        `writable`: the VMA is shared and the task may write to it. FileNotFoundError when it is mapped no more,
+        CollectError when the file is out of reach.
         """
         deleted = vma.path.endswith(DELETED)
         if (
@@ -207,6 +208,8 @@ def _open_mapped(pid: int, vma: Vma, reader: ProcReader) -> int:
     try:
         way = reader.path(pid, f"map_files/{vma.start:x}-{vma.end:x}")
         return os.open(way, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise CollectError(vma.path, f"is mapped and cannot be opened: {error.strerror}") from error
 

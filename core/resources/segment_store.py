@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, assert_never
 
-from core.errors import Blocker, Refused, RestoreError
+from core.errors import Blocker, ImageError, Refused, RestoreError
 from core.kernel.calls import address_of, syscall
 from core.memory.file_pages import LandingFile
 from core.plan.segments import FIRST_ID, SegmentKind, SegmentSpec
@@ -66,6 +66,8 @@ class SegmentStore:
                 self._update(id, spec)
             except OSError as error:
                 raise RestoreError(f"{spec.name}: cannot be made: {error.strerror}") from error
+            except (ValueError, OverflowError) as error:
+                raise ImageError("segments", f"{spec.name}: {spec.size} bytes: {error}") from error
 
     def _update(self, id: int, spec: SegmentSpec) -> None:
         if id not in self._made:
@@ -186,9 +188,12 @@ def _make_memfd(spec: SegmentSpec) -> int:
 def _make_sysv(spec: SegmentSpec) -> _Made:
     assert spec.sysv is not None
     desc = spec.sysv.desc
-    with open(NEXT_ID, "w", encoding="ascii") as file:
-        file.write(str(desc.id))
-    id = syscall("shmget", desc.key, spec.size, IPC_CREAT | IPC_EXCL | (desc.mode & PERMISSIONS))
+    _choose_next_id(desc.id)
+    try:
+        id = syscall("shmget", desc.key, spec.size, IPC_CREAT | IPC_EXCL | (desc.mode & PERMISSIONS))
+    except OSError:
+        _choose_next_id(-1)
+        raise
     try:
         if id != desc.id:
             raise OSError(errno.EEXIST, f"id {desc.id} is taken")
@@ -198,6 +203,12 @@ def _make_sysv(spec: SegmentSpec) -> _Made:
     except BaseException:
         syscall("shmctl", id, IPC_RMID, 0)
         raise
+
+
+def _choose_next_id(id: int) -> None:
+    """Of the next segment that anybody makes; -1: as the kernel likes."""
+    with open(NEXT_ID, "w", encoding="ascii") as file:
+        file.write(str(id))
 
 
 def _settle(made: _Made) -> None:

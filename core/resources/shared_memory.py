@@ -87,7 +87,10 @@ class Segments:
         return iter(list(self._by_inode.values()))
 
     def mapped(self, pid: int, vma: Vma) -> Segment | None:
-        """The segment that a VMA of `pid` maps; None for other memory. CollectError when it is out of reach."""
+        """The segment that a VMA of `pid` maps; None for other memory.
+
+        FileNotFoundError when it is mapped no more, CollectError when it is out of reach.
+        """
         kind = kind_of_link(vma.path)
         if kind is None:
             return None
@@ -112,6 +115,8 @@ class Segments:
     def _hold(self, kind: SegmentKind, way: str, link: str) -> Segment:
         try:
             fd = os.open(way, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise
         except OSError as error:
             raise CollectError(link, f"cannot be opened: {error.strerror}") from error
         found = os.fstat(fd)
@@ -154,7 +159,10 @@ class Segments:
                     syscall("shmctl", id, IPC_RMID, 0)
 
     def describe(self, segment: Segment, images: ImageSet) -> SegmentUse:
-        """Add its image, unless `images` have it; what images of VMAs say of it (a memfd's use is its file's)."""
+        """Add its image, unless `images` have it; what images of VMAs say of it (a memfd's use is its file's).
+
+        FileNotFoundError when it is gone.
+        """
         match segment.kind:
             case SegmentKind.ANONYMOUS:
                 return SegmentUse(segment.kind, segment.id, segment.size)
@@ -174,7 +182,7 @@ class Segments:
         id = os.fstat(segment.fd).st_ino
         found = next((one for one in self._reader.sysv_segments() if one.id == id), None)
         if found is None:
-            raise CollectError(segment.link, "is not among the System V segments of this IPC namespace")
+            raise FileNotFoundError(f"{segment.link}: is not among the System V segments of this IPC namespace")
         desc = IpcDescEntry(
             key=found.key, uid=found.uid, gid=found.gid, cuid=found.cuid, cgid=found.cgid, mode=found.mode, id=id
         )

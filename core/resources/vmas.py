@@ -252,6 +252,8 @@ Handed = Mapping[tuple[int, int], int]
 
 def descriptors_needed(old: Sequence[MappedVma], new: Sequence[MappedVma]) -> list[tuple[int, int]]:
     """What plan_update(old, new) wants handed; System V segments are attached by their id."""
+    if not any(vma.segment for vma in new):
+        return []
     made = compare(old, new).create
     found = ((vma.segment, vma.entry.fdflags & O_RDWR) for vma in made if vma.segment and not _is_sysv(vma))
     return list(dict.fromkeys(found))

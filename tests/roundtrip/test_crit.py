@@ -14,6 +14,7 @@ from tests.roundtrip.targets import READER, ready
 PROGRAMS = ["threads50.c", "epoll.c", "pipe_content.c", "listen_tcp4.c", "listen_tcp6.c", "listen_unix_path.c",
             "listen_unix_abstract.c", "timerfd.c", "eventfd.c", "signalfd.c", "signal_actions.c", "signal_masks.c",
             "file_mapping_private.c", "file_mapping_shared.c", "file_deleted.c", "rseq.c",
+            "shared_memfds.c", "shared_sparse.c",
             "creds_nobody.c", "rlimits.c", "comm.c",
             "interpreter_objects.py"]  # fmt: skip
 CRIT_PYTHON = "/usr/bin/python3"  # pycriu is a package of Debian's Python
