@@ -183,6 +183,7 @@ def _prefetched(subjects: Sequence[Subject]) -> list[Subject]:
     files = [(subject.pid, name) for subject in subjects for name in PROCESS_FILES]
     links = [(subject.pid, name) for subject in subjects for name in ("exe", "cwd", "root")]
     reader = PrefetchedReader(subjects[0].reader, files, links)
+    reader.fetch_descriptors([subject.pid for subject in subjects])
     return [replace(subject, reader=reader) for subject in subjects]
 
 

@@ -151,9 +151,12 @@ class LiveProcess:
     def look(self, maps: bytes, *, last: bool = False) -> None:
         """Which pages are dirty now (`pending`), and its address space as in `maps`; tracking begins anew unless it is
         the last."""
-        if maps != self._maps:
+        changed = maps != self._maps
+        if changed:
             self.current, self._maps, self._entries = self._own_vmas(maps), maps, ()
-        memory, tracker = self._memory_image(), self._need_tracker()
+        # Shared memory and files without a name have to be met at every look.
+        is_new = changed or any(vma.shared or vma.is_deleted for vma in self.current)
+        memory, tracker = self._memory_image() if is_new else self.memory, self._need_tracker()
         if tracker.by_content and self.has_looked:
             before, after = (memory_plan(images, self.own_pid).mapped for images in (self.memory, memory))
             tracker.forget(Ranges.of((vma.start, vma.end) for vma in compare(before, after).create))

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from core.proc.reader import ProcReader, content_of
 
+TIMER = b"anon_inode:[timerfd]"
+
 
 class PrefetchedReader(ProcReader):
     """Reads as `reader` does whatever was not read before."""
@@ -22,6 +24,13 @@ class PrefetchedReader(ProcReader):
         """Read these too."""
         self._files.update(zip(files, self.contents(files), strict=True))
         self._links.update(zip(links, self.links(links), strict=True))
+
+    def fetch_descriptors(self, pids: Sequence[int]) -> None:
+        """Read of every descriptor where it leads and what there is of it; but for timers, that have to be settled."""
+        places = [(pid, fd) for pid in pids for fd in self.fds(pid)]
+        self.fetch([], links := [(pid, f"fd/{fd}") for pid, fd in places])
+        settled = [place for place, link in zip(places, links, strict=True) if self._links[link] != TIMER]
+        self.fetch([(pid, f"fdinfo/{fd}") for pid, fd in settled], [])
 
     def content(self, pid: int | str, name: str) -> bytes:
         """Bytes of /proc/PID/NAME."""
