@@ -14,9 +14,10 @@ from core.images.dedup import punch_superseded
 from core.images.page_dump import PagesSink
 from core.images.store import write_directory
 from core.kernel import ptrace
+from core.memory.present import read_page_sets
 from core.options import DumpOptions
 from core.parents import open_parent
-from core.prepare import Prepared, Stopwatch, prepare_living, prepare_new, refuse_new_memory, stop_met, zombies_of
+from core.prepare import Prepared, Stopwatch, prepare_living, prepare_new, read_flags, stop_met, zombies_of
 from core.proc.reader import ProcReader
 from core.resources import registers
 from core.resources.ghost_file import Ghosts
@@ -98,7 +99,7 @@ def _borrow(stack: ExitStack, prepared: Prepared, frozen: FrozenProcess, member:
     """A frozen process that lends us an area until the stack unwinds."""
     pid = member.pid
     current = reader.maps(pid)
-    refuse_new_memory(current, prepared.vma_flags)
+    read_flags(prepared, reader)
     statuses = reader.brief_statuses({pid: frozen.tids})[pid]
     own_ids = {tid: status.own_tid for tid, status in statuses.items()}
     lender = find_lender(
@@ -106,8 +107,9 @@ def _borrow(stack: ExitStack, prepared: Prepared, frozen: FrozenProcess, member:
     )
     borrowed = stack.enter_context(borrow(lender, frozen.leader))
     return Subject(
-        frozen, borrowed, current, prepared.vma_flags, reader, prepared.pidfd, member.own_pid, statuses, member.parent
-    )
+        frozen, borrowed, current, prepared.vma_flags, reader, prepared.pidfd, member.own_pid, statuses, member.parent,
+        guards=read_page_sets(pid, current).guard,
+    )  # fmt: skip
 
 
 def _kill(subjects: Sequence[Subject], frozen: dict[int, FrozenProcess]) -> None:

@@ -19,6 +19,7 @@ from core.images.pb.ids_pb2 import TaskKobjIdsEntry
 from core.images.pb.memory_pb2 import MmEntry, VmaEntry
 from core.images.pb.namespaces_pb2 import TimensEntry
 from core.images.store import ImageSet
+from core.memory.ranges import EMPTY, Ranges
 from core.options import DumpOptions
 from core.plan.segments import SegmentKind, SegmentUse
 from core.proc.brief import BriefStatus
@@ -36,6 +37,7 @@ from core.resources import (
     seccomp,
     signals,
     time_namespace,
+    vma_marks,
     vmas,
 )
 from core.resources.ghost_file import Ghosts
@@ -64,6 +66,7 @@ class Subject:
     statuses: dict[int, BriefStatus]  # of every thread, by tid as we see it
     parent: int = 0  # as the tree itself calls it; 0 for the root
     vma_entries: Sequence[VmaEntry] = ()  # of `vmas`, when they were collected before
+    guards: Ranges = EMPTY  # pages of MADV_GUARD_INSTALL
 
     @property
     def pid(self) -> int:
@@ -106,6 +109,7 @@ def collect_mm(
         if use is None and vma.path.startswith("/"):
             files.add(vma.path)
         entries.append(vmas.collect(vma, flags_of(vma, flags), files.ids, use))
+        vma_marks.collect(entries[-1], vma, flags_of(vma, flags))
     return entries
 
 
@@ -273,6 +277,7 @@ def _collect_address_space(
     auxv = subject.reader.auxv(pid)
     mm = address_space.collect(subject.reader.stat(pid), auxv, entries, exe, leader.asked.mm, leader.results)
     coredump_filter = subject.reader.coredump_filter(pid)
+    vma_marks.collect_mm(leader.asked.marks_of_mm, leader.results, subject.guards, mm)
     process_settings.collect_mm(leader.asked.process_settings, leader.results, coredump_filter, mm)
     return mm
 

@@ -32,6 +32,7 @@ from core.resources import (
     signals,
     thread,
     thread_settings,
+    vma_marks,
 )
 from core.tracee.borrow import Borrow, Results
 from core.tracee.freezer import FrozenProcess
@@ -52,12 +53,13 @@ class Questions:
         self.process_settings = process_settings.ProcessSettingQuestions()
         self.process_marks = refused.ProcessMarks()
         self.mm = address_space.MmQuestions() if leader else None
+        self.marks_of_mm = vma_marks.MarkQuestions()
         own: Program = (self.stack, self.thread.clear_child_tid)
         common: Program = (self.thread.parent_death, self.securebits, *self.settings.program, *self.marks.program)
         program = own + common
         if self.process and self.mm:
             program += self.process.program + self.timers.program + self.mm.program
-            program += self.process_settings.program + self.process_marks.program
+            program += self.process_settings.program + self.process_marks.program + self.marks_of_mm.program
         self.template: Template = assemble(program)
         self._common = struct.Struct(f"<{OP.size * len(own)}x" + f"{RESULT}xq" * len(common))
         self._outs = [

@@ -140,9 +140,13 @@ def refuse_memory(flags: dict[Vma, frozenset[str]]) -> None:
         raise Refused(blockers)
 
 
-def refuse_new_memory(vma_list: tuple[Vma, ...], known: dict[int, frozenset[str]]) -> None:
-    """The same inside the freeze, for VMAs that came after prepare()."""
-    refuse_memory({vma: known.get(vma.start, frozenset()) for vma in vma_list})
+def read_flags(prepared: Prepared, reader: ProcReader, *, tracked: bool = False) -> None:
+    """VmFlags anew, in place; Refused as in prepare(). `tracked`: write-protection by userfaultfd is ours."""
+    ours = {"uw"} if tracked else set()
+    found = {one.vma: one.flags - ours for one in reader.smaps(prepared.pid)}
+    refuse_memory(found)
+    prepared.vma_flags.clear()
+    prepared.vma_flags.update((vma.start, flags) for vma, flags in found.items())
 
 
 class Stopwatch:

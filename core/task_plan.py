@@ -40,6 +40,7 @@ from core.resources import (
     thread,
     thread_settings,
     time_namespace,
+    vma_marks,
     vmas,
 )
 from core.resources.named_files import path_of, paths_by_id
@@ -301,6 +302,7 @@ def _steps(
     )
     for tid, core in cores.items():
         yield Step(Stage.RESTORE_SIGCHLD, tid, signals.plan_queue(core.thread_core.signals_p, pid, tid, timers=ids))
+    yield Step(Stage.RESTORE_CREDS, pid, vma_marks.plan(mm))
     yield from _rights_steps(images, cores, pid, launcher_bounding, files)
     for tid, core in cores.items():
         if tid != pid:

@@ -46,11 +46,12 @@ SYSCALLS: Final[dict[str, int]] = {
     "pwritev": 296, "rt_tgsigqueueinfo": 297, "prlimit64": 302, "fanotify_init": 300, "fanotify_mark": 301,
     "name_to_handle_at": 303, "open_by_handle_at": 304, "syncfs": 306, "setns": 308, "process_vm_readv": 310,
     "process_vm_writev": 311, "kcmp": 312, "sched_setattr": 314, "sched_getattr": 315, "renameat2": 316,
-    "seccomp": 317, "memfd_create": 319, "execveat": 322, "userfaultfd": 323, "membarrier": 324, "preadv2": 327,
-    "pwritev2": 328, "pkey_mprotect": 329, "pkey_alloc": 330, "pkey_free": 331, "statx": 332, "rseq": 334,
-    "pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430,
-    "fsconfig": 431, "fsmount": 432, "pidfd_open": 434, "clone3": 435, "close_range": 436, "openat2": 437,
-    "pidfd_getfd": 438, "faccessat2": 439, "process_madvise": 440, "epoll_pwait2": 441, "memfd_secret": 447,
+    "seccomp": 317, "memfd_create": 319, "execveat": 322, "userfaultfd": 323, "membarrier": 324, "mlock2": 325,
+    "preadv2": 327, "pwritev2": 328, "pkey_mprotect": 329, "pkey_alloc": 330, "pkey_free": 331, "statx": 332,
+    "rseq": 334, "pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428, "move_mount": 429,
+    "fsopen": 430, "fsconfig": 431, "fsmount": 432, "pidfd_open": 434, "clone3": 435, "close_range": 436,
+    "openat2": 437, "pidfd_getfd": 438, "faccessat2": 439, "process_madvise": 440, "epoll_pwait2": 441,
+    "memfd_secret": 447,
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from core.memory.pages import ReadPageReader
 from core.memory.present import PageSets
 from core.memory.ranges import EMPTY, EVERYTHING, Ranges
 from core.options import DumpOptions
-from core.prepare import Prepared, refuse_new_memory
+from core.prepare import Prepared, read_flags
 from core.proc.brief import BriefStatus
 from core.proc.maps import Vma, parse_maps
 from core.proc.reader import ProcReader
@@ -145,8 +145,16 @@ class LiveProcess:
         area = self._area()
         everything = parse_maps(maps.decode("utf-8", "surrogateescape"), self.reader.path(self.pid, "maps"))
         current = tuple(vma for vma in everything if not area.overlaps(vma.start, vma.end))
-        refuse_new_memory(current, self.prepared.vma_flags)
+        if any(vma.start not in self.prepared.vma_flags for vma in current):
+            self.read_flags()
         return current
+
+    def read_flags(self) -> None:
+        """What smaps tells of its VMAs; it goes through all pages, so only where it must while threads are stopped."""
+        known = dict(self.prepared.vma_flags)
+        read_flags(self.prepared, self.reader, tracked=True)
+        if known != self.prepared.vma_flags:
+            self._entries = ()
 
     def look(self, maps: bytes, *, last: bool = False) -> None:
         """Which pages are dirty now (`pending`), and its address space as in `maps`; tracking begins anew unless it is
@@ -165,8 +173,6 @@ class LiveProcess:
             dirty, self.last = found.dirty, found.present
         else:
             dirty = tracker.collect_and_rearm(self.current)
-        if dirty.guard:
-            raise CollectError(f"guard pages {dirty.guard}", "are not carried yet")
         self.pending, self.memory = dirty.ranges, memory
 
     def _memory_image(self) -> ImageSet:
@@ -219,7 +225,7 @@ class LiveProcess:
             borrowed.add_task(tid, status.own_tid)
         return Subject(
             self.frozen, borrowed, self.current, self.prepared.vma_flags, self.reader, self.prepared.pidfd,
-            self.own_pid, statuses, parent, self._entries,
+            self.own_pid, statuses, parent, self._entries, self.last.guard if self.last else EMPTY,
         )  # fmt: skip
 
     def let_run(self) -> None:

@@ -198,6 +198,9 @@ class LiveSource:
 
     def freeze(self) -> Froze:
         """Stop all of it for good and collect everything. On any error it runs on."""
+        for process in self.processes.values():
+            with suppress(OSError):  # it has ended
+                process.read_flags()
         watch = Stopwatch()
         family, frozen = stop_met(self.pid, self.reader, self._meet_all)
         watch.lap("freeze")

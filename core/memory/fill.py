@@ -37,9 +37,10 @@ class Filling:
 
     def targets(self, run: Run, kernel: Ranges) -> Iterator[tuple[Run, FillTarget]]:
         """The run in pieces, each with the way to fill it; what the kernel has its own of goes nowhere."""
-        own = Ranges(((run.address, run.end),))
-        ways = ((own.intersect(kernel), NOWHERE), (own.subtract(kernel).intersect(self.fresh), self._quick()),
-                (own.subtract(kernel).subtract(self.fresh), FillTarget(self.landing.mem_fd)))  # fmt: skip
+        own, kernels = Ranges(((run.address, run.end),)), kernel.within(run.address, run.end)
+        fresh = self.fresh.within(run.address, run.end).subtract(kernels)
+        rest = own.subtract(kernels).subtract(fresh)
+        ways = ((kernels, NOWHERE), (fresh, self._quick()), (rest, FillTarget(self.landing.mem_fd)))
         for ranges, target in ways:
             yield from ((run.clipped(start, end), target) for start, end in ranges)
 

@@ -82,6 +82,13 @@ class Ranges:
         index = self._first_ending_after(start)
         return start < end and index < len(self.spans) and self.spans[index][0] < end
 
+    def within(self, start: int, end: int) -> "Ranges":
+        """Bytes of it in [start, end); looks at no span outside."""
+        first = last = self._first_ending_after(start)
+        while last < len(self.spans) and self.spans[last][0] < end:
+            last += 1
+        return Ranges(tuple((max(start, one), min(end, other)) for one, other in self.spans[first:last] if start < end))
+
     def _first_ending_after(self, address: int) -> int:
         low, high = 0, len(self.spans)
         while low < high:

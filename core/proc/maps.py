@@ -48,7 +48,9 @@ class Vma(NamedTuple):
 
 
 class SmapsVma(NamedTuple):
-    """A mapping with its two-letter VmFlags (proc(5)) and what of it is resident or swapped, in bytes."""
+    """A mapping with its VmFlags (proc(5): two letters each; "keyN": its protection key) and what of it is resident or
+    swapped, in bytes.
+    """
 
     vma: Vma
     flags: frozenset[str]
@@ -96,7 +98,9 @@ def parse_smaps(text: str, file: str = "smaps") -> tuple[SmapsVma, ...]:
                 found.append(SmapsVma(vma, flags, rss, swap))
             vma, flags, rss, swap = _parse_vma(line, file, number), frozenset(), 0, 0
         elif key == "VmFlags:":
-            flags = frozenset(line.split()[1:])
+            flags |= frozenset(line.split()[1:])
+        elif key == "ProtectionKey:":
+            flags |= {f"key{line.split()[1]}"}
         elif key == "Rss:":
             rss = _parse_kilobytes(line, file, number)
         elif key == "Swap:":

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Final
 
 from core.errors import Blocker, CollectError
+from core.images.flags import VmaStatus
 from core.images.pb.memory_pb2 import VmaEntry
 from core.plan.ops import FdAllocator, Program, Syscall, path_argument
 from core.plan.segments import SegmentKind, SegmentUse
@@ -25,16 +26,25 @@ MAP_FIXED_NOREPLACE: Final = 0x100000
 AT_FDCWD: Final = (1 << 64) - 100
 O_RDONLY, O_RDWR, O_CLOEXEC = 0, 2, 0o2000000
 SHM_RDONLY, SHM_EXEC = 0o10000, 0o100000
+MAP_LOCKED, MADV_NOHUGEPAGE = 0x2000, 15
 KERNEL_VMAS: Final = {"[vdso]": VDSO, "[vvar]": VVAR, "[vvar_vclock]": VVAR, "[vsyscall]": VSYSCALL}
-# smaps VmFlags that mean memory of a kind that is not carried yet
+DEVICE_HINT: Final = "stop what uses the device (GPU, RDMA, DPDK, packet sockets); memory pinned for it stays behind"
+OWN_UFFD_HINT: Final = "a process that handles its own page faults cannot be moved; end what does that"
+# smaps VmFlags that mean memory of a kind that cannot be carried: why, and what to do
 REFUSED_FLAGS: Final = {
-    "ht": "is huge-page (hugetlb) memory",
-    "io": "is device memory",
-    "pf": "maps device pages",
-    "um": "is served by a userfaultfd of its own",
-    "uw": "is write-protected by a userfaultfd of its own",
-    "nl": "is a non-linear mapping",
-    "ss": "is a shadow stack",
+    "ht": ("is huge-page (hugetlb) memory", "not carried yet"),
+    "io": ("is device memory", DEVICE_HINT),
+    "pf": ("maps device pages", DEVICE_HINT),
+    "um": ("is served by a userfaultfd of its own", OWN_UFFD_HINT),
+    "uw": ("is write-protected by a userfaultfd of its own", OWN_UFFD_HINT),
+    "ui": ("is served by a userfaultfd of its own (minor faults)", OWN_UFFD_HINT),
+    "nl": ("is a non-linear mapping", "replace remap_file_pages(2) by mmap(2)"),
+    "ss": ("is a shadow stack", "start it without: GLIBC_TUNABLES=glibc.cpu.hwcaps=-SHSTK"),
+}
+REFUSED_PATHS: Final = {
+    "/secretmem (deleted)": ("is secret memory (memfd_secret)", "nobody but the process can read it: end its use"),
+    "/[aio] (deleted)": ("is the ring of an asynchronous I/O context (io_setup)", "not carried yet: end its use"),
+    "anon_inode:[io_uring]": ("is a ring of io_uring", "close the io_uring; buffers registered with it are pinned"),
 }
 
 
@@ -66,8 +76,8 @@ def is_shared_memory(path: str) -> bool:
 
 
 def is_kernel_vma(entry: VmaEntry) -> bool:
-    """[vdso], [vvar], [vsyscall]: not mapped by a plan but moved or left alone."""
-    return bool(entry.status & (VDSO | VVAR | VSYSCALL))
+    """[vdso], [vvar], [vsyscall]: not mapped by a plan but moved or left alone; guard pages are no mapping at all."""
+    return bool(entry.status & (VDSO | VVAR | VSYSCALL | VmaStatus.GUARD))
 
 
 def carries_pages(entry: VmaEntry) -> bool:
@@ -80,13 +90,14 @@ def refuse(vma: Vma, flags: frozenset[str]) -> Blocker | None:
     subject = f"vma {vma.start:#x}-{vma.end:#x} {vma.path or '(anonymous)'}"
     if vma.name in KERNEL_VMAS:
         return None
-    for flag, reason in REFUSED_FLAGS.items():
+    for flag, (reason, hint) in REFUSED_FLAGS.items():
         if flag in flags:
-            return Blocker("vma-kind", subject, reason, "not carried yet")
+            return Blocker("vma-kind", subject, reason, hint)
     if is_shared_memory(vma.path):
         return None
-    if vma.path.startswith("/dev/zero"):
-        return Blocker("vma-kind", subject, "maps /dev/zero", "not carried yet")
+    for path, (reason, hint) in REFUSED_PATHS.items():
+        if vma.path.startswith(path):
+            return Blocker("vma-kind", subject, reason, hint)
     if vma.path.startswith("anon_inode:") or vma.path.startswith("socket:"):
         return Blocker(
             "vma-kind", subject, "maps a kernel object", "close what uses it (io_uring, perf, packet socket)"
@@ -163,7 +174,7 @@ def _collect_anonymous(entry: VmaEntry, vma: Vma, flags: frozenset[str]) -> None
 def _backing(vma: MappedVma) -> tuple[object, ...]:
     """What makes two VMAs the same memory, wherever their borders are; protection is not part of it."""
     entry = vma.entry
-    kind = (entry.flags & ~MAP_NORESERVE, vma.path, vma.segment)
+    kind = (entry.flags & ~(MAP_NORESERVE | MAP_LOCKED), vma.path, vma.segment)
     return (*kind, entry.pgoff - entry.start) if vma.path else kind
 
 
@@ -326,6 +337,8 @@ def _plan_create(vmas: Sequence[MappedVma], fds: FdAllocator) -> list[Syscall]:
             flags = wanted[1] | O_CLOEXEC
             ops.append(Syscall("openat", (AT_FDCWD, path_argument(vma.path), flags, 0), f"mapped file {vma.path}"))
         ops.append(_plan_mmap(vma, opened[2] if opened else -1))
+        if vma.entry.madv >> MADV_NOHUGEPAGE & 1:  # before pages land there: holes shall stay holes
+            ops.append(Syscall("madvise", (vma.start, vma.end - vma.start, MADV_NOHUGEPAGE), "no huge pages"))
     if opened:
         ops.append(_plan_close(opened, fds))
     return ops
@@ -339,7 +352,7 @@ def _plan_close(opened: tuple[str, int, int], fds: FdAllocator) -> Syscall:
 def _plan_mmap(vma: MappedVma, fd: int) -> Syscall:
     entry = vma.entry
     size = entry.end - entry.start
-    flags = (entry.flags | MAP_FIXED_NOREPLACE) & ~(MAP_ANONYMOUS if vma.segment else 0)
+    flags = (entry.flags | MAP_FIXED_NOREPLACE) & ~(MAP_LOCKED | (MAP_ANONYMOUS if vma.segment else 0))
     name = vma.path or ("[heap]" if entry.status & HEAP else "[stack]" if entry.status & STACK else "anonymous memory")
     return Syscall(
         "mmap", (entry.start, size, entry.prot, flags, fd, entry.pgoff), f"{name} {entry.start:#x}+{size:#x}"

@@ -2,7 +2,9 @@
 #include "pattern.h"
 #include <sys/mman.h>
 
+#ifndef VMAS
 #define VMAS 500
+#endif
 #define STRIDE (3 * PAGE)
 
 int main(int argc, char **argv)

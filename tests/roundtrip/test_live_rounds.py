@@ -12,7 +12,10 @@ from tests.roundtrip.targets import home_cgroup, ready
 from tests.waiting import wait_until
 
 TRACKERS: tuple[TrackChoice, ...] = ("uffd-wp", "hash", *(("soft-dirty",) if probe_soft_dirty() else ()))
-PROGRAMS = ["memory_writer.c", "memory_churn.c", "memory_holes.c", "file_mapping_private.c", "heap_growth.c"]
+PROGRAMS = [
+    "memory_writer.c", "memory_churn.c", "memory_holes.c", "memory_marks.c", "memory_lockall_onfault.c",
+    "file_mapping_private.c", "heap_growth.c",
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +30,17 @@ def test_a_copy_made_in_rounds_is_right(name: str, tracker: TrackChoice, tmp_pat
         ready(name, tmp_path) as run,
         home_cgroup(run.pid),
         moved(run.pid, "cgroup", track=tracker, between=[lambda: None] * 3) as move,
+    ):
+        move.commit()
+        run.release()
+        assert run.result() == "PASS"
+
+
+def test_ten_thousand_mappings_move(tmp_path: Path) -> None:
+    with (
+        ready("memory_vmas_10000.c", tmp_path) as run,
+        home_cgroup(run.pid),
+        moved(run.pid, "cgroup", between=[lambda: None]) as move,
     ):
         move.commit()
         run.release()

@@ -74,3 +74,10 @@ def test_empty_ranges_are_false_and_say_none() -> None:
     assert not EMPTY
     assert str(EMPTY) == "none"
     assert str(Ranges.of([(0x1000, 0x3000)])) == "1000-3000"
+
+
+def test_within_is_what_an_intersection_with_one_span_is() -> None:
+    ranges = Ranges.of([(0, 4), (8, 12), (16, 20)])
+    for start in range(22):
+        for end in range(start, 22):
+            assert ranges.within(start, end) == ranges.intersect(Ranges.of([(start, end)]))
