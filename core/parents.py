@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.errors import Blocker, CollectError, Refused, TraceeError
+from core.errors import Blocker, Refused, TraceeError
 from core.images import kinds
 from core.images.lineage import check_lineage, new_dump_id, read_boot_id, read_inventory, task_of
 from core.images.page_dump import Lent, PagesSink, write_pages
