@@ -81,17 +81,35 @@ def probe_table(pid: int, pidfd: int, reader: ProcReader, tcp: TcpChoice) -> tup
 
 
 def find_other_holders(table: OpenTable, pids: Sequence[int], reader: ProcReader) -> list[Blocker]:
-    """Pipes and sockets that processes outside of `pids` hold too. Looks at every process: not while frozen."""
-    ours = {file.link: file for file in table.files if file.link.startswith(("pipe:", "socket:")) or fifo.claims(file)}
+    """Pipes, sockets and deleted files written to that processes outside of `pids` hold too.
+
+    Looks at every process: not while frozen.
+    """
+    ours = {file.link: file for file in table.files if _is_lonely(file)}
     shared: dict[str, int] = {}
     for pid in reader.pids():
         if pid in pids:
             continue
-        for link in _links(pid, reader):
-            if link in ours:
+        for fd, link in _links(pid, reader):
+            if link in ours and _is_same(ours[link], pid, fd, reader):
                 shared.setdefault(link, pid)
     hint = "migrate it alone: start it with descriptors of its own"
     return [ours[link].blocker("shared", f"process {pid} has it open too", hint) for link, pid in shared.items()]
+
+
+def _is_lonely(file: OpenFile) -> bool:
+    """What it is to others would be lost: it is made anew over there."""
+    written = regular_file.is_nameless(file) and file.flags & os.O_ACCMODE != os.O_RDONLY
+    return file.link.startswith(("pipe:", "socket:")) or fifo.claims(file) or written
+
+
+def _is_same(file: OpenFile, pid: int, fd: int, reader: ProcReader) -> bool:
+    """Names of deleted files come again: the inode tells."""
+    try:
+        found = reader.fd_stat(pid, fd)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (file.stat.st_dev, file.stat.st_ino)
 
 
 def find_peer_holders(table: OpenTable, reader: ProcReader) -> dict[int, str]:
@@ -100,7 +118,7 @@ def find_peer_holders(table: OpenTable, reader: ProcReader) -> dict[int, str]:
               if state.peer and state.peer not in table.unix}  # fmt: skip
     found: dict[int, str] = {}
     for pid in reader.pids() if wanted else ():
-        for link in _links(pid, reader):
+        for _, link in _links(pid, reader):
             if link in wanted and wanted[link] not in found:
                 found[wanted[link]] = f"process {pid} ({_comm(pid, reader)})"
     return found
@@ -118,11 +136,11 @@ def _comm(pid: int, reader: ProcReader) -> str:
         return "ended"
 
 
-def _links(pid: int, reader: ProcReader) -> list[str]:
+def _links(pid: int, reader: ProcReader) -> list[tuple[int, str]]:
     found = []
     try:
         for fd in reader.fds(pid):
-            found.append(reader.fd_link(pid, fd))
+            found.append((fd, reader.fd_link(pid, fd)))
     except OSError:  # it ended, closed one, or is not ours to look at
         pass
     return found

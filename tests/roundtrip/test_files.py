@@ -1,11 +1,12 @@
 """Open files that need the user's consent: refused by name without it, and what was made for it goes again."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from core import DumpOptions, FileChoices, RestoreOptions, dump, restore
+from core import DumpOptions, FileChoices, PreflightOptions, RestoreOptions, collect_facts, dump, restore
 from core.errors import MigrateError, Refused
 from tests.requires import require_root
 from tests.roundtrip.targets import ended_afterwards, is_traced, ready
@@ -61,6 +62,21 @@ def test_deleted_files_beyond_the_ghost_limit_are_refused(tmp_path: Path) -> Non
     with ready("file_deleted_live.c", tmp_path) as run:
         name = f"fd 3 ({run.scratch_dir}/log (deleted))"
         assert refused(run.pid, images, FileChoices(ghost_limit=1 << 20)) == [("fd-deleted", name)]
+
+
+def test_a_deleted_file_that_somebody_else_has_too_is_refused(tmp_path: Path) -> None:
+    with ready("file_deleted_live.c", tmp_path) as run:
+        other = os.open(f"/proc/{run.pid}/fd/3", os.O_RDONLY)
+        try:
+            with subprocess.Popen(["/bin/sleep", "100"], stdin=other, start_new_session=True) as holder:
+                found = collect_facts(run.pid, PreflightOptions()).blockers
+                holder.kill()
+        finally:
+            os.close(other)
+        (blocker,) = (one for one in found if one.code == "fd-shared")
+        assert blocker.subject == f"fd 3 ({run.scratch_dir}/log (deleted))"
+        assert f"process {holder.pid} has it open too" in blocker.reason
+        assert not [one for one in collect_facts(run.pid, PreflightOptions()).blockers if one.code == "fd-shared"]
 
 
 def test_nothing_of_deleted_files_stays_after_a_restore_that_fails(tmp_path: Path) -> None:
