@@ -21,6 +21,7 @@ from core.proc.reader import ProcReader
 from core.resources import (
     epoll,
     eventfd,
+    fanotify,
     fifo,
     file_locks,
     inotify,
@@ -46,7 +47,7 @@ from core.resources.unix_queue import Packet
 
 KINDS: Final[tuple[Kind, ...]] = (
     memfd, regular_file, pipe, fifo, tcp_socket, udp_socket, unix_socket, eventfd, epoll, timerfd, signalfd, pidfd,
-    inotify, terminal,
+    inotify, fanotify, terminal,
 )  # fmt: skip
 
 
@@ -126,7 +127,8 @@ def find_peer_holders(table: OpenTable, reader: ProcReader) -> dict[int, str]:
 
 def watched(file: OpenFile) -> list[str]:
     """Paths that have to be found over there without being open."""
-    return [watch.path for watch in inotify.watches(file) if watch.path] if inotify.claims(file) else []
+    found = inotify.watches(file) if inotify.claims(file) else fanotify.marks(file) if fanotify.claims(file) else ()
+    return [one.path for one in found if one.path]
 
 
 def _comm(pid: int, reader: ProcReader) -> str:
@@ -347,6 +349,8 @@ def verify(images: ImageSet, files_id: int, root: str = "/") -> list[Blocker]:
             found.append(refuse_folder(entry.reg.name, root))
         elif entry.type == FdTypes.FIFO and entry.fifo.regf_id not in ghosts:
             found.append(regular_file.verify(table.path_of(entry).reg, table.why(id), root))
+        elif entry.type == FdTypes.FANOTIFY:
+            found.append(fanotify.verify(entry.ffy, table.why(id), root))
         elif entry.type == FdTypes.INOTIFY:
             found.append(inotify.verify(entry.ify, table.why(id), root))
         elif entry.type == FdTypes.REG and entry.reg.name not in kept:

@@ -23,6 +23,7 @@ from core.plan.unix_names import shown
 from core.resources import (
     epoll,
     eventfd,
+    fanotify,
     fifo,
     file_locks,
     inotify,
@@ -52,14 +53,15 @@ BY_TYPE: Final[dict[FdTypes, MadeAlone]] = {
     FdTypes.SIGNALFD: signalfd,
     FdTypes.PIDFD: pidfd,
     FdTypes.INOTIFY: inotify,
+    FdTypes.FANOTIFY: fanotify,
 }
 Member: TypeAlias = Literal[
-    "reg", "pipe", "fifo", "usk", "efd", "epfd", "tfd", "sgfd", "isk", "pidfd", "tty", "ify", "memfd"
+    "reg", "pipe", "fifo", "usk", "efd", "epfd", "tfd", "sgfd", "isk", "pidfd", "tty", "ify", "ffy", "memfd"
 ]
 MEMBERS: Final[dict[FdTypes, Member]] = {
     FdTypes.REG: "reg", FdTypes.PIPE: "pipe", FdTypes.FIFO: "fifo", FdTypes.UNIXSK: "usk", FdTypes.EVENTFD: "efd",
     FdTypes.EVENTPOLL: "epfd", FdTypes.TIMERFD: "tfd", FdTypes.SIGNALFD: "sgfd", FdTypes.INETSK: "isk",
-    FdTypes.PIDFD: "pidfd", FdTypes.TTY: "tty", FdTypes.INOTIFY: "ify", FdTypes.MEMFD: "memfd",
+    FdTypes.PIDFD: "pidfd", FdTypes.TTY: "tty", FdTypes.INOTIFY: "ify", FdTypes.FANOTIFY: "ffy", FdTypes.MEMFD: "memfd",
 }  # fmt: skip
 LATE: Final = (FdTypes.EVENTPOLL, FdTypes.TIMERFD)
 

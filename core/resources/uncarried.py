@@ -8,7 +8,6 @@ from core.errors import Blocker
 from core.resources.context import OpenFile
 
 ANONYMOUS: Final = {
-    "[fanotify]": "fanotify marks",
     "[io_uring]": "io_uring",
     "[userfaultfd]": "userfaultfd",
     "[perf_event]": "a performance counter",
