@@ -1,5 +1,4 @@
-// Files that only this host has: a deleted one and a named one of /dev/shm, mapped by parent and child, written
-// throughout.
+// Files that only this host has, one deleted and one named in /dev/shm, stay shared by parent and child throughout.
 #include "shared.h"
 
 static void *map_file(const char *path, size_t size)
