@@ -1,8 +1,12 @@
 """What deleted files hold goes through a directory piece by piece; damage is named."""
 
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.errors import ImageError
 from core.images.ghosts import GhostImage, write_ghost
@@ -39,3 +43,12 @@ def test_a_message_of_absurd_size_is_refused(tmp_path: Path) -> None:
     path.write_bytes(GHOST_FILE.header + b"\xff\xff\xff\x7f")
     with pytest.raises(ImageError, match="a message of"):
         GhostImage(path)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_read_or_refused_and_never_more_comes_out_than_went_in(noise: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "ghost-file-1.img"
+        path.write_bytes(GHOST_FILE.header + noise)
+        with suppress(ImageError), GhostImage(path) as image:
+            assert sum(len(content) for _, content in image.content()) <= len(noise)
