@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from google.protobuf.message import EncodeError
+
 from core.errors import ImageError
 from core.images import kinds
 from core.images.flags import TaskState
@@ -201,7 +203,13 @@ def compile_tree(images: ImageSet, launcher_bounding: int, options: RestoreOptio
     """The plan of `images`; ImageError when they do not fit together."""
     try:
         return _compile_tree(with_passing_names(images, os.getpid()), launcher_bounding, options)
-    except (LookupError, ValueError, OverflowError, struct.error) as error:  # fields that make no sense together
+    except (
+        LookupError,
+        ValueError,
+        OverflowError,
+        struct.error,
+        EncodeError,
+    ) as error:  # fields that make no sense together
         raise ImageError("images", f"do not fit together: {error!r}") from error
 
 
