@@ -19,7 +19,7 @@ static struct shmid_ds status(int id)
 int main(int argc, char **argv)
 {
 	struct shmid_ds before, after;
-	int id, removed, split;
+	int id, removed, split, written;
 	struct shared_control *control;
 	char *pages, *second, *reading, *passing, *parts;
 	key_t key;
@@ -41,7 +41,8 @@ int main(int argc, char **argv)
 	EQUAL(munmap(parts + PAGE, PAGE), 0);
 	EQUAL(mprotect(parts + 2 * PAGE, PAGE, PROT_READ), 0);
 
-	pages = attach(MUST(shmget(IPC_PRIVATE, SHARED_PAGES * PAGE, 0600)), 0);
+	written = MUST(shmget(IPC_PRIVATE, SHARED_PAGES * PAGE, 0600));
+	pages = attach(written, 0);
 	pid = MUST(fork());
 	if (pid == 0) {
 		shared_write(control, pages);
@@ -71,6 +72,7 @@ int main(int argc, char **argv)
 	EQUAL(shmdt(passing), 0);
 	EQUAL(shmctl(removed, IPC_STAT, &after), -1);
 	EQUAL(shmctl(split, IPC_RMID, NULL), 0);
+	EQUAL(shmctl(written, IPC_RMID, NULL), 0);
 	EQUAL(shmdt(second), 0);
 	EQUAL(shmctl(id, IPC_RMID, NULL), 0);
 	return check_pass();
