@@ -21,23 +21,22 @@ from core.kernel.capabilities import capability_names
 from core.kernel.thread_facts import read_facts
 from core.kernel.threads import ThreadBlock
 from core.memory.landing import LandingMemory
-from core.memory.ranges import Ranges
+from core.memory.ranges import EMPTY, Ranges
 from core.plan.encode import assembled, split
 from core.plan.ops import Syscall
+from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from core.proc.status import Status
 from core.resources import credentials, file_table, process_tree, scheduling, seccomp, vmas
 from core.resources.segment_store import SegmentStore
 from core.resources.vmas import MappedVma
-from core.task_plan import MemoryPlan, Stage, Step, TaskPlan, threads_made
+from core.task_plan import MemoryPlan, Stage, Step, TaskPlan, as_vmas, threads_made
 from core.tracee.handing import hand_over
 from core.tracee.spawn import OPTIONS
-from core.tracee.stem import Stem, find_syscall_instruction, plan_kernel_vmas, remove_area
+from core.tracee.stem import Stem, find_syscall_instruction, plan_aside, plan_kernel_vmas, remove_area
 from core.tracee.together import Work, run_together
 
 RLIMIT_SIGPENDING: Final = 11
-
-
 MADV_DONTNEED: Final = 4
 PROGRAM_BYTES: Final = 2 << 20  # of a task's program at a time: well below what our area in it holds
 
@@ -54,16 +53,32 @@ class Skeleton:
         self.mapped = tuple(inherited)
         self.landing: LandingMemory | None = None
 
-    def furnish(self, memory: MemoryPlan) -> None:
-        """Give it the address space of its task, nothing of what it inherited at its birth."""
+    def cast(self, mould: Sequence[MappedVma], avoid: Sequence[Vma]) -> None:
+        """Before anybody is born of it: give it what several tasks have in common, and keep clear of `avoid`."""
         try:
-            self.update(())
-            here = self._reader.maps(self.stem.pid)
-            self.stem.run(plan_kernel_vmas(here, memory.kernel, memory.as_vmas()))
-            self.update(memory.mapped)
-            self.landing = LandingMemory(self.stem.pid, anonymous_ranges(memory.mapped))
+            self.stem.run(plan_aside(self._reader.maps(self.stem.pid), [*avoid, *as_vmas(mould)]))
+            self.update(mould)
+            self.landing = LandingMemory(self.stem.pid, anonymous_ranges(mould))
         except MigrateError as error:
             raise explained(error) from error
+
+    def furnish(self, memory: MemoryPlan, kept: Ranges = EMPTY) -> bool:
+        """Give it the address space of its task: of what it inherited at its birth the pages `kept`, nothing else.
+
+        False: these cannot be kept, and it has no page at all.
+        """
+        try:
+            inherited = vmas.compare(self.mapped, memory.mapped).stays
+            self.update(memory.mapped)
+            here = self._reader.maps(self.stem.pid)
+            self.stem.run(plan_kernel_vmas(here, memory.kernel, memory.as_vmas()))
+            has_all = not kept.subtract(inherited)
+            self.drop(inherited.subtract(kept) if has_all else inherited)
+            if self.landing is None:
+                self.landing = LandingMemory(self.stem.pid, anonymous_ranges(memory.mapped))
+        except MigrateError as error:
+            raise explained(error) from error
+        return has_all
 
     def update(self, mapped: Sequence[MappedVma]) -> None:
         """Bring the VMAs up to `mapped`; what stays mapped keeps its pages."""
@@ -99,7 +114,9 @@ class Skeleton:
         """Give up pages that landed: the target has given them up since."""
         mine = gone.intersect(Ranges.of((vma.start, vma.end) for vma in self.mapped if vmas.carries_pages(vma.entry)))
         why = "pages that are gone"
-        self.stem.run(tuple(Syscall("madvise", (start, end - start, MADV_DONTNEED), why) for start, end in mine))
+        ops = tuple(Syscall("madvise", (start, end - start, MADV_DONTNEED), why) for start, end in mine)
+        for part in split(ops, PROGRAM_BYTES):
+            self.stem.run(part)
 
     def landing_memory(self) -> LandingMemory:
         """Where pages land."""

@@ -83,7 +83,7 @@ def write_task(
     changed = carried if task is None else task.changed(carried, told)
     inherited = carried.subtract(changed)
     if parent.sink is not None:
-        with ReadPageReader(member.pid) as reader:
+        with ReadPageReader(member.pid, keep_shared=True) as reader:
             missing = parent.sink.write(member.own_pid, reader, changed, inherited)
         return Written(changed.total_pages, inherited.total_pages, missing)
     with PagemapWriter(directory, member.own_pid, pages_id=pages_id, ids=parent.ids) as writer:

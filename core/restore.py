@@ -15,7 +15,8 @@ from core.images.lineage import check_lineage
 from core.images.pagemap import PagemapReader
 from core.images.store import ImageSet, read_directory
 from core.memory.fill import fill_all, fill_file, filling
-from core.memory.ranges import Ranges
+from core.memory.ranges import EMPTY, Ranges
+from core.mould_files import StoredMould
 from core.options import RestoreOptions
 from core.prepare import Stopwatch
 from core.proc.reader import ProcReader
@@ -71,6 +72,7 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
     scripts.run(Action.PRE_RESTORE)
     ghosts = GhostStore()
     segments = SegmentStore(ghosts.fd)
+    memories = {task.pid: task.memory for task in plan.tasks}
     with born_at_home(process_tree.cgroup_path(images), plan.root.pid) as (cgroup_fd, notices):
         tree = SkeletonTree(
             ProcReader(), options.pid_mode, cgroup_fd, clock_offsets(images), scripts, segments=segments
@@ -80,9 +82,14 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
             fill_ghosts(ghosts, directory)
             segments.make(plan.segments)
             fill_segments(segments, directory)
-            tree.make(plan.shapes, {task.pid: task.memory for task in plan.tasks})
+            mould = StoredMould(pagemaps, memories)
+            watch.lap("compare pages")
+            landing = tree.cast(plan.root.pid, memories, mould.mapped)
+            with filling(tree.root.stem, landing) as ready:
+                mould.fill(ready)
+            tree.bear(plan.shapes, memories, mould.kept)
             watch.lap("skeleton")
-            fill(tree, pagemaps, plan)
+            fill(tree, pagemaps, plan, mould.kept)
             ghosts.settle(images)
             watch.lap("pages")
             notices += tree.complete(plan, images, ghosts) + build.notice_bounding(plan.root, launcher)
@@ -104,13 +111,13 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
     return RestoreReport(stem.pid, tuple(watch.phases), tuple(notices), stem.init_pid or stem.pid)
 
 
-def fill(tree: SkeletonTree, pagemaps: Mapping[int, PagemapReader], plan: TreePlan) -> None:
-    """The pages of the images, each checked, into the tasks."""
+def fill(tree: SkeletonTree, pagemaps: Mapping[int, PagemapReader], plan: TreePlan, kept: Mapping[int, Ranges]) -> None:
+    """The pages of the images, each checked, into the tasks; those that they seem to have already are compared."""
     with ExitStack() as stack:
         jobs = []
         for task in plan.tasks:
             skeleton = tree.skeletons[task.pid]
-            ready = stack.enter_context(filling(skeleton.stem, skeleton.landing_memory()))
+            ready = stack.enter_context(filling(skeleton.stem, skeleton.landing_memory(), kept.get(task.pid, EMPTY)))
             jobs.append((ready, pagemaps[task.pid], Ranges.of(task.memory.kernel.values())))
         fill_all(jobs)
 

@@ -80,9 +80,13 @@ class MemoryPlan:
 
     def as_vmas(self) -> list[Vma]:
         """All of it, by borders alone: what our own area must keep out of."""
-        spans = [(vma.start, vma.end, "") for vma in self.mapped]
-        spans += [(start, end, name) for name, (start, end) in self.kernel.items()]
-        return [Vma(start, end, True, True, True, False, path=name) for start, end, name in spans]
+        kernel = [Vma(start, end, True, True, True, False, path=name) for name, (start, end) in self.kernel.items()]
+        return as_vmas(self.mapped) + kernel
+
+
+def as_vmas(mapped: Sequence[MappedVma]) -> list[Vma]:
+    """VMAs to be, by borders alone."""
+    return [Vma(vma.start, vma.end, True, True, True, False) for vma in mapped]
 
 
 @dataclass(frozen=True, slots=True)

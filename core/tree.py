@@ -16,6 +16,8 @@ from core.images.store import ImageSet
 from core.kernel import ptrace
 from core.kernel.calls import prlimit
 from core.kernel.threads import ThreadBlock
+from core.memory.landing import LandingMemory
+from core.memory.ranges import EMPTY, Ranges
 from core.options import PidMode
 from core.plan.births import Act, Birth, TaskShape, plan_births
 from core.plan.encode import assembled
@@ -25,7 +27,8 @@ from core.proc.reader import ProcReader
 from core.resources.ghost_store import GhostStore
 from core.resources.segment_store import SegmentStore
 from core.resources.time_namespace import NO_OFFSETS, Clocks, notice, read_offsets
-from core.task_plan import MemoryPlan, Stage, TreePlan
+from core.resources.vmas import MappedVma
+from core.task_plan import MemoryPlan, Stage, TreePlan, as_vmas
 from core.tracee.borrow import all_but
 from core.tracee.orphans import reaping
 from core.tracee.stem import Stem, make_stem
@@ -38,6 +41,7 @@ WALL: Final = 0x40000000
 RLIMIT_CORE: Final = 4
 NOTHING_BUT_KILL: Final = (1 << 64) - 1
 SIGCHLD_ONLY: Final = (1 << (signal.SIGCHLD - 1)).to_bytes(8, "little")
+NOTHING: Final[Mapping[int, Ranges]] = {}
 STAGES: Final = (Stage.RESTORE, Stage.RESTORE_SIGCHLD, Stage.RESTORE_CREDS, Stage.SEAL)
 
 
@@ -68,23 +72,43 @@ class SkeletonTree:
         return next(iter(self.skeletons.values()))
 
     def make(self, shapes: Sequence[TaskShape], memories: Mapping[int, MemoryPlan]) -> None:
-        """Bear every task of `shapes` and give the living ones their address spaces. On any error none is left."""
+        """All of it at once, nothing in common. On any error none is left."""
+        self.cast(shapes[0].pid, memories)
+        self.bear(shapes, memories)
+
+    def cast(self, pid: int, memories: Mapping[int, MemoryPlan], mould: Sequence[MappedVma] = ()) -> LandingMemory:
+        """The first task, with what several tasks have in common mapped: its pages may land. On any error none is left.
+
+        `memories`: the address spaces that the tasks will have.
+        """
+        avoid: list[Vma] = [*as_vmas(mould), *(vma for memory in memories.values() for vma in memory.as_vmas())]
         try:
-            self._make_root(shapes[0].pid, memories)
+            stem = make_stem(pid, avoid, self._reader, self._cgroup_fd, self._pid_mode, self._timens())
+            self.skeletons[pid] = Skeleton(stem, self._reader, self._segments)
+            self.root.cast(mould, avoid)
             for action in (Action.SETUP_NAMESPACES, Action.POST_SETUP_NAMESPACES):
-                self._scripts.run(action, self.root.stem.pid)
-            for birth in plan_births(shapes):
-                self._act(birth)
-            for pid, memory in memories.items():
-                self.skeletons[pid].furnish(memory)
+                self._scripts.run(action, stem.pid)
+            return self.root.landing_memory()
         except BaseException as error:
             self.kill()
             raise explained(error) from error
 
-    def _make_root(self, pid: int, memories: Mapping[int, MemoryPlan]) -> None:
-        avoid: list[Vma] = [vma for memory in memories.values() for vma in memory.as_vmas()]
-        stem = make_stem(pid, avoid, self._reader, self._cgroup_fd, self._pid_mode, self._timens())
-        self.skeletons[pid] = Skeleton(stem, self._reader, self._segments)
+    def bear(
+        self, shapes: Sequence[TaskShape], memories: Mapping[int, MemoryPlan], kept: Mapping[int, Ranges] = NOTHING
+    ) -> list[int]:
+        """Bear every other task of `shapes` and give the living ones their address spaces, in which they keep `kept` of
+        the mould's pages; the tasks that could not keep them and have none. On any error none is left.
+        """
+        try:
+            for birth in plan_births(shapes):
+                self._act(birth)
+            keeping = {
+                pid: self.skeletons[pid].furnish(memory, kept.get(pid, EMPTY)) for pid, memory in memories.items()
+            }
+            return [pid for pid, has_all in keeping.items() if not has_all]
+        except BaseException as error:
+            self.kill()
+            raise explained(error) from error
 
     def _timens(self) -> str:
         """Offsets of the tree's own time namespace, which count from the host's clocks; none: it stays in ours."""

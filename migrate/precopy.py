@@ -60,18 +60,33 @@ class Precopy:
         number = len(self.rounds) + 1
         scanned_at = self._world.now()
         scanned = await self._keeper.ask(pb.Scan(number=number), pb.Scanned)
-        ready = await self._far.ask(scanned.round, pb.RoundReady)
-        sent = await self.send(number, scanned.pages, ready.fresh)
+        pages = sent_bytes = 0
+        if scanned.round.HasField("mould"):  # what several tasks have in common lands before they are born
+            pages, sent_bytes = await self._carry(number, scanned)
+            scanned = await self._keeper.ask(pb.Scan(number=number), pb.Scanned)
+        own_pages, own_bytes = await self._carry(number, scanned)
         now = self._world.now()
         since = None if self._last_scan is None else scanned_at - self._last_scan
         self._last_scan = scanned_at
         record = RoundRecord(
-            number, scanned.pages, sent.sent_bytes, now - scanned_at, since, now - self._began, self._cpu_share
+            number,
+            pages + own_pages,
+            sent_bytes + own_bytes,
+            now - scanned_at,
+            since,
+            now - self._began,
+            self._cpu_share,
         )
         self.rounds.append(record)
         rate = record.sent_bytes / record.took_s if record.took_s > 0 else 0.0
         expected = expected_downtime_s(self.rounds, self._goal)
         self._emit(events.RoundDone(number, record.dirty_pages, record.sent_bytes, record.took_s, rate, expected))
+
+    async def _carry(self, number: int, scanned: pb.Scanned) -> tuple[int, int]:
+        """Pages and bytes sent."""
+        ready = await self._far.ask(scanned.round, pb.RoundReady)
+        sent = await self.send(number, scanned.pages, ready.fresh)
+        return scanned.pages, sent.sent_bytes
 
     async def send(self, number: int, total_pages: int, fresh: Sequence[int]) -> pb.PagesSent:
         """Send what is pending and wait until it landed."""

@@ -78,7 +78,8 @@ def _read_parts(pid: int, writer: PagemapWriter, parts: Iterator[Part], threads:
             return next(parts, None)
 
     with ExitStack() as stack:
-        readers = [stack.enter_context(ReadPageReader(pid)) for _ in range(threads)]
+        # What a process shares with others since a fork stays shared: it may run on.
+        readers = [stack.enter_context(ReadPageReader(pid, keep_shared=True)) for _ in range(threads)]
         pool = stack.enter_context(ThreadPoolExecutor(threads))
         jobs = [pool.submit(_copy_parts, reader, writer, take) for reader in readers]
         for job in jobs:

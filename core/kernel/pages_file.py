@@ -34,12 +34,13 @@ def store_pages(fd: int, offset: int, memory: Buffer) -> bytes:
 class FillTarget:
     """Where pages go: /proc/PID/mem of a stopped process and, for memory where nothing is yet, a userfaultfd of its mm
     that is registered for missing pages there (-1: none). With mem_fd -1 pages are only checked; with `punched`, one
-    that is all zero passes.
+    that is all zero passes. `shared`: pages that are there already stay, so that who shares them goes on to.
     """
 
     mem_fd: int = -1
     uffd: int = -1
     punched: bool = False
+    shared: bool = False
 
 
 NOWHERE = FillTarget()
@@ -53,7 +54,7 @@ def fill_pages(target: FillTarget, pages_fd: int, offset: int, size: int, addres
     before, else why the memory could not be written.
     """
     expected = ffi.from_buffer("unsigned int[]", crcs) if crcs is not None else ffi.NULL
-    way = (pages_fd, target.mem_fd, target.uffd, target.punched)
+    way = (pages_fd, target.mem_fd, target.uffd, target.punched, target.shared)
     fill = ffi.new("struct mg_fill *", (*way, offset, address, size, expected))
     error = ffi.new("int *")
     done = int(lib.mg_fill_pages(fill, error))

@@ -24,7 +24,8 @@ def _check(result: int, what: str) -> int:
     return result
 
 
-def _spans_of(records: ffi.CData, count: int) -> SpanList:
+def spans_of(records: ffi.CData, count: int) -> SpanList:
+    """The first `count` of C's spans."""
     words = array("Q", bytes(ffi.buffer(records, count * 16)))
     return list(zip(words[0::2], words[1::2], strict=True))
 
@@ -36,6 +37,7 @@ def _page_count(spans: Spans) -> int:
 def read_spans(pid: int, mem_fd: int, spans: Spans, buffer: bytearray | memoryview) -> tuple[int, SpanList]:
     """Fill `buffer` with the pages of the spans, back to back: (bytes read, spans that could not be read).
 
+    `pid` 0: by `mem_fd` alone, slower, but pages that are shared since a fork stay so (process_vm_readv unshares).
     Unreadable pages (not mapped any more, I/O error) are left out of the buffer. OSError ESRCH: the process is gone.
     """
     if sum(end - start for start, end in spans) > len(buffer):
@@ -44,7 +46,7 @@ def read_spans(pid: int, mem_fd: int, spans: Spans, buffer: bytearray | memoryvi
     missing_count = ffi.new("int *")
     target = ffi.from_buffer("unsigned char[]", buffer, require_writable=True)
     result = lib.mg_read_spans(pid, mem_fd, span_array(spans), len(spans), target, missing, missing_count)
-    return _check(result, f"read memory of {pid}"), _spans_of(missing, missing_count[0])
+    return _check(result, f"read memory of {pid}"), spans_of(missing, missing_count[0])
 
 
 def write_spans(mem_fd: int, spans: Spans, memory: Buffer) -> None:
@@ -71,7 +73,7 @@ def drop_zero_pages(buffer: bytearray | memoryview, spans: Spans) -> tuple[int, 
     counts = ffi.new("int[2]")
     memory = ffi.from_buffer("unsigned char[]", buffer, require_writable=True)
     size = lib.mg_drop_zero_pages(memory, span_array(spans), len(spans), kept, counts, zero, counts + 1)
-    return size, _spans_of(kept, counts[0]), _spans_of(zero, counts[1])
+    return size, spans_of(kept, counts[0]), spans_of(zero, counts[1])
 
 
 def crc32c(memory: Buffer, crc: int = 0) -> int:

@@ -4,7 +4,7 @@ Speaks no protocol and journals nothing: that is migrate/keeper's.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from core import build
@@ -14,6 +14,7 @@ from core.images.store import ImageSet
 from core.memory.file_pages import LandingFile
 from core.memory.landing import LandingMemory
 from core.memory.ranges import Ranges
+from core.mould import vmas_with
 from core.options import RestoreOptions
 from core.plan.births import TaskShape
 from core.plan.ghost_names import GHOST_MEMORY
@@ -23,11 +24,12 @@ from core.proc.reader import ProcReader
 from core.resources.ghost_store import GhostStore
 from core.resources.segment_store import SegmentStore
 from core.resources.time_namespace import NO_OFFSETS, Clocks, wait_caught_up
+from core.resources.vmas import MappedVma
 from core.task_plan import MemoryPlan, clock_offsets, compile_tree, memory_plan, tree_shapes
 from core.tracee.cgroup import make_leaf
 from core.tracee.cgroup_home import find_home, leave_home
 from core.tracee.holder import Holder, StopHolder, choose_holder, holder_at
-from core.tree import SkeletonTree
+from core.tree import NOTHING, SkeletonTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +70,22 @@ class LiveDestination:
         )
         return self.holder.path
 
-    def begin_round(self, tree: ImageSet, memories: Mapping[int, ImageSet]) -> list[int]:
+    def begin_mould(self, tree: ImageSet, memories: Mapping[int, ImageSet], pages: Ranges) -> LandingMemory:
+        """What several tasks have in common comes first: the tasks are born with it, in the round that follows.
+
+        `tree` and `memories` as in begin_round; `pages` will land in the memory returned.
+        """
+        plans = {pid: memory_plan(images, pid) for pid, images in memories.items()}
+        mapped = vmas_with([plan.mapped for plan in plans.values()], pages)
+        return self._cast(tree, plans, mapped)
+
+    def begin_round(
+        self, tree: ImageSet, memories: Mapping[int, ImageSet], kept: Mapping[int, Ranges] = NOTHING
+    ) -> list[int]:
         """Make the skeletons, or bring their VMAs up to date; the tasks that have none of their pages.
 
-        `tree`: who is there, as images of the tree; `memories`: each living task's address space, by own pid.
+        `tree`: who is there, as images of the tree; `memories`: each living task's address space, by own pid; `kept`:
+        what the tasks have of the pages of begin_mould, which none other than the round before was.
         """
         self.ghosts.make(tree)
         shapes = tree_shapes(tree)
@@ -82,27 +96,29 @@ class LiveDestination:
             for pid, plan in plans.items():
                 self.tree.skeletons[pid].update(plan.mapped)
             return []
+        if self.tree is None or self._shapes:
+            self._cast(tree, plans, ())
+        without = self._need_tree().bear(shapes, plans, kept)
+        self._shapes, self._kernel = shapes, kernel
+        return [pid for pid in plans if pid not in kept or pid in without]
+
+    def _cast(self, tree: ImageSet, plans: Mapping[int, MemoryPlan], mould: Sequence[MappedVma]) -> LandingMemory:
+        """All anew: the tree has another shape than before, or there was none."""
+        old, self.tree, self._shapes = self.tree, None, ()
+        if old is not None:
+            old.kill()
         if self._offsets is None:
             self._offsets = clock_offsets(tree)
-        self._make_tree(shapes, plans, self._offsets)
-        return list(plans)
-
-    def _make_tree(self, shapes: tuple[TaskShape, ...], plans: Mapping[int, MemoryPlan], offsets: Clocks) -> None:
-        """All anew: the tree has another shape than before, or there was none."""
-        if self.tree is not None:
-            self.tree.kill()
         cgroup_fd = self._need_holder().open()
         try:
             cgroup = -1 if cgroup_fd is None else cgroup_fd
-            tree = SkeletonTree(
-                self.reader, self.options.pid_mode, cgroup, offsets, self.options.scripts, segments=self.segments
+            self.tree = SkeletonTree(
+                self.reader, self.options.pid_mode, cgroup, self._offsets, self.options.scripts, segments=self.segments
             )
-            tree.make(shapes, plans)
+            return self.tree.cast(tree_shapes(tree)[0].pid, plans, mould)
         finally:
             if cgroup_fd is not None:
                 os.close(cgroup_fd)
-        self.tree, self._shapes = tree, shapes
-        self._kernel = {pid: plan.kernel for pid, plan in plans.items()}
 
     def landing_memory(self, pid: int) -> LandingMemory:
         """Where the pages of a task land."""

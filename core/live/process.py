@@ -16,7 +16,7 @@ from core.memory.dirty import DirtyTracker
 from core.memory.dirty.choose import choose_tracker
 from core.memory.dirty.kept import find_any_tracker
 from core.memory.pages import ReadPageReader
-from core.memory.present import PageSets
+from core.memory.present import KERNEL_VMAS, PageSets
 from core.memory.ranges import EMPTY, EVERYTHING, Ranges
 from core.options import DumpOptions
 from core.prepare import Prepared, read_flags
@@ -55,6 +55,8 @@ class LiveProcess:
     pending: Ranges = EMPTY  # pages to be sent
     sent: Ranges = EMPTY  # pages that the destination has
     last: PageSets | None = None  # all pages there are, as of the last look
+    kept: Ranges = EMPTY  # those of them that it is born with, in the round that comes
+    has_relatives: bool = False  # which may share pages with it
     current: tuple[Vma, ...] = ()
     _maps: bytes = b""  # that `current`, `memory` and `_entries` were made from
     _entries: Sequence[VmaEntry] = ()
@@ -188,23 +190,47 @@ class LiveProcess:
         """The destination has none of our pages: everything there is must be sent, and nothing once it has left."""
         self.sent = EMPTY
         self._need_tracker().forget(EVERYTHING)
+        there = self.there()
+        self.pending = self.pending.union(there) if there else EMPTY
+
+    @property
+    def compares(self) -> bool:
+        """Whether its tracker compares with what was read of it and sent, which common pages are not."""
+        return self._need_tracker().by_content
+
+    @property
+    def kernel_vmas(self) -> tuple[Vma, ...]:
+        """[vdso] and its like at the last look: others after it executed a program."""
+        return tuple(vma for vma in self.current if vma.path in KERNEL_VMAS)
+
+    def begin_anew(self, kept: Ranges) -> None:
+        """It will be born with `kept`; everything else there is must be sent."""
+        there = self.there()
+        self.kept = self.sent = kept.intersect(there)
+        self.pending = there.subtract(kept)
+
+    def there(self) -> Ranges:
+        """All pages that it has now; none once it has ended."""
         try:
-            self.pending = self.pending.union(self.present())
+            return self.present()
         except (MigrateError, OSError):
             if self.frozen or not (self.is_over or has_ended(self.pid, self.reader)):
                 raise
-            self.pending = EMPTY
+            return EMPTY
 
     def present(self) -> Ranges:
         """All pages that it has now."""
         return self.last.carried if self.last is not None else self._need_tracker().present(self.current)
 
     def page_reader(self, buffers: int) -> ReadPageReader:
-        """Reads its pages; made once."""
+        """Reads its pages; those that it shares with relatives stay shared."""
+        if self._page_reader is not None and self._page_reader.keep_shared is not self.has_relatives:
+            self._page_reader.close()
+            self._page_reader = None
         if self._page_reader is None:
             tracker = self._need_tracker()
             seen = tracker.note_read if tracker.by_content else None
-            self._page_reader = ReadPageReader(self.pid, buffers=buffers, seen=seen)
+            self._page_reader = ReadPageReader(self.pid, buffers=buffers, seen=seen, keep_shared=self.has_relatives)
         return self._page_reader
 
     def was_sent(self, missing: Ranges) -> None:
@@ -214,7 +240,7 @@ class LiveProcess:
         if missing:
             self._need_tracker().keep_pending(missing)
         self.sent = self.sent.union(self.pending)
-        self.pending = EMPTY
+        self.pending = self.kept = EMPTY
 
     def subject(self, parent: int, statuses: dict[int, BriefStatus]) -> Subject:
         """What is collected of it; it is frozen. `statuses`: by thread."""

@@ -7,6 +7,7 @@ import logging
 import select
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
@@ -16,9 +17,11 @@ from core.errors import MigrateError, NotBorrowable, ScriptError, TraceeError
 from core.images.store import ImageSet
 from core.kernel import ptrace
 from core.live.ghosts import LiveGhosts
+from core.live.mould import find_mould, kept_of
 from core.live.process import LiveProcess
 from core.live.shared import SharedPages
-from core.memory.ranges import Ranges
+from core.memory.ranges import EMPTY, Ranges
+from core.memory.sharing import Common
 from core.options import DumpOptions
 from core.prepare import STARTING_POLL_S, Stopwatch, family_images, prepare, stop_met, zombies_of
 from core.proc.reader import ProcReader, content_of
@@ -33,10 +36,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """A pre-copy round: who is there (as images), and how long anything stood still for it."""
+    """A pre-copy round: who is there (as images), and how long anything stood still for it.
+
+    `mould`: what several have in common, by the own pid of whom to read it from. It is to land before they are born
+    over there, and then comes another scan.
+    """
 
     tree: ImageSet
     stopped_s: float
+    mould: Mapping[int, Ranges] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,8 @@ class LiveSource:
     _stack: ExitStack = field(default_factory=ExitStack)
     _family: Family = field(default_factory=Family)
     _held: bool = False
+    _mould: Common | None = None  # is on its way
+    _told: tuple[object, ...] = ()  # what was born over there
     _network: Network = field(init=False)
 
     def __post_init__(self) -> None:
@@ -109,6 +119,8 @@ class LiveSource:
         for pid in [pid for pid in self.processes if pid not in living]:
             self.processes.pop(pid).give_back()
         self.processes = {pid: self.processes[pid] for pid in living}
+        for process in self.processes.values():
+            process.has_relatives = len(living) > 1
 
     def _know(self, pid: int, frozen: FrozenProcess | None) -> bool:
         """Attach to it when it is new, or another program than it was; False when it ends meanwhile."""
@@ -151,21 +163,13 @@ class LiveSource:
     def scan(self) -> Scanned:
         """Which pages are dirty now; tracking begins anew. Nothing stops, but for a tracker that needs it."""
         self._meet(read_settled(self.pid, self.reader, self.processes), {})
-        if not any(process.needs_stop for process in self.processes.values()):
+        stopped_s = 0.0
+        if any(process.needs_stop for process in self.processes.values()):
+            stopped_s = self._look_stopped()
+        else:
             self._look()
-            self._look_at_shared()
-            return Scanned(self._tree_images(self._family), 0.0)
-        started = time.monotonic()
-        _, frozen = stop_met(self.pid, self.reader, self._meet)
-        try:
-            self._look()
-        finally:
-            for process in self.processes.values():
-                process.frozen = None
-            release(frozen)
-        stopped_s = time.monotonic() - started
         self._look_at_shared()
-        return Scanned(self._tree_images(self._family), stopped_s)
+        return Scanned(self._tree_images(self._family), stopped_s, self._cast())
 
     def _look_at_shared(self) -> None:
         """After the processes' own memory, which names what they map: deleted files and memfds that are open alone."""
@@ -174,6 +178,51 @@ class LiveSource:
             with suppress(OSError):  # it ended, or closed one meanwhile
                 self.shared.find_open(pid, self.reader)
         self.shared.look()
+
+    def _look_stopped(self) -> float:
+        started = time.monotonic()
+        _, frozen = stop_met(self.pid, self.reader, self._meet)
+        try:
+            self._look()
+        finally:
+            for process in self.processes.values():
+                process.frozen = None
+            release(frozen)
+        return time.monotonic() - started
+
+    @property
+    def mould(self) -> dict[int, Ranges]:
+        """What of the last scan's `mould` is on its way."""
+        return dict(self._mould.owned) if self._mould is not None else {}
+
+    def lacks_of_mould(self, own_pid: int, missing: Ranges) -> None:
+        """Pages of the mould that could not be read."""
+        if missing:
+            owned = self.mould | {own_pid: self.mould[own_pid].subtract(missing)}
+            self._mould = Common(owned)
+
+    def _cast(self) -> Mapping[int, Ranges]:
+        """What is to be sent before the tree is born over there; when that was sent, who keeps what of it."""
+        if self._mould is not None:
+            kept, self._mould = kept_of(self._mould, self.processes), None
+            for process in self.processes.values():
+                process.begin_anew(kept.get(process.own_pid, EMPTY))
+        elif self._may_share() and self._shape() != self._told:
+            mould = find_mould(self.processes)
+            if mould.owned:
+                self._mould = mould
+                return mould.owned
+        self._told = self._shape()
+        return {}
+
+    def _may_share(self) -> bool:
+        return len(self.processes) > 1 and not any(process.compares for process in self.processes.values())
+
+    def _shape(self) -> tuple[object, ...]:
+        """What is born anew over there when it is not the same any more: the tree, and who runs which program."""
+        members = ((one.own_pid, one.parent, one.pgid, one.sid, one.is_dead) for one in self._family.members)
+        programs = ((pid, process.kernel_vmas) for pid, process in self.processes.items())
+        return (*members, *programs)
 
     def _look(self, *, last: bool = False) -> None:
         self.ghosts.ghosts.begin_look()

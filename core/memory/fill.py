@@ -29,27 +29,38 @@ Piece = tuple[Run, PagemapReader, FillTarget]
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """A stopped skeleton to fill: its memory, and where nothing is in it yet (`fresh`, filled through `uffd`)."""
+    """A stopped skeleton to fill: its memory, and where nothing is in it yet (`fresh`, filled through `uffd`).
+
+    `kept` are pages that it shares with others already: they are compared, and only written where they differ.
+    """
 
     landing: LandingMemory
     fresh: Ranges = EMPTY
     uffd: int = -1
+    kept: Ranges = EMPTY
 
     def targets(self, run: Run, kernel: Ranges) -> Iterator[tuple[Run, FillTarget]]:
         """The run in pieces, each with the way to fill it; what the kernel has its own of goes nowhere."""
         own, kernels = Ranges(((run.address, run.end),)), kernel.within(run.address, run.end)
-        fresh = self.fresh.within(run.address, run.end).subtract(kernels)
-        rest = own.subtract(kernels).subtract(fresh)
-        ways = ((kernels, NOWHERE), (fresh, self._quick()), (rest, FillTarget(self.landing.mem_fd)))
+        kept = self.kept.within(run.address, run.end).subtract(kernels)
+        fresh = self.fresh.within(run.address, run.end).subtract(kernels).subtract(kept)
+        rest = own.subtract(kernels).subtract(kept).subtract(fresh)
+        ways = ((kernels, NOWHERE), (kept, self._shared()), (fresh, self._quick()), (rest, self._plain()))
         for ranges, target in ways:
             yield from ((run.clipped(start, end), target) for start, end in ranges)
 
     def _quick(self) -> FillTarget:
         return FillTarget(self.landing.mem_fd, self.uffd)
 
+    def _shared(self) -> FillTarget:
+        return FillTarget(self.landing.mem_fd, shared=True)
+
+    def _plain(self) -> FillTarget:
+        return FillTarget(self.landing.mem_fd)
+
 
 @contextmanager
-def filling(stem: Stem, landing: LandingMemory) -> Iterator[Filling]:
+def filling(stem: Stem, landing: LandingMemory, kept: Ranges = EMPTY) -> Iterator[Filling]:
     """The skeleton, ready to be filled; nothing may run in it inside the block."""
     with ExitStack() as stack:
         try:
@@ -59,9 +70,9 @@ def filling(stem: Stem, landing: LandingMemory) -> Iterator[Filling]:
             stack.callback(os.close, uffd)
             userfaultfd.enable_filling(uffd)
         except (OSError, KernelLacks, TraceeError):  # it is only the quicker way
-            yield Filling(landing)
+            yield Filling(landing, kept=kept)
             return
-        yield Filling(landing, _registered(uffd, landing.anonymous), uffd)
+        yield Filling(landing, _registered(uffd, landing.anonymous), uffd, kept)
 
 
 def _registered(uffd: int, ranges: Ranges) -> Ranges:
@@ -78,12 +89,26 @@ def fill_all(jobs: Iterable[tuple[Filling, PagemapReader, Ranges]]) -> None:
 
     What nobody needs is checked all the same: ImageError names file and offset of a page that is not as it was written.
     """
-    with _PagesFiles() as files, ThreadPoolExecutor(THREADS) as pool:
+    _fill(piece for job in jobs for piece in _pieces(*job))
+
+
+def fill_parts(filling: Filling, parts: Iterable[tuple[PagemapReader, Ranges]]) -> None:
+    """Fill a skeleton with some pages of several pagemaps, as fill_all does."""
+    _fill(
+        (piece, owner, target)
+        for pagemap, wanted in parts
+        for run, owner in pagemap.resolved()
+        for start, end in wanted.intersect(Ranges(((run.address, run.end),)))
+        for piece, target in filling.targets(run.clipped(start, end), EMPTY)
+    )
+
+
+def _fill(pieces: Iterable[Piece]) -> None:
+    with PagesFiles() as files, ThreadPoolExecutor(THREADS) as pool:
         try:
             chunks = [
                 pool.submit(_fill_chunk, run.clipped(start, start + CHUNK_BYTES), owner, files.of(owner), target)
-                for job in jobs
-                for run, owner, target in _pieces(*job)
+                for run, owner, target in pieces
                 for start in range(run.address, run.end, CHUNK_BYTES)
             ]
             for chunk in chunks:
@@ -95,7 +120,7 @@ def fill_all(jobs: Iterable[tuple[Filling, PagemapReader, Ranges]]) -> None:
 
 def fill_file(fd: int, pagemap: PagemapReader) -> None:
     """Fill a file that is all holes with the pages of a pagemap and its parents, whose addresses are its offsets."""
-    with _PagesFiles() as files:
+    with PagesFiles() as files:
         for run, owner in pagemap.resolved():
             for start in range(run.address, run.end, CHUNK_BYTES):
                 _fill_chunk(run.clipped(start, start + CHUNK_BYTES), owner, files.of(owner), FillTarget(fd))
@@ -109,7 +134,7 @@ def _pieces(filling: Filling, pagemap: PagemapReader, kernel: Ranges) -> Iterato
         yield run, owner, SUPERSEDED
 
 
-class _PagesFiles(ExitStack):
+class PagesFiles(ExitStack):
     """The pages files of a chain of directories, each opened once."""
 
     def __init__(self) -> None:

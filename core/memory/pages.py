@@ -44,6 +44,7 @@ class ReadPageReader:
 
     `buffers` is how many batches may be in use at a time (a batch is overwritten that many batches later); `seen` is
     called with every batch as it is handed out. Only pass pages that are there: reading a hole makes it allocate.
+    `keep_shared`: by /proc/PID/mem alone, which leaves pages shared that are so since a fork.
     """
 
     def __init__(
@@ -53,10 +54,12 @@ class ReadPageReader:
         batch_bytes: int = BATCH_BYTES,
         buffers: int = 1,
         seen: Callable[[PageBatch], None] | None = None,
+        keep_shared: bool = False,
     ) -> None:
         self.missing = EMPTY
         self._seen = seen
         self._pid = pid
+        self.keep_shared = keep_shared
         self._mem_fd = _open_mem(pid, write=False)
         self._batch_bytes = batch_bytes
         buffers_made = [
@@ -97,8 +100,9 @@ class ReadPageReader:
                 offset += end - start
 
     def _read_part(self, part: Ranges, buffer: memoryview) -> PageBatch:
+        pid = 0 if self.keep_shared else self._pid
         try:
-            size, gone = process_vm.read_spans(self._pid, self._mem_fd, part.spans, buffer)
+            size, gone = process_vm.read_spans(pid, self._mem_fd, part.spans, buffer)
         except OSError as error:
             raise TraceeError(self._pid, f"cannot read memory: {error.strerror}") from error
         if not gone:

@@ -286,7 +286,7 @@ long mg_read_spans(int pid, int mem_fd, const struct mg_span *spans, int count, 
 
 	*missing_count = 0;
 	while (cursor.index < count) {
-		got = readv_batch(pid, &cursor, buffer + filled);
+		got = pid ? readv_batch(pid, &cursor, buffer + filled) : 0;
 		if (got == 0)
 			got = read_by_mem(mem_fd, &cursor, buffer + filled);
 		if (got < 0)

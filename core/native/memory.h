@@ -77,7 +77,11 @@ int mg_uffd_track(int pagemap_fd, int uffd, struct mg_tracked_vma *vmas, int cou
 
 /*
  * Copy the spans of process `pid`, back to back, into buffer: process_vm_readv,
- * and /proc/PID/mem for what that refuses (PROT_NONE). Pages that cannot be
+ * and /proc/PID/mem for what that refuses (PROT_NONE), or with pid 0 for all:
+ * process_vm_readv pins, and pinning a page that is shared since a fork makes
+ * the process a copy of its own, Linux commit a7f226604170 ("mm/gup: trigger
+ * FAULT_FLAG_UNSHARE when R/O-pinning a possibly shared anonymous page") (in
+ * v5.19). Pages that cannot be
  * read are left out and named in missing[] (room for one span per page).
  * Returns the bytes read; -ESRCH: the process is gone.
  */

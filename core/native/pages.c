@@ -144,10 +144,27 @@ static int copy_fresh(const struct mg_fill *fill, const unsigned char *from, uin
 	return 0;
 }
 
+/* Write the pages that differ from what is there. */
+static int put_differing(const struct mg_fill *fill, const unsigned char *pages, int count, uint64_t address)
+{
+	unsigned char there[AT_ONCE * PAGE] __attribute__((aligned(PAGE)));
+	int error = read_at(fill->mem_fd, there, (size_t)count * PAGE, address);
+
+	for (int at = 0; at < count && !error; at++) {
+		size_t offset = (size_t)at * PAGE;
+
+		if (memcmp(pages + offset, there + offset, PAGE))
+			error = -write_at(fill->mem_fd, pages + offset, PAGE, address + offset);
+	}
+	return error;
+}
+
 static int put(const struct mg_fill *fill, const unsigned char *pages, int count, uint64_t address)
 {
 	if (fill->mem_fd < 0)
 		return 0;
+	if (fill->shared)
+		return put_differing(fill, pages, count, address);
 	if (fill->uffd < 0)
 		return -write_at(fill->mem_fd, pages, (size_t)count * PAGE, address);
 	for (int at = 0, zero, length; at < count; at += length) {

@@ -19,6 +19,7 @@ struct mg_fill {
 	int mem_fd;  /* /proc/PID/mem */
 	int uffd;    /* registered for missing pages there, nothing is in them yet; -1: write to mem_fd */
 	int punched; /* pages are only checked; one that is all zero passes: nobody needs it any more */
+	int shared;  /* a page that is there already and the same stays the one that others have too */
 	unsigned long long offset;
 	unsigned long long address;
 	unsigned long long size;

@@ -12,6 +12,7 @@ from typing import Final
 from core.errors import Blocker, CollectError
 from core.images.flags import VmaStatus
 from core.images.pb.memory_pb2 import VmaEntry
+from core.memory.ranges import PAGE_SIZE, Ranges
 from core.plan.ops import FdAllocator, Program, Syscall, path_argument
 from core.plan.segments import SegmentKind, SegmentUse
 from core.proc.maps import Vma
@@ -22,6 +23,7 @@ SYSVIPC, MEMFD = 1 << 10, 1 << 14
 PAGE: Final = 4096
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_GROWSDOWN, MAP_NORESERVE = 0x1, 0x2, 0x20, 0x100, 0x4000
+MAP_HUGETLB: Final = 0x40000
 MAP_FIXED_NOREPLACE: Final = 0x100000
 AT_FDCWD: Final = (1 << 64) - 100
 O_RDONLY, O_RDWR, O_CLOEXEC = 0, 2, 0o2000000
@@ -171,7 +173,7 @@ def _collect_anonymous(entry: VmaEntry, vma: Vma, flags: frozenset[str]) -> None
         entry.status |= STACK if vma.name == "[stack]" else 0
 
 
-def _backing(vma: MappedVma) -> tuple[object, ...]:
+def backing(vma: MappedVma) -> tuple[object, ...]:
     """What makes two VMAs the same memory, wherever their borders are; protection is not part of it."""
     entry = vma.entry
     kind = (entry.flags & ~(MAP_NORESERVE | MAP_LOCKED), vma.path, vma.segment)
@@ -180,11 +182,14 @@ def _backing(vma: MappedVma) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True)
 class VmaUpdate:
-    """The steps from one list of VMAs to another: what to take away, what to make, what only changes protection."""
+    """The steps from one list of VMAs to another: what to take away, what grows, what to make, what only changes
+    protection. `stays` is what keeps its pages."""
 
     unmap: tuple[tuple[int, int], ...]
+    grow: tuple[tuple[int, int], ...]
     create: tuple[MappedVma, ...]
     protect: tuple[tuple[int, int, int], ...]
+    stays: Ranges
 
 
 def compare(old: Sequence[MappedVma], new: Sequence[MappedVma]) -> VmaUpdate:
@@ -192,20 +197,29 @@ def compare(old: Sequence[MappedVma], new: Sequence[MappedVma]) -> VmaUpdate:
     borders = sorted({point for vma in (*old, *new) for point in (vma.start, vma.end)})
     before, after = _pieces(old, borders), _pieces(new, borders)
     unmap: list[tuple[int, int]] = []
+    grow: list[tuple[int, int]] = []
     create: list[MappedVma] = []
     protect: list[tuple[int, int, int]] = []
+    stays: list[tuple[int, int]] = []
+    left: MappedVma | None = None  # what is there already, or has grown, up to this piece
     for start, end in pairwise(borders):
         was, shall = before.get(start), after.get(start)
-        if was is not None and (shall is None or _backing(was) != _backing(shall)):
+        if was is not None and (shall is None or backing(was) != backing(shall)):
             _extend(unmap, start, end)
             was = None
         if shall is None:
-            continue
-        if was is None:
+            left = None
+        elif was is not None:
+            left = was
+            stays.append((start, end))
+        elif left is not None and left.entry.flags & MAP_PRIVATE and backing(left) == backing(shall):
+            _extend(grow, start, end)
+        else:
+            left = None
             create.append(_cut(shall, start, end))
-        elif was.entry.prot != shall.entry.prot:
+        if left is not None and shall is not None and left.entry.prot != shall.entry.prot:
             protect.append((start, end, shall.entry.prot))
-    return VmaUpdate(tuple(unmap), tuple(_joined(create)), tuple(protect))
+    return VmaUpdate(tuple(unmap), tuple(grow), tuple(_joined(create)), tuple(protect), Ranges.ordered(stays))
 
 
 def _pieces(vmas: Sequence[MappedVma], borders: Sequence[int]) -> dict[int, MappedVma]:
@@ -243,7 +257,7 @@ def _joined(vmas: Iterable[MappedVma]) -> list[MappedVma]:
     joined: list[MappedVma] = []
     for vma in vmas:
         last = joined[-1] if joined else None
-        if last and last.end == vma.start and last.entry.prot == vma.entry.prot and _backing(last) == _backing(vma):
+        if last and last.end == vma.start and last.entry.prot == vma.entry.prot and backing(last) == backing(vma):
             joined[-1] = _lengthened(last, vma.end)
         else:
             joined.append(vma)
@@ -280,6 +294,7 @@ def plan_update(
     """Ops that turn the VMAs `old` into `new`, and close what was `handed`. Kernel VMAs are not among either."""
     update, handed = compare(old, new), handed or {}
     ops = [Syscall("munmap", (start, end - start), f"{start:#x}-{end:#x} is gone") for start, end in update.unmap]
+    ops += [_plan_grow(start, end) for start, end in update.grow]
     ops += _plan_attach([vma for vma in update.create if _is_sysv(vma)])
     ops += [_plan_mmap(vma, handed.get((vma.segment, vma.entry.fdflags & O_RDWR), -1)) for vma in update.create
             if vma.segment and not _is_sysv(vma)]  # fmt: skip
@@ -321,6 +336,12 @@ def _plan_attach(vmas: Sequence[MappedVma]) -> list[Syscall]:
 
 def _plan_detach(vma: MappedVma, start: int, end: int) -> Syscall:
     return Syscall("munmap", (start, end - start), f"{vma.path}: {start:#x}-{end:#x} is not mapped")
+
+
+def _plan_grow(start: int, end: int) -> Syscall:
+    """A VMA that was inherited is never joined with a new one beside it, so the new memory must come of it."""
+    arguments = (start - PAGE_SIZE, PAGE_SIZE, end - start + PAGE_SIZE, 0)
+    return Syscall("mremap", arguments, f"memory grows by {start:#x}-{end:#x}")
 
 
 def _plan_create(vmas: Sequence[MappedVma], fds: FdAllocator) -> list[Syscall]:

@@ -140,6 +140,17 @@ def _unmap(vma: Vma) -> Syscall:
     return Syscall("munmap", (vma.start, vma.end - vma.start), f"the stem's own {vma.path or 'memory'}")
 
 
+def plan_aside(here: Sequence[Vma], avoid: Sequence[Vma]) -> Program:
+    """Move the kernel's own VMAs to where nothing of `avoid` will be."""
+    mine = [vma for vma in here if vma.name in KERNEL_NAMES]
+    hole = find_hole([*here, *avoid], sum(vma.end - vma.start for vma in mine))
+    ops: list[Syscall] = []
+    for vma in mine:
+        ops.append(_move(vma.name, vma.start, hole, vma.end - vma.start))
+        hole += vma.end - vma.start
+    return tuple(ops)
+
+
 def plan_kernel_vmas(here: Sequence[Vma], wanted: dict[str, tuple[int, int]], avoid: Sequence[Vma]) -> Program:
     """Move [vvar], [vvar_vclock] and [vdso] to where the task had them, by way of a hole where both overlap.
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, cast
 
 from core import (
+    EMPTY,
     ActionScripts,
     DumpOptions,
     FileChoices,
@@ -20,7 +21,6 @@ from core import (
     LandingMemory,
     LiveDestination,
     LiveSource,
-    Ranges,
     RestoreOptions,
     TrackChoice,
     decode_stream,
@@ -30,6 +30,8 @@ from core import (
 )
 from core.errors import KernelLacks, PageStreamError, TraceeError
 from migrate.errors import OutOfOrder
+from migrate.keeper.reporter import Reporter
+from migrate.keeper.runs import make_runs, parse_runs
 from migrate.pagesrv.lander import PageLander
 from migrate.pagesrv.receiver import PageReceiver
 from migrate.pagesrv.sender import PageSender, RoundCount
@@ -37,8 +39,8 @@ from migrate.pb import control_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-PROGRESS_EVERY_S = 0.1
 SEND_BUFFERS = 3
+MOULD = 0  # the memory of what several have in common; all others have their process's own pid
 SCRIPT_LIMIT_S = 5.0  # less than our coordinator's patience with us
 
 
@@ -83,10 +85,14 @@ class LiveSourceEngine:
         """See SourceEngine."""
         began = time.monotonic()
         scanned = self._attached().scan()
+        round_, pages = self._round(number, scanned.tree), self._pending_pages()
+        if scanned.mould:
+            mould = EMPTY.union(*scanned.mould.values())
+            round_.mould.CopyFrom(make_runs(MOULD, mould))
+            pages = mould.total_pages
         return pb.Scanned(
-            round=self._round(number, scanned.tree), pages=self._pending_pages(), seconds=time.monotonic() - began,
-            stopped_seconds=scanned.stopped_s,
-        )  # fmt: skip
+            round=round_, pages=pages, seconds=time.monotonic() - began, stopped_seconds=scanned.stopped_s
+        )
 
     def _pending_pages(self) -> int:
         live = self._attached()
@@ -95,24 +101,41 @@ class LiveSourceEngine:
 
     def _round(self, number: int, tree: ImageSet) -> pb.Round:
         """Everybody's address space; a memory's number is its process's own pid."""
+        processes = self._attached().processes.values()
         memories = [
             pb.Memory(mm_id=process.own_pid, pid=process.own_pid, mm_image=encode_stream(process.memory))
-            for process in self._attached().processes.values()
+            for process in processes
         ]
-        return pb.Round(number=number, memories=memories, tree=encode_stream(tree))
+        kept = [make_runs(process.own_pid, process.kept) for process in processes if process.kept]
+        return pb.Round(number=number, memories=memories, tree=encode_stream(tree), kept=kept)
 
     def send_pages(self, number: int, fresh: Sequence[int], progress: Callable[[pb.Progress], None]) -> pb.PagesSent:
         """See SourceEngine."""
         if self._sender is None:
             raise OutOfOrder("the source is not attached")
         live = self._attached()
-        report = _Reporter(progress, self._pending_pages())
+        if live.mould:
+            self._send_mould(number, self._sender, progress)
+        else:
+            self._send_pending(number, self._sender, fresh, progress)
+        total = self._sender.end_round(number)
+        end = pb.RoundEnd(number=number, frames=total.frames, pages=total.pages, bytes=total.raw_bytes)
+        return pb.PagesSent(
+            end=end, raw_bytes=total.raw_bytes, zero_pages=total.zero_pages, sent_bytes=total.sent_bytes,
+            seconds=total.seconds,
+        )  # fmt: skip
+
+    def _send_pending(
+        self, number: int, sender: PageSender, fresh: Sequence[int], progress: Callable[[pb.Progress], None]
+    ) -> None:
+        live = self._attached()
+        report = Reporter(progress, self._pending_pages())
         for process in live.processes.values():
             try:
                 if process.own_pid in fresh:
                     process.forget_sent()
                 reader = process.page_reader(SEND_BUFFERS)
-                part = self._sender.send_round(number, process.own_pid, reader, process.pending, report)
+                part = sender.send_round(number, process.own_pid, reader, process.pending, report)
             except TraceeError:
                 if not live.has_left(process.pid):
                     raise
@@ -121,30 +144,36 @@ class LiveSourceEngine:
             process.was_sent(part.missing)
         for ghost in live.ghosts:
             content = ghost.page_reader(SEND_BUFFERS)
-            part = self._sender.send_round(
+            part = sender.send_round(
                 number, ghost.memory_id, content, ghost.pending, report, zero=ghost.holes
             )  # fmt: skip
             report.add(part.pages, part.sent_bytes)
             ghost.was_sent()
         for shared in live.shared:
-            part = self._sender.send_round(number, shared.id, shared.buffers(SEND_BUFFERS), shared.pending, report)
+            part = sender.send_round(number, shared.id, shared.buffers(SEND_BUFFERS), shared.pending, report)
             report.add(part.pages, part.sent_bytes)
             shared.was_sent()
-        total = self._sender.end_round(number)
-        end = pb.RoundEnd(number=number, frames=total.frames, pages=total.pages, bytes=total.raw_bytes)
-        return pb.PagesSent(
-            end=end, raw_bytes=total.raw_bytes, zero_pages=total.zero_pages, sent_bytes=total.sent_bytes,
-            seconds=total.seconds,
-        )  # fmt: skip
+
+    def _send_mould(self, number: int, sender: PageSender, progress: Callable[[pb.Progress], None]) -> None:
+        live = self._attached()
+        report = Reporter(progress, sum(ranges.total_pages for ranges in live.mould.values()))
+        for process in live.processes.values():
+            ranges = live.mould.get(process.own_pid, EMPTY)
+            try:
+                part = sender.send_round(number, MOULD, process.page_reader(SEND_BUFFERS), ranges, report)
+            except TraceeError:
+                if not live.has_left(process.pid):
+                    raise
+                live.lacks_of_mould(process.own_pid, ranges)
+                continue
+            report.add(part.pages, part.sent_bytes)
+            live.lacks_of_mould(process.own_pid, part.missing)
 
     def freeze(self) -> pb.Frozen:
         """See SourceEngine."""
         at = time.time()
         froze = self._attached().freeze()
-        gone = [
-            pb.GoneRuns(mm_id=pid, starts=[start for start, _ in runs], ends=[end for _, end in runs])
-            for pid, runs in froze.gone.items()
-        ]
+        gone = [make_runs(pid, runs) for pid, runs in froze.gone.items()]
         round_ = self._round(0, froze.tree)
         round_.last = True
         return pb.Frozen(
@@ -179,34 +208,6 @@ class LiveSourceEngine:
         """See SourceEngine."""
         if self._live is not None:
             self._live.close()
-
-
-class _Reporter:
-    """Progress at most every PROGRESS_EVERY_S."""
-
-    def __init__(self, send: Callable[[pb.Progress], None], total_pages: int) -> None:
-        self._send = send
-        self._total = total_pages
-        self._last = time.monotonic()
-        self._pages = self._bytes = 0
-
-    def add(self, pages: int, sent_bytes: int) -> None:
-        """One process is done: what is told from here on is of the next."""
-        self._pages += pages
-        self._bytes += sent_bytes
-
-    def __call__(self, pages: int, sent_bytes: int) -> None:
-        now = time.monotonic()
-        if now - self._last >= PROGRESS_EVERY_S:
-            self._last = now
-            self._send(
-                pb.Progress(
-                    phase="pages",
-                    done_pages=self._pages + pages,
-                    total_pages=self._total,
-                    sent_bytes=self._bytes + sent_bytes,
-                )
-            )
 
 
 def _file_choices(choices: pb.FileChoices) -> FileChoices:
@@ -290,10 +291,16 @@ class LiveDestinationEngine:
         """See DestinationEngine."""
         live = self._prepared()
         images = {memory.pid: decode_stream(memory.mm_image) for memory in request.memories}
-        fresh = live.begin_round(decode_stream(request.tree), images)
-        self._memories.update(live.landing_files())
-        self._memories.update({memory.mm_id: live.landing_memory(memory.pid) for memory in request.memories})
-        self._memories.update({id: live.segments.landing(id) for id in live.segments.ids()})
+        tree = decode_stream(request.tree)
+        self._memories.clear()
+        fresh: Sequence[int] = ()
+        if request.HasField("mould"):
+            self._memories[MOULD] = live.begin_mould(tree, images, parse_runs(request.mould))
+        else:
+            fresh = live.begin_round(tree, images, {runs.mm_id: parse_runs(runs) for runs in request.kept})
+            self._memories.update(live.landing_files())
+            self._memories.update({memory.mm_id: live.landing_memory(memory.pid) for memory in request.memories})
+            self._memories.update({id: live.segments.landing(id) for id in live.segments.ids()})
         self._number = request.number
         self._landings = [_Landing(receiver, request.number) for receiver in self._receivers]
         return fresh
@@ -341,7 +348,7 @@ class LiveDestinationEngine:
 
     def finish(self, request: pb.Finish) -> pb.Ready:
         """See DestinationEngine."""
-        gone = {runs.mm_id: Ranges.ordered(zip(runs.starts, runs.ends, strict=True)) for runs in request.gone}
+        gone = {runs.mm_id: parse_runs(runs) for runs in request.gone}
         parked = self._prepared().finish(decode_stream(request.images), gone)
         return pb.Ready(phases=_phases(parked.phases), cgroup=parked.cgroup, notices=parked.notices, pids=parked.pids)
 

@@ -1,9 +1,12 @@
 """Trees of processes move to another host whole, once and twice in a row, and leave nothing behind."""
 
+from dataclasses import replace
+
 import pytest
 
+from tests.memory_total import pss_bytes
 from tests.migrate.moving import Pair, assert_nothing_left, processes
-from tests.program_build import Program, discover
+from tests.program_build import Program, discover, find
 from tests.waiting import wait_until
 
 TWICE = {"tree_orphans.c", "tree_zombies.c", "tree_shared_files.c", "tree_shared_sysv.c"}
@@ -36,3 +39,15 @@ def test_tree_passes_after_two_moves(name: str, pair: Pair) -> None:
 
 def test_all_those_moves_left_nothing_behind(pair: Pair) -> None:
     assert_nothing_left([pair.a, pair.b])
+
+
+def test_what_children_share_with_their_parent_travels_once_and_stays_shared(pair: Pair) -> None:
+    size_bytes, children = 32 << 20, 12
+    run = pair.start(replace(find("tree_cow_many.c"), args=(str(size_bytes >> 20), str(children))))
+    before = pss_bytes(pair.a, processes(pair.a, str(run.scratch_dir)))
+    said = pair.move(run, "--compress", "none", "--json", "--max-downtime", "5s")
+    after = pss_bytes(pair.b, processes(pair.b, str(run.scratch_dir)))
+    assert after == pytest.approx(before, rel=0.05), said.text
+    assert said.event("done")["sent_bytes"] < 1.1 * before
+    run.release()
+    assert run.result() == "PASS"

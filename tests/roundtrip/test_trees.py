@@ -1,11 +1,13 @@
 """Every tree of processes survives dump and restore by the command line, on a host whose init reaps."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.hosts import Host, make_hosts
+from tests.memory_total import pss_bytes
 from tests.program_build import ENVIRONMENT, Program, Run, discover, find
 from tests.requires import require_root
 from tests.waiting import wait_until
@@ -63,5 +65,20 @@ def test_tree_runs_on_undisturbed_after_leave_running(name: str, host: Host, fol
     run = start(program, host, folder / f"{program.name}.left")
     host.run(["mkdir", images])
     host.run(["migrate", "dump", "-t", str(run.pid), "-D", images, "--leave-running"])
+    run.release()
+    assert run.result() == "PASS"
+
+
+def test_what_children_share_with_their_parent_stays_shared(host: Host, folder: Path) -> None:
+    images = str(folder / "many.images")
+    run = start(replace(find("tree_cow_many.c"), args=("16", "8")), host, folder / "many")
+    before = pss_bytes(host, pids_of(host, run))
+    host.run(["mkdir", images])
+    host.run(["migrate", "dump", "-t", str(run.pid), "-D", images, "--leave-running"])
+    assert pss_bytes(host, pids_of(host, run)) == pytest.approx(before, rel=0.05)
+    host.run(["migrate", "dump", "-t", str(run.pid), "-D", images])
+    wait_until(lambda: not pids_of(host, run), "the whole tree has ended")
+    host.run(["migrate", "restore", "-D", images, "-d"])
+    assert pss_bytes(host, pids_of(host, run)) == pytest.approx(before, rel=0.05)
     run.release()
     assert run.result() == "PASS"

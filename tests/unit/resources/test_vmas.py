@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.images.pb.memory_pb2 import VmaEntry
+from core.memory.ranges import Ranges
 from core.plan.ops import FdAllocator
 from core.proc.maps import Vma
 from core.resources import vmas
@@ -54,6 +55,12 @@ def applied(old: list[MappedVma], new: list[MappedVma]) -> dict[int, Page]:
     for start, end in update.unmap:
         for address in range(start, end, PAGE):
             del pages[address]
+    for start, end in update.grow:
+        path, offset, prot, _ = pages[start - PAGE]
+        for address in range(start, end, PAGE):
+            assert address not in pages, "grown over what is there"
+            offset += PAGE if path else 0
+            pages[address] = (path, offset, prot, "fresh")
     for address, page in pages_of(list(update.create), "fresh").items():
         assert address not in pages, "mapped over what is there"
         pages[address] = page
@@ -110,13 +117,26 @@ def test_a_plan_leaves_no_descriptor(old: list[MappedVma], new: list[MappedVma])
 
 def test_growth_of_the_heap_maps_the_new_part_alone() -> None:
     update = compare([mapped(0x10, 0x20)], [mapped(0x10, 0x30)])
-    assert (update.unmap, update.protect) == ((), ())
-    assert [(vma.start, vma.end) for vma in update.create] == [(0x20000, 0x30000)]
+    assert (update.unmap, update.create, update.protect) == ((), (), ())
+    assert update.grow == ((0x20000, 0x30000),)
+
+
+def test_what_grows_with_another_protection_gets_it_afterwards() -> None:
+    update = compare([mapped(0x10, 0x20)], [mapped(0x10, 0x20), mapped(0x20, 0x30, prot=READ)])
+    assert (update.grow, update.protect) == (((0x20000, 0x30000),), ((0x20000, 0x30000, READ),))
+
+
+def test_downward_growth_is_new_memory() -> None:
+    update = compare([mapped(0x20, 0x30)], [mapped(0x10, 0x30)])
+    assert update.grow == ()
+    assert [(vma.start, vma.end) for vma in update.create] == [(0x10000, 0x20000)]
+    assert update.stays == Ranges.of([(0x20000, 0x30000)])
 
 
 def test_the_cut_part_of_a_file_has_its_own_offset() -> None:
-    update = compare([mapped(0x10, 0x14, "/a", pgoff=5)], [mapped(0x10, 0x18, "/a", pgoff=5)])
-    assert [(vma.start, vma.entry.pgoff) for vma in update.create] == [(0x14000, 9 * PAGE)]
+    old = [mapped(0x10, 0x12, "/b"), mapped(0x14, 0x18, "/a", pgoff=9)]
+    update = compare(old, [mapped(0x10, 0x18, "/a", pgoff=5)])
+    assert [(vma.start, vma.end, vma.entry.pgoff) for vma in update.create] == [(0x10000, 0x14000, 5 * PAGE)]
 
 
 def test_a_changed_protection_alone_keeps_the_memory() -> None:
