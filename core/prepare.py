@@ -143,7 +143,8 @@ def refuse_memory(flags: dict[Vma, frozenset[str]]) -> None:
 def read_flags(prepared: Prepared, reader: ProcReader, *, tracked: bool = False) -> None:
     """VmFlags anew, in place; Refused as in prepare(). `tracked`: write-protection by userfaultfd is ours."""
     ours = {"uw"} if tracked else set()
-    found = {one.vma: one.flags - ours for one in reader.smaps(prepared.pid)}
+    smaps = reader.smaps(prepared.pid) if tracked else without_our_marks(prepared.pid, reader.smaps(prepared.pid))
+    found = {one.vma: one.flags - ours for one in smaps}
     refuse_memory(found)
     prepared.vma_flags.clear()
     prepared.vma_flags.update((vma.start, flags) for vma, flags in found.items())
