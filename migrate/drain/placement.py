@@ -13,6 +13,7 @@ Order: TypeAlias = Literal["size", "dirty-rate", "priority"]
 
 RESERVE: Final = 1.1  # memory that a copy takes while it lands, over what it has
 USUAL_RATE: Final = 200e6  # bytes per second through SSH; measured
+EXPLAINED_AT_MOST: Final = 100  # hosts whose reasons are told of a workload that stays
 FIXED_S: Final = 3.0  # connecting, preflight, the last round
 
 
@@ -103,12 +104,16 @@ def plan(source: Candidate, loads: Iterable[Load], hosts: Iterable[Candidate], w
     rooms = [
         _Room(host, host.free_bytes, set(host.groups), set(host.pids)) for host in hosts if host.name != source.name
     ]
-    heap = [(-room.free_bytes, index) for index, room in enumerate(rooms) if not _why_not_at_all(room.host, wish)]
-    heapq.heapify(heap)
+    open_rooms = [index for index, room in enumerate(rooms) if not _why_not_at_all(room.host, wish)]
+    queues: dict[tuple[object, ...], list[tuple[int, int]]] = {}
     placed: list[tuple[Load, str]] = []
     stays: list[Stays] = []
     for load in sorted(loads, key=lambda load: _urgency(load, wish.order)):
-        index = None if load.never_move else _take_room(load, source, rooms, heap)
+        kind = (load.apart, *sorted(load.needs.items()))
+        if kind not in queues:
+            queues[kind] = [(-rooms[index].free_bytes, index) for index in open_rooms]
+            heapq.heapify(queues[kind])
+        index = None if load.never_move else _take_room(load, source, rooms, queues[kind])
         if index is None:
             stays.append(_stays(load, source, rooms, wish))
         else:
@@ -149,26 +154,33 @@ def _urgency(load: Load, order: Order) -> tuple[float, float, int]:
     return first, by_size, load.pid
 
 
-def _take_room(load: Load, source: Candidate, rooms: list[_Room], heap: list[tuple[int, int]]) -> int | None:
-    """The room that takes it, with its memory reserved; the emptiest is asked first."""
-    asked: list[tuple[int, int]] = []
+def _take_room(load: Load, source: Candidate, rooms: list[_Room], queue: list[tuple[int, int]]) -> int | None:
+    """The room that takes it, with its memory reserved; the emptiest is asked first.
+
+    `queue` is a heap of (-free bytes, room) for loads of this kind (same labels needed, same group), and may be behind:
+    a room has less by now than it says, never more. Rooms that will never do for the kind leave it.
+    """
+    need = int(load.memory_bytes * RESERVE)
+    later: list[tuple[int, int]] = []
     found = None
-    while heap:
-        free, index = heapq.heappop(heap)
+    while queue and -queue[0][0] >= need:
+        free, index = heapq.heappop(queue)
         room = rooms[index]
-        if not _why_not_this(load, source, room):
-            need = int(load.memory_bytes * RESERVE)
+        if -free != room.free_bytes:
+            heapq.heappush(queue, (-room.free_bytes, index))
+        elif _never(load, source, room):
+            continue
+        elif load.keeps_pid and load.pid in room.pids:
+            later.append((free, index))
+        else:
             room.free_bytes -= need
             room.groups |= {load.apart} if load.apart else set()
             room.pids.add(load.pid)
-            asked.append((-room.free_bytes, index))
+            later.append((-room.free_bytes, index))
             found = index
             break
-        asked.append((free, index))
-        if -free < load.memory_bytes * RESERVE:  # none that follows has more
-            break
-    for entry in asked:
-        heapq.heappush(heap, entry)
+    for entry in later:
+        heapq.heappush(queue, entry)
     return found
 
 
@@ -185,33 +197,41 @@ def _why_not_at_all(host: Candidate, wish: Wish) -> str:
     return ""
 
 
-def _why_not_this(load: Load, source: Candidate, room: _Room) -> str:
-    """Why this workload does not go to the host; "" when it may."""
+def _never(load: Load, source: Candidate, room: _Room) -> str:
+    """Why nothing of this kind goes to the host, whatever else moves; "" when it may."""
     host = room.host
     if any(host.labels.get(key) != value for key, value in load.needs.items()):
         return "has not the labels that the workload needs"
     missing = source.cpu_flags - host.cpu_flags
     if missing:
         return f"its CPU lacks {', '.join(sorted(missing)[:4])}"
-    if load.memory_bytes * RESERVE > room.free_bytes:
-        return f"has {_mib(room.free_bytes)} MiB free, {_mib(int(load.memory_bytes * RESERVE))} are needed"
     if load.apart and load.apart in room.groups:
         return f"holds one of group {load.apart} already"
+    return ""
+
+
+def _why_not_this(load: Load, source: Candidate, room: _Room) -> str:
+    """Why this workload does not go to the host; "" when it may."""
+    need = int(load.memory_bytes * RESERVE)
+    if need > room.free_bytes:
+        return f"has {_mib(room.free_bytes)} MiB free, {_mib(need)} are needed"
     if load.keeps_pid and load.pid in room.pids:
         return f"has a process with PID {load.pid}"
-    return ""
+    return _never(load, source, room)
 
 
 def _stays(load: Load, source: Candidate, rooms: list[_Room], wish: Wish) -> Stays:
     if load.never_move:
         return Stays(load, "is marked never_move", "move or stop it by hand, or change the inventory")
     reasons: dict[str, list[str]] = {}
-    for room in rooms:
+    for room in rooms[:EXPLAINED_AT_MOST]:
         why = _why_not_at_all(room.host, wish) or _why_not_this(load, source, room)
         reasons.setdefault(why, []).append(room.host.name)
     if not rooms:
         return Stays(load, "there is no other host", "add one to the inventory")
     parts = [f"{_names(names)} {why}" for why, names in reasons.items()]
+    if len(rooms) > EXPLAINED_AT_MOST:
+        parts.append(f"nor did one of the other {len(rooms) - EXPLAINED_AT_MOST} hosts do")
     return Stays(load, "; ".join(parts), "free memory or add a host; `--to` and labels narrow the choice")
 
 
