@@ -52,10 +52,13 @@ def agent_socket(path: Path, uid: int) -> str:
     return str(path)
 
 
-def test_an_agent_that_sudo_stripped_is_found_in_a_parents_environment(tmp_path: Path) -> None:
+def test_an_agent_that_sudo_stripped_is_found_in_a_parents_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     require_root()
+    monkeypatch.setattr(os, "getppid", lambda: 70)
     path = agent_socket(tmp_path / "agent", NOBODY.pw_uid)
-    chain = {os.getppid(): (71, {}), 71: (1, {"SSH_AUTH_SOCK": path})}
+    chain = {70: (71, {}), 71: (1, {"SSH_AUTH_SOCK": path})}
     caller = find_caller(SUDO, euid=0, read_environ=lambda pid: chain[pid])
     assert caller.agent_socket == path
     assert "found in the environment of process 71" in caller.notices[1]
