@@ -1,6 +1,8 @@
 import errno
 import subprocess
 import sys
+from dataclasses import dataclass
+from typing import cast
 
 import pytest
 
@@ -81,17 +83,29 @@ def test_memory_of_the_kernels_own_kinds_is_refused_by_name(what: str) -> None:
     assert found and all(what in blocker.reason and blocker.hint for blocker in found)
 
 
-def results_of(questions: MarkQuestions, values: dict[Syscall, int], in_core: int) -> Results:
-    program = questions.program
-    places = {id(op): index for index, op in enumerate(program)}
-    outs = {(places[id(questions.filled)], 2): bytes([in_core])}
-    return Results(program, tuple(values.get(op, 0) for op in program), outs, places)
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Stands for Results."""
+
+    values: dict[Syscall, int]
+    in_core: int
+
+    def value(self, op: Syscall) -> int:
+        return self.values.get(op, 0)
+
+    def out(self, op: Syscall, argument: int) -> bytes:
+        assert argument == 2
+        return bytes([self.in_core])
+
+
+def results_of(values: dict[Syscall, int], in_core: int) -> Results:
+    return cast(Results, Said(values, in_core))
 
 
 @pytest.mark.parametrize(("locked", "in_core", "expected"), [(0, 0, 0), (-errno.EBUSY, 1, 2), (-errno.EBUSY, 0, 6)])
 def test_what_mlockall_says_of_the_future_is_seen_by_a_mapping(locked: int, in_core: int, expected: int) -> None:
     questions, mm = MarkQuestions(), MmEntry()
-    vma_marks.collect_mm(questions, results_of(questions, {questions.locked: locked}, in_core), EMPTY, mm)
+    vma_marks.collect_mm(questions, results_of({questions.locked: locked}, in_core), EMPTY, mm)
     assert mm.lock_future == expected
 
 
@@ -99,7 +113,7 @@ def test_protection_keys_are_allocated_as_they_were(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(vma_marks, "probe_protection_keys", lambda: True)
     questions, mm = MarkQuestions(), MmEntry()
     taken = {op: -errno.ENOMEM if key in (2, 3) else -errno.EINVAL for key, op in questions.keys.items()}
-    vma_marks.collect_mm(questions, results_of(questions, taken, 0), EMPTY, mm)
+    vma_marks.collect_mm(questions, results_of(taken, 0), EMPTY, mm)
     assert mm.protection_keys == 1 << 2 | 1 << 3
     mm.vmas.extend([entry_of(PAGE, 2 * PAGE, protection_key=3), entry_of(4 * PAGE, 5 * PAGE, protection_key=1)])
     assert calls(vma_marks.plan(mm)) == [
@@ -115,7 +129,7 @@ def test_neighbours_share_a_call_and_guards_are_no_mappings() -> None:
     mm.vmas.extend([entry_of(8 * PAGE, 9 * PAGE, name="glyphs", **locked)])
     mm.vmas[2].prot = 0
     guards = Ranges.of([(5 * PAGE, 6 * PAGE)])
-    vma_marks.collect_mm(questions, results_of(questions, {}, 0), guards, mm)
+    vma_marks.collect_mm(questions, results_of({}, 0), guards, mm)
     assert mm.vmas[3].status == VmaStatus.GUARD and vmas.is_kernel_vma(mm.vmas[3])
     program = vma_marks.plan(mm)
     assert calls(program) == [
