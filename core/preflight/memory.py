@@ -80,9 +80,12 @@ def read_max_map_count() -> int:
         return MAP_COUNT_DEFAULT
 
 
-def memory_bytes(status: Status, smaps: Sequence[SmapsVma]) -> int:
-    """What the target will take over there: its own pages, swapped ones too. Pure."""
-    resident = status.rss_anon
+def memory_bytes(status: Status, smaps: Sequence[SmapsVma], shared_out_bytes: int | None = None) -> int:
+    """What the target will take over there: its own pages, swapped ones too. Pure.
+
+    A page that it shares with others since a fork counts for its part alone (`shared_out_bytes`): it stays shared.
+    """
+    resident = shared_out_bytes if shared_out_bytes is not None else status.rss_anon
     if resident is None:
         resident = sum(one.rss_bytes for one in smaps if not one.vma.shared)
     return resident + (status.vm_swap or 0)

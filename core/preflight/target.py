@@ -29,6 +29,7 @@ from core.preflight.records import FileNeed, HostRecord, ListenNeed, PreflightOp
 from core.preflight.shared_memory import collect_shared
 from core.preflight.sharing import refuse_sharing
 from core.preflight.supervisors import find_supervisor
+from core.preflight.sysv import refuse_sysv
 from core.proc.maps import SmapsVma
 from core.proc.reader import ProcReader
 from core.proc.status import Status
@@ -100,6 +101,7 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
         losses = _losses(everything)
     supervisor = find_supervisor(reader, pid, reader.status(pid).ppid)
     blockers = [*in_vfork, *refuse_sharing(reader, family), *_blockers(family, found), *shared.blockers]
+    blockers += refuse_sysv(reader, family)
     blockers += [
         *([supervisor] if supervisor else []),
         *refuse_kernel(host),
@@ -258,7 +260,7 @@ def _record(
     own_tids = sorted(reader.status(pid, tid).ns_pid[-1] for tid in reader.tids(pid))
     return TargetRecord(
         pids=tuple(own_tids), name=status.name, files=belongings.files, listens=belongings.listens,
-        memory_bytes=memory_bytes(status, smaps), xfeatures=host.xfeatures & ~AMX,
+        memory_bytes=memory_bytes(status, smaps, reader.shared_out_bytes(pid)), xfeatures=host.xfeatures & ~AMX,
         kernel_needs=DESTINATION_FEATURES, user_ids=tuple(sorted({*status.uids, *status.gids})),
         capabilities=status.cap_prm | status.cap_inh | status.cap_amb, capability_bounding=status.cap_bnd,
         cgroup=reader.cgroup2(pid) or "", host=host, pid_mode=options.pid_mode, max_fd=belongings.max_fd,

@@ -19,7 +19,7 @@ from core.proc.mountinfo import Mount, parse_mountinfo
 from core.proc.sockets import InetSocket, UnixSocket, parse_inet, parse_inodes, parse_unix
 from core.proc.stat import Stat, parse_stat
 from core.proc.status import Status, parse_status
-from core.proc.sysvipc import SysvSegment, parse_sysv_segments
+from core.proc.sysvipc import SysvSegment, parse_message_queues, parse_semaphore_sets, parse_sysv_segments
 from core.proc.text import printable
 from core.proc.timers import PosixTimer, parse_timers
 
@@ -148,6 +148,14 @@ class ProcReader:
     def smaps(self, pid: int) -> tuple[SmapsVma, ...]:
         """VMAs with flags; ten times dearer than maps."""
         return parse_smaps(self.text(pid, "smaps"), self._file(pid, "smaps"))
+
+    def shared_out_bytes(self, pid: int) -> int | None:
+        """Anonymous memory, a page divided by how many have it (Pss_Anon); None where the kernel does not tell."""
+        try:
+            lines = self.text(pid, "smaps_rollup").split("\n")
+        except FileNotFoundError:
+            return None
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss_Anon:")), None)
 
     def status(self, pid: int, tid: int | None = None) -> Status:
         """Status of the process, or of its thread `tid`."""
@@ -372,3 +380,17 @@ class ProcReader:
             return parse_sysv_segments(self.text("sysvipc", "shm"), self._file("sysvipc", "shm"))
         except FileNotFoundError:
             return ()
+
+    def message_queues(self) -> dict[int, tuple[int, ...]]:
+        """System V message queues of our IPC namespace: id → who sent and received last, as PIDs."""
+        try:
+            return parse_message_queues(self.text("sysvipc", "msg"), self._file("sysvipc", "msg"))
+        except FileNotFoundError:
+            return {}
+
+    def semaphore_sets(self) -> dict[int, int]:
+        """System V semaphore sets of our IPC namespace: id → how many semaphores."""
+        try:
+            return parse_semaphore_sets(self.text("sysvipc", "sem"), self._file("sysvipc", "sem"))
+        except FileNotFoundError:
+            return {}
