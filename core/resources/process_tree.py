@@ -61,7 +61,7 @@ def collect_cgroup(path: str | None) -> CgroupEntry:
 
 def cgroup_path(images: ImageSet) -> str | None:
     """Where the root was in the v2 hierarchy, as far as the images tell."""
-    if not images.has(kinds.CGROUP):
+    if not images.has(kinds.CGROUP) and not images.one(kinds.INVENTORY).root_cg_set:  # 0, or absent: none was dumped
         return None
     sets = images.one(kinds.CGROUP).sets
     return next((one.path for entry in sets for one in entry.ctls if not one.name), None)
