@@ -50,7 +50,7 @@ class Fleet:
     def migrate(self, *words: str | int, check: bool = True, env: dict[str, str] | None = None) -> Said:
         """`migrate WORDS…` on ops, which asks the server."""
         server = {"MIGRATE_SERVER": f"http://127.0.0.1:{PORT}", **(env or {})}
-        done = self.ops.run(["migrate", *map(str, words)], check=check, env=server, timeout_s=110)
+        done = self.ops.run(["migrate", *map(str, words)], check=check, env=server, timeout_s=300)
         return Said(done.returncode, done.stdout, done.stderr)
 
     def http(self, method: str, path: str, body: object = None, *, port: int = PORT) -> tuple[int, Any]:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.api.fleet import Fleet
 from tests.hosts import Host
 from tests.waiting import wait_until
@@ -12,6 +14,8 @@ from tests.waiting import wait_until
 BINARIES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/lib/postgresql/none"))
 PORTS = (8471, 8472)
 URL = "postgresql://postgres@127.0.0.1:5432/postgres"
+
+pytestmark = pytest.mark.timeout(400)
 
 
 @contextmanager

@@ -1,16 +1,20 @@
 """The dashboard in a real browser, in light and dark, wide and narrow, by the keyboard, over real migrations."""
 
+import pytest
+
 from tests.api.fleet import PORT, Fleet
 from tests.hosts.host import REPOSITORY
 from tests.migrate.moving import PYTHON
 
 ARTEFACTS = REPOSITORY / "build/dashboard"
 
+pytestmark = pytest.mark.timeout(400)
+
 
 def browse(fleet: Fleet, *steps: str) -> None:
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
     argv = [PYTHON, "-m", "tests.api.browser", f"http://127.0.0.1:{PORT}/", str(ARTEFACTS), *steps]
-    fleet.ops.run(argv, timeout_s=110, env={"PYTHONPATH": str(REPOSITORY)})
+    fleet.ops.run(argv, timeout_s=300, env={"PYTHONPATH": str(REPOSITORY)})
 
 
 def test_a_migration_is_checked_started_and_followed_to_its_end(fleet: Fleet) -> None:

@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from tests.api.fleet import Fleet
 from tests.program_build import Run
 
 ENDED = ("done", "failed", "refused", "in_doubt", "cancelled")
+
+pytestmark = pytest.mark.timeout(400)
 
 
 def ask(fleet: Fleet, run: Run, source: str, destination: str, **options: str) -> dict[str, Any]:

@@ -67,6 +67,12 @@ def write_file(path: str, text: str) -> None:
         os.chmod(path, 0o644)
 
 
+def last_pid() -> int:
+    """What set_last_pid said, or the PID that was given since."""
+    with open("/proc/sys/kernel/ns_last_pid") as file:
+        return int(file.read())
+
+
 def set_last_pid(pid: int) -> None:
     """The next task of this PID namespace gets `pid` + 1, if that is free."""
     with open("/proc/sys/kernel/ns_last_pid", "w") as file:
@@ -93,11 +99,13 @@ def become(request: dict[str, Any]) -> None:
 
 
 def start(request: dict[str, Any]) -> dict[str, Any]:
-    """Fork and exec; with `pid` that very PID, given by ns_last_pid."""
-    wanted = request.get("pid")
+    """Fork and exec; with `pid` that very PID, given by ns_last_pid, and later ones go on where they were."""
+    wanted, before = request.get("pid"), last_pid()
     if wanted:
         set_last_pid(wanted - 1)
     child = os.fork()
+    if wanted and child:
+        set_last_pid(before)
     if child == 0:
         try:
             become(request)

@@ -44,7 +44,7 @@ async def greet_patiently(peer: Any) -> Any:
 
 
 def hurry() -> None:
-    """Grace 1 s instead of 10, answers within 4 s, a destination looked for during 3 s, a dead link seen in 2 s."""
+    """Grace 1 s instead of 10, answers within 12 s, a destination looked for during 8 s, a dead link seen in 2 s."""
     from migrate import parties, resolve, source
     from migrate.keeper.listener import Listener
     from migrate.transport.connect import SshOptions
@@ -55,12 +55,12 @@ def hurry() -> None:
     assert defaults is not None
     defaults["grace_s"] = 1.0
     for module in (parties, resolve, source):
-        module.ANSWER_LIMIT_S = 4.0  # type: ignore[attr-defined]
+        module.ANSWER_LIMIT_S = 12.0  # type: ignore[attr-defined]
     parties.greet = greet_patiently
     real = resolve.settle
 
     async def settle(means: Any, migration_id: str, limit_s: float = 0.0) -> Any:
-        return await real(means, migration_id, 3.0)
+        return await real(means, migration_id, 8.0)
 
     source.settle = settle  # type: ignore[attr-defined]
     resolve.settle = settle
