@@ -13,6 +13,7 @@ from core.tracee.cgroup import cgroup2_mount
 
 SESSION: Final = re.compile(r"/session-[^/]*\.scope(/|$)")
 SCOPE: Final = re.compile(r"migrate-\d+\.scope")
+LEAF: Final = re.compile(r"/migrate-[A-Za-z0-9_-]+\Z")  # that a migration which was killed left it in
 NEW_S: Final = 60.0  # a scope that is younger may be empty because its tree is still being made
 
 
@@ -22,6 +23,7 @@ def find_home(path: str | None, pid: int) -> str:
     A login session of that name is another one here: it is passed over. KernelLacks when no cgroup can be made.
     """
     mount = cgroup2_mount(Path("/proc/self/mountinfo").read_text())
+    path = LEAF.sub("", path) if path is not None else None
     if path is not None and not SESSION.search(path) and os.path.isdir(mount + path):
         return os.path.normpath(mount + path)
     _sweep(mount)

@@ -50,7 +50,7 @@ def test_every_program_states_its_claim_as_a_sentence() -> None:
 def test_programs_stay_small() -> None:
     lengths = {program.name: len(program.path.read_text().splitlines()) for program in discover_all()}
     assert median(lengths.values()) <= 60
-    assert [name for name, lines in lengths.items() if lines > 120] == []
+    assert [name for name, lines in lengths.items() if lines > 200] == []
 
 
 def test_hash_changes_with_an_included_file_and_with_a_flag(tmp_path: Path) -> None:
