@@ -120,11 +120,11 @@ def test_a_pipeline_loses_and_doubles_no_line(pair: Pair) -> None:
 def test_a_pool_of_processes_finishes_its_work_on_the_other_host(pair: Pair) -> None:
     (pair.folder / "pool.py").write_text(POOL)
     pid = pair.a.start(["/usr/bin/python3", f"{pair.folder}/pool.py", str(pair.folder)])
-    wait_until(lambda: (pair.folder / "working").exists(), "the pool works")
+    wait_until(lambda: (pair.folder / "working").exists(), "the pool works", deadline_s=60)
     move(pair, pid)
     (pair.folder / "worked-enough").touch()
-    wait_until(lambda: (pair.folder / "pool").exists(), "the pool has done all")
-    wait_until(lambda: not processes(pair.b, "pool.py"), "the pool has ended")
+    wait_until(lambda: (pair.folder / "pool").exists(), "the pool has done all", deadline_s=60)
+    wait_until(lambda: not processes(pair.b, "pool.py"), "the pool has ended", deadline_s=60)
 
 
 def as_postgres(host: Host, *argv: str) -> str:
