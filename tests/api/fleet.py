@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.hosts import Host, make_hosts
@@ -83,7 +83,11 @@ class Fleet:
 @contextmanager
 def make_fleet() -> Iterator[Fleet]:
     """Hosts with sshd, and ops with a server that knows them."""
-    folder = Path(mkdtemp(prefix="fleet-"))
+    with TemporaryDirectory(prefix="fleet-", ignore_cleanup_errors=True) as made:
+        yield from _joined(Path(made))
+
+
+def _joined(folder: Path) -> Iterator[Fleet]:
     folder.chmod(0o755)
     names = ("web-1", "web-2", "web-3")
     with make_hosts("ops", *names, binds={str(folder): str(folder)}) as (ops, *others):

@@ -83,6 +83,11 @@ def _link(fd: int) -> str:
         return ""
 
 
+def children() -> dict[int, str]:
+    """Children of this very process, running or to be reaped: their names."""
+    return {pid: READER.comm(pid) for pid in READER.children(os.getpid())}
+
+
 def is_traced(pid: int) -> bool:
     """Whether any of its threads has a tracer."""
     return any(_tracer_of(pid, tid) for tid in READER.tids(pid))
