@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from core.errors import MigrateError, Refused, UsageError
 from migrate.api.models import BlockerModel, Problem, Role
 from migrate.api.services import Services
-from migrate.errors import JournalError, StoreError, TransportError
+from migrate.errors import StoreError, TransportError
 from migrate.fleet.schema import ANSWERS
 
 PREFIX: Final = "/api/v1"
@@ -91,7 +91,7 @@ def as_problem(error: Exception) -> Problem | None:
             return Problem(title="host cannot be asked", status=502, detail=error.message, hint=error.hint or "")
         case StoreError():
             return Problem(title="database cannot be asked", status=503, detail=error.message, hint=error.hint or "")
-        case JournalError() | MigrateError():
+        case MigrateError():
             return Problem(title="failed", status=500, detail=error.message, hint=error.hint or "")
     return None
 

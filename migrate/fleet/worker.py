@@ -14,7 +14,7 @@ from core.errors import MigrateError, UsageError
 from migrate.errors import TransportError
 from migrate.fleet.inventory import LOCAL
 from migrate.fleet.reach import Address, Reach
-from migrate.fleet.schema import EVENTS, HOSTS, MIGRATIONS
+from migrate.fleet.schema import HOSTS, MIGRATIONS
 from migrate.fleet.store import LEASE_S, FenceLost, Row, Store
 from migrate.machine import State
 
@@ -234,9 +234,3 @@ def move_arguments(pid: int, there: Address, options: dict[str, Any]) -> Sequenc
         if name == "remote_command" and value != "migrate":
             words += ["--remote-command", value]
     return words
-
-
-async def record_of(store: Store, migration_id: str) -> tuple[Row | None, list[Row]]:
-    """A migration and all that it told."""
-    row = await store.row(MIGRATIONS, MIGRATIONS.c.id == migration_id)
-    return row, await store.rows(EVENTS, EVENTS.c.migration_id == migration_id, order=[EVENTS.c.number])
