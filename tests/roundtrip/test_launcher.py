@@ -143,7 +143,7 @@ def test_nothing_of_the_launcher_is_inherited(tmp_path: Path, images: Path) -> N
     with ready(PROGRAM, tmp_path) as run:
         chosen = choices(run.pid)
         before, limits = look_at(run.pid), READER.limits(run.pid)
-        session = READER.stat(run.pid).session
+        session, nice = READER.stat(run.pid).session, READER.stat(run.pid).nice
         dump(run.pid, images, DumpOptions())
         run.stop()
         restored_by(narrow, images)
@@ -154,7 +154,7 @@ def test_nothing_of_the_launcher_is_inherited(tmp_path: Path, images: Path) -> N
             assert after.cgroup == before.cgroup
             assert READER.limits(run.pid) == limits
             assert choices(run.pid) == chosen
-            assert READER.stat(run.pid).nice == 0 and READER.stat(run.pid).session == session
+            assert READER.stat(run.pid).nice == nice and READER.stat(run.pid).session == session
             run.release()
             assert run.result() == "PASS"
         finally:
