@@ -14,6 +14,7 @@ MigrateError
 ├── ProtocolError       the other end said something nobody may say there
 │   └── OutOfOrder      a step that the state machine does not have
 ├── SyncError           a file that is to be there too cannot be sent
+├── InstallError        this program cannot be put onto another host
 ├── JournalError        a journal cannot be read or written
 ├── KeeperLost          our own engine process is gone
 ├── GaveUp              the dirty set would not shrink enough; the source runs on
@@ -75,6 +76,10 @@ class OutOfOrder(ProtocolError):
 
 class SyncError(MigrateError):
     """A file that is to be on the other host too cannot be sent there; what was sent before stays."""
+
+
+class InstallError(MigrateError):
+    """This program cannot be packed here, or does not come to run over there; nothing was changed there."""
 
 
 class JournalError(MigrateError):

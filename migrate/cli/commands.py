@@ -43,6 +43,8 @@ COMMANDS = {
     "serve": Command("serve", "serve", "Serve the HTTP API and the dashboard, and work on migrations and drains."),
     "drain": Command("fleet", "drain", "Empty a host: everything on it moves elsewhere (asks a server)."),
     "hosts": Command("fleet", "hosts", "List, add, cordon and uncordon hosts (asks a server)."),
+    "bootstrap": Command("install", "bootstrap", "Install this version on another host over SSH."),
+    "bundle": Command("install", "bundle", "Write this version into one file, to be installed without SSH."),
     "dest": Command("dest", "dest"),
     "agent": Command("agent", "agent"),
 }

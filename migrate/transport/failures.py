@@ -27,8 +27,8 @@ from migrate.transport.destination import SSH_PORT, Destination
 from migrate.transport.identities import Identities, fingerprint
 
 INSTALL_HINT = (
-    "install migrate there (the same version as here) and put the command on the PATH of non-interactive "
-    "logins, or name it: --remote-command /opt/migrate/.venv/bin/migrate"
+    "`migrate bootstrap user@host` installs this version there; one that is not on the PATH of non-interactive "
+    "logins is named by --remote-command"
 )
 _LINES_SHOWN = 3
 

@@ -1,0 +1,1 @@
+../migrate/install/install.sh
