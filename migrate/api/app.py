@@ -120,9 +120,9 @@ def make_app(services: Services, owner: str) -> web.Application:
 
 def _background(services: Services, owner: str, metrics: Metrics) -> Callable[[web.Application], AsyncIterator[None]]:
     async def work(_app: web.Application) -> AsyncIterator[None]:
-        worker = Worker(services.store, services.reach, owner, services.news.tell, metrics.count)
+        worker = Worker(services.store, services.reach, owner, services.news.tell, metrics.count, hooks=services.hooks)
         services.wake = worker.wake
-        controller = Controller(services.store, owner, services.news.tell, worker.wake)
+        controller = Controller(services.store, owner, services.news.tell, worker.wake, services.hooks)
         looking = keep_looking(services.store, services.reach, services.news.tell)
         tasks = [asyncio.create_task(each) for each in (worker.run(), controller.run(), looking)]
         yield

@@ -110,6 +110,7 @@ class Result(BaseModel):
     sent_bytes: int
     phases: list[PhaseSeconds] = []
     pids: list[int] = []
+    hook: str = Field("", description="why the hook after it failed, empty when it did not")
 
 
 class Migration(BaseModel):

@@ -11,6 +11,7 @@ from typing import Protocol
 from aiohttp import web
 
 from migrate.api.models import Role
+from migrate.fleet.hooks import Hooks
 from migrate.fleet.inventory import Selector
 from migrate.fleet.reach import Reach
 from migrate.fleet.schema import TOKENS
@@ -56,6 +57,7 @@ class Services:
     reach: Reach
     guard: Guard
     selectors: Sequence[Selector] = ()
+    hooks: Hooks = field(default_factory=Hooks)
     news: News = field(default_factory=News)
     wake: Callable[[], None] = lambda: None
     closing: asyncio.Event = field(default_factory=asyncio.Event)

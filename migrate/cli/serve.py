@@ -23,6 +23,7 @@ from migrate.cli.logs import MigrationStamp, start_logging
 from migrate.cli.options import LogFile, Verbose
 from migrate.cli.parse import parse_choice
 from migrate.cli.watch import ExitCode, say
+from migrate.fleet.hooks import Hooks
 from migrate.fleet.hosts import load_inventory
 from migrate.fleet.inventory import Inventory, read_inventory
 from migrate.fleet.reach import SshReach
@@ -44,6 +45,12 @@ def serve(
         ),
     ] = DEFAULT_DATABASE,
     inventory: Annotated[Path | None, typer.Option(metavar="FILE", help="Hosts and workloads, TOML.")] = None,
+    hooks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Files called in drains: before-host, before-workload, after-workload, after-host."
+        ),
+    ] = None,
     auth: Annotated[
         str, typer.Option(metavar="none|token", help="Who may ask; none is for loopback only.", show_default=True)
     ] = "",
@@ -71,6 +78,8 @@ def serve(
             f"--auth none: {address} can be reached from elsewhere",
             hint="--auth token, and `migrate serve --add-token NAME:admin`; or listen on 127.0.0.1",
         )
+    if hooks is not None and not hooks.is_dir():
+        raise UsageError(f"--hooks {hooks}: is not a directory")
     context = tls_context(tls_cert, tls_key, client_ca)
     owner = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     known = read_inventory(inventory) if inventory else Inventory()
@@ -80,7 +89,7 @@ def serve(
         store, reach = await Store.open(database), SshReach()
         try:
             guard: Guard = OpenGuard() if kind == "none" else TokenGuard(store)
-            services = Services(store, reach, guard, known.workloads)
+            services = Services(store, reach, guard, known.workloads, Hooks(hooks))
             await load_inventory(store, known)
             runner = web.AppRunner(make_app(services, owner), access_log=None, shutdown_timeout=2)
             await runner.setup()

@@ -1,7 +1,8 @@
 """What a drain does next: `decide` is pure, a function of what is written down and of the clock.
 
 Called again and again, by any coordinator: an action that was taken shows in `legs` the next time, so nothing is
-begun twice. A leg is a migration of the drain, `away` from the host or `back` to it.
+begun twice. A leg is a migration of the drain, `away` from the host or `back` to it. A hook that fails counts as a
+failed migration does.
 """
 
 from collections import Counter
@@ -24,7 +25,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """A migration of the drain. `moved_pid`: what the process is called at its destination, when it is done."""
+    """A migration of the drain. `moved_pid`: what the process is called at its destination, when it is done;
+    `hook_failed`: it is done, but the hook after it failed."""
 
     id: str
     leg: Literal["away", "back"]
@@ -33,6 +35,12 @@ class Leg:
     destination: str
     state: str
     moved_pid: int = 0
+    hook_failed: bool = False
+
+    @property
+    def went_wrong(self) -> bool:
+        """Counts for --on-failure."""
+        return self.state in WENT_WRONG or self.hook_failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,29 @@ def decide(drain: Drain, host: str, legs: Sequence[Leg], now: float) -> list[Act
             return []
 
 
+def hook_before(
+    state: str, entering: str
+) -> tuple[Literal["before-host", "after-host"], Literal["away", "back"]] | None:
+    """Which hook of the host, of which leg, is called before a drain in `state` enters another; None: none."""
+    if entering == "running":
+        return "before-host", "away"
+    if entering == "returning":
+        return "before-host", "back"
+    if state in ("running", "returning"):
+        return "after-host", "away" if state == "running" else "back"
+    return None
+
+
+def decide_after_hook(state: str, enter: Enter, on_failure: str, wrong: str) -> Enter:
+    """Where a drain in `state` goes whose hook failed (`wrong`) before it would `enter`."""
+    told = "; ".join(part for part in (enter.message, wrong) if part)
+    if on_failure == "skip":
+        return Enter(enter.state, told)
+    if on_failure == "back" and state == "running" and enter.state in ("away", "done"):
+        return Enter("returning", told)
+    return Enter("cancelled" if enter.state == "cancelled" else "failed", told)
+
+
 def _wait(drain: Drain, now: float) -> list[Action]:
     if drain.cancel:
         return [Enter("cancelled", "cancelled before it began")]
@@ -110,7 +141,7 @@ def _wait(drain: Drain, now: float) -> list[Action]:
 def _go_away(drain: Drain, host: str, legs: Sequence[Leg], now: float) -> list[Action]:
     away = [leg for leg in legs if leg.leg == "away"]
     running = [leg for leg in away if leg.state not in OVER and leg.state != "in_doubt"]
-    wrong = [leg for leg in away if leg.state in WENT_WRONG]
+    wrong = [leg for leg in away if leg.went_wrong]
     if drain.cancel:
         if drain.cancel == "abort" and running:
             return [Stop(leg.id) for leg in running]
@@ -155,7 +186,7 @@ def _begin(drain: Drain, host: str, left: Sequence[Step], running: Sequence[Leg]
 def _come_back(drain: Drain, host: str, legs: Sequence[Leg]) -> list[Action]:
     back = [leg for leg in legs if leg.leg == "back"]
     running = [leg for leg in back if leg.state not in OVER and leg.state != "in_doubt"]
-    failed_before = any(leg.leg == "away" and leg.state in WENT_WRONG for leg in legs)
+    failed_before = any(leg.went_wrong for leg in legs) or not drain.and_back  # who did not ask for it hears why
     gone = [leg for leg in legs if leg.leg == "away" and leg.state == "done"]
     begun = {(leg.source, leg.pid) for leg in back}
     left = [] if drain.cancel else [leg for leg in gone if (leg.destination, leg.moved_pid) not in begun]
@@ -178,6 +209,8 @@ def _told(away: Sequence[Leg], drain: Drain) -> str:
     parts = [f"{done} of {len(drain.steps)} moved"]
     if wrong := sum(leg.state in WENT_WRONG for leg in away):
         parts.append(f"{wrong} failed")
+    if hooks := sum(leg.hook_failed for leg in away):
+        parts.append(f"{hooks} with a failed hook")
     if left := len(drain.steps) - len(away):
         parts.append(f"{left} not begun")
     return ", ".join(parts)

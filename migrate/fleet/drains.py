@@ -16,12 +16,13 @@ from core.errors import Blocker, MigrateError, Refused, UsageError
 from migrate.cli.parse import parse_rate
 from migrate.drain import placement, scheduler
 from migrate.drain.windows import parse_window
+from migrate.fleet.hooks import Hooks
 from migrate.fleet.hosts import candidate_of, look_at, workloads_of
 from migrate.fleet.inventory import Selector, Workload
-from migrate.fleet.moves import ask_for, moved_pid, new_id, reserved_on
+from migrate.fleet.moves import ask_for, hook_failed, moved_pid, new_id, read_workload, reserved_on
 from migrate.fleet.reach import Reach
 from migrate.fleet.schema import DRAINS, HOSTS, MIGRATIONS
-from migrate.fleet.store import FenceLost, Row, Store
+from migrate.fleet.store import LEASE_S, FenceLost, Row, Store
 
 log = logging.getLogger(__name__)
 OPEN_STATES: Final = ("waiting", "running", "away", "returning")
@@ -128,22 +129,45 @@ def _leg_options(workload: Workload, spec: dict[str, Any]) -> dict[str, Any]:
 class Controller:
     """One coordinator's share of the drains."""
 
-    def __init__(self, store: Store, owner: str, told: Callable[[str], None], wake_worker: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        owner: str,
+        told: Callable[[str], None],
+        wake_worker: Callable[[], None],
+        hooks: Hooks | None = None,
+    ) -> None:
         self._store = store
         self._owner = owner
         self._told = told
         self._wake_worker = wake_worker
+        self._hooks = hooks or Hooks()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Carry out drains until cancelled; what is written down goes on elsewhere."""
-        while True:
-            try:
-                while (row := await self._store.lease(DRAINS, self._owner, OPEN_STATES)) is not None:
-                    with contextlib.suppress(FenceLost):
-                        await self._step(row)
-            except MigrateError as error:
-                log.error("%s", error)
-            await asyncio.sleep(LOOK_S)
+        try:
+            while True:
+                try:
+                    while (row := await self._store.lease(DRAINS, self._owner, OPEN_STATES)) is not None:
+                        task = asyncio.create_task(self._carry(row), name=f"drain {row['id']}")
+                        self._tasks.add(task)
+                        task.add_done_callback(self._tasks.discard)
+                except MigrateError as error:
+                    log.error("%s", error)
+                await asyncio.sleep(LOOK_S)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _carry(self, row: Row) -> None:
+        try:
+            await self._step(row)
+        except FenceLost as error:
+            log.warning("%s", error)
+        except Exception:
+            log.exception("drain %s: left alone until its lease ends", row["id"])
 
     async def _step(self, row: Row) -> None:
         """Decide once and act. The lease is given back for LOOK_S, so that every drain gets its turn."""
@@ -158,8 +182,8 @@ class Controller:
                     await self._begin(row, action)
                 case scheduler.Stop(migration_id):
                     await self._store.change(MIGRATIONS, MIGRATIONS.c.id == migration_id, cancel=True)
-                case scheduler.Enter(state, message):
-                    changes = await self._enter(row, state, message)
+                case scheduler.Enter():
+                    changes = await self._enter(row, await self._after_hook(row, action))
         held = {"lease_owner": self._owner, "lease_until": self._store.now() + LOOK_S}
         await self._store.write_leased(DRAINS, row, **held, **changes)
         if actions:
@@ -179,28 +203,45 @@ class Controller:
         )  # fmt: skip
 
     async def _begin(self, row: Row, begin: scheduler.Begin) -> None:
-        options = row["plan"]["options"].get(str(begin.pid), {})
         if begin.leg == "back":
-            options = await self._options_of_away(row["id"], begin)
+            legs = await self._store.drain_legs(row["id"])
+            away = next(leg for leg in legs if leg["destination"] == begin.source and moved_pid(leg) == begin.pid)
+            options, name = away["options"], away["workload"].get("name", "")
+        else:
+            options = row["plan"]["options"].get(str(begin.pid), {})
+            name = next(move["name"] for move in row["plan"]["moves"] if move["pid"] == begin.pid)
         await ask_for(
             self._store, migration_id=f"{row['id']}-{begin.leg}-{begin.source}-{begin.pid}"[:63], source=begin.source,
             pid=begin.pid, destination=begin.destination, options=options, who=f"drain {row['id']}",
+            workload={**await read_workload(self._store, begin.source, begin.pid), "name": name},
             drain_id=row["id"], leg=begin.leg,
         )  # fmt: skip
 
-    async def _options_of_away(self, drain_id: str, begin: scheduler.Begin) -> dict[str, Any]:
-        legs = await self._store.drain_legs(drain_id)
-        return next(
-            (
-                dict(leg["options"])
-                for leg in legs
-                if leg["destination"] == begin.source and moved_pid(leg) == begin.pid
-            ),
-            {},
-        )
+    async def _after_hook(self, row: Row, enter: scheduler.Enter) -> scheduler.Enter:
+        """Call the host's hook that belongs before this; the lease is kept meanwhile, however long it takes."""
+        due = scheduler.hook_before(row["state"], enter.state)
+        if due is None or not self._hooks.has(due[0]):
+            return enter
+        stage, leg = due
+        await self._store.write_leased(DRAINS, row, message=f"hook {stage} is at work")
+        self._told(row["id"])
+        renewing = asyncio.create_task(self._renew(row), name=f"lease of {row['id']}")
+        try:
+            facts = {"drain": row["id"], "host": row["host"], "leg": leg}
+            wrong = await self._hooks.call(stage, {**facts, "state": enter.state, "message": enter.message})
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+        return scheduler.decide_after_hook(row["state"], enter, row["spec"]["on_failure"], wrong) if wrong else enter
 
-    async def _enter(self, row: Row, state: str, message: str) -> dict[str, Any]:
-        now = self._store.now()
+    async def _renew(self, row: Row) -> None:
+        with contextlib.suppress(FenceLost):
+            while True:
+                await asyncio.sleep(LEASE_S / 3)
+                await self._store.write_leased(DRAINS, row)
+
+    async def _enter(self, row: Row, enter: scheduler.Enter) -> dict[str, Any]:
+        now, state, message = self._store.now(), enter.state, enter.message
         changes: dict[str, Any] = {"state": state, "message": message or row["message"]}
         if state == "running":
             reason = f"drain {row['id']}"
@@ -214,5 +255,6 @@ class Controller:
 
 def _leg(row: Row) -> scheduler.Leg:
     return scheduler.Leg(
-        row["id"], row["leg"], row["source"], row["pid"], row["destination"], row["state"], moved_pid(row)
-    )
+        row["id"], row["leg"], row["source"], row["pid"], row["destination"], row["state"], moved_pid(row),
+        hook_failed(row),
+    )  # fmt: skip

@@ -56,6 +56,11 @@ async def reserved_on(store: Store) -> dict[str, int]:
     return found
 
 
+def hook_failed(row: Row) -> bool:
+    """True when it is done, but the hook after it failed."""
+    return bool((row["result"] or {}).get("hook"))
+
+
 def moved_pid(row: Row) -> int:
     """What the process is called at its destination."""
     pids = (row["result"] or {}).get("pids") or [row["pid"]]

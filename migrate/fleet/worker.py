@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from core.errors import MigrateError, UsageError
 from migrate.errors import TransportError
+from migrate.fleet.hooks import Hooks, Stage
 from migrate.fleet.inventory import LOCAL
 from migrate.fleet.reach import Address, Reach
 from migrate.fleet.schema import HOSTS, MIGRATIONS
@@ -43,6 +44,7 @@ class Worker:
         told: Callable[[str], None],
         count: Callable[[str, dict[str, Any]], None] = lambda _id, _body: None,
         *,
+        hooks: Hooks | None = None,
         at_most: int = 32,
     ) -> None:
         self._store = store
@@ -50,6 +52,7 @@ class Worker:
         self._owner = owner
         self._told = told
         self._count = count
+        self._hooks = hooks or Hooks()
         self._at_most = at_most
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -85,7 +88,7 @@ class Worker:
 
     async def _work(self, row: Row) -> None:
         """One migration to its end. A lost fence means that somebody else does it by now."""
-        job = _Job(self._store, self._reach, row, self._told, self._count)
+        job = _Job(self._store, self._reach, row, self._told, self._count, self._hooks)
         renewing = asyncio.create_task(job.renew(), name=f"lease of {row['id']}")
         try:
             await job.run()
@@ -107,9 +110,11 @@ class _Job:
         row: Row,
         told: Callable[[str], None],
         count: Callable[[str, dict[str, Any]], None],
+        hooks: Hooks,
     ) -> None:
         self._store = store
         self._reach = reach
+        self._hooks = hooks
         self._row = row
         self._told = told
         self._count = count
@@ -136,8 +141,16 @@ class _Job:
             source, there = await self._hosts()
         except UsageError as error:
             return await self._end("refused", error.message, error.hint)
-        known = len(await self._store.events_after(row["id"], 0))
+        told = await self._store.events_after(row["id"], 0)
+        if told and await self._settle(told[-1]["body"]):  # whoever heard its last word died before acting on it
+            return None
+        known = len(told)
         if row["state"] == "queued":
+            if wrong := await self._hook("before-workload"):
+                return await self._end("refused", wrong, "the hook decides; it runs on where it was")
+            asked = await self._store.row(MIGRATIONS, MIGRATIONS.c.id == row["id"])
+            if asked is not None and asked["cancel"]:
+                return await self._end("cancelled", "cancelled before it began")
             await self._store.write_leased(MIGRATIONS, row, state="running", started_at=self._store.now())
             row["state"] = "running"
             self._told(row["id"])
@@ -168,6 +181,11 @@ class _Job:
         await self._store.add_event(self._row, number, body, **changes)
         self._told(self._row["id"])
         self._count(self._row["id"], body)
+        return await self._settle(body)
+
+    async def _settle(self, body: dict[str, Any]) -> bool:
+        """End it when this event does; True when it did."""
+        name = body.get("event")
         if name == "lost":
             await self._end(*lost_ending(body))
         elif name in ENDINGS:
@@ -185,6 +203,9 @@ class _Job:
         await self._end(state, message, hint, result)
 
     async def _end(self, state: str, message: str = "", hint: str | None = None, result: Any = None) -> None:
+        if self._row["state"] == "running" and (wrong := await self._hook("after-workload", state, message)):
+            result = {**result, "hook": wrong} if result else None
+            message = "; ".join(part for part in (message, wrong) if part)
         asked = await self._store.row(MIGRATIONS, MIGRATIONS.c.id == self._row["id"])
         if state in ("failed", "refused") and asked is not None and asked["cancel"]:
             state = "cancelled"
@@ -193,6 +214,21 @@ class _Job:
             ended_at=None if state == "in_doubt" else self._store.now(),
         )  # fmt: skip
         self._told(self._row["id"])
+
+    async def _hook(self, stage: Stage, state: str = "", message: str = "") -> str:
+        """What is wrong, "" when nothing is; a migration that no drain asked for has no hooks."""
+        row = self._row
+        if not row["drain_id"]:
+            return ""
+        return await self._hooks.call(
+            stage,
+            {
+                "drain": row["drain_id"], "leg": row["leg"], "id": row["id"], "source": row["source"],
+                "destination": row["destination"], "host": row["source" if row["leg"] == "away" else "destination"],
+                "pid": row["pid"], "workload": row["workload"].get("name", ""), "state": state, "message": message,
+                "command": row["workload"].get("command", ""),
+            },
+        )  # fmt: skip
 
     async def _hosts(self) -> tuple[Address, Address]:
         return (

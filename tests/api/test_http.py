@@ -1,124 +1,18 @@
 """The API's manners, against a server in this process whose hosts are made up."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
 
-from migrate.api.app import ROUTES, make_app
-from migrate.api.guards import OpenGuard, TokenGuard
+from migrate.api.app import ROUTES
+from migrate.api.guards import TokenGuard
 from migrate.api.models import Role
 from migrate.api.openapi import document
-from migrate.api.services import Guard, Services, make_token
-from migrate.errors import ConnectionLost
-from migrate.fleet.hosts import load_inventory
-from migrate.fleet.inventory import Inventory
-from migrate.fleet.reach import Address
+from migrate.api.services import Services, make_token
 from migrate.fleet.schema import TOKENS
-from migrate.fleet.store import Store
-
-Http = TestClient[web.Request, web.Application]
-INVENTORY = Inventory.model_validate(
-    {
-        "hosts": {name: {"address": f"root@{name}"} for name in ("a", "b", "c")},
-        "workloads": [{"name": "redis", "command": "redis*", "priority": 5}],
-    }
-)
-DONE = {
-    "event": "done", "migration_id": "x", "downtime_s": 0.05, "phases": [{"name": "freeze", "seconds": 0.01}],
-    "total_s": 1.0, "rounds": 3, "pages": 10, "sent_bytes": 40960, "pids": [41],
-}  # fmt: skip
-
-
-class MadeUp:
-    """Reach to hosts that have one redis each; every migration ends at once as `ending` says."""
-
-    def __init__(self) -> None:
-        self.ending: dict[str, Any] = DONE
-        self.started: list[str] = []
-        self.cancelled: list[str] = []
-        self.unreachable: set[str] = set()
-
-    async def facts(self, host: Address) -> dict[str, Any]:
-        if host.name in self.unreachable:
-            raise ConnectionLost(f"{host.name}: no route to host")
-        process = {
-            "pid": 41 if host.name == "a" else 7, "ppid": 1, "start_time": 5, "user": "redis",
-            "command": "redis-server",
-            "cgroup": "/x", "unit": "", "memory_bytes": 1 << 20, "faults_per_s": 1.0,
-        }  # fmt: skip
-        return {
-            "name": host.name, "version": "1", "boot_id": "b", "kernel": "6.1", "cpus": 2, "load": 0.5,
-            "memory_total": 1 << 30, "memory_available": 1 << 29, "cpu_flags": ["avx"], "processes": [process],
-        }  # fmt: skip
-
-    async def check(self, host: Address, arguments: Sequence[str]) -> list[dict[str, Any]]:
-        return [{"event": "blocked", "blockers": [{"code": "c", "subject": "s", "reason": "r", "hint": "h"}]}]
-
-    async def start(self, host: Address, migration_id: str, arguments: Sequence[str]) -> None:
-        self.started += [] if migration_id in self.started else [migration_id]
-
-    async def follow(self, host: Address, migration_id: str, skip: int) -> AsyncIterator[dict[str, Any]]:
-        events = [{"event": "started"}, {"event": "phase_started", "phase": "connect"}, self.ending]
-        for event in events[skip:]:
-            yield event
-
-    async def cancel(self, host: Address, migration_id: str) -> None:
-        self.cancelled.append(migration_id)
-
-    async def resolve(self, host: Address, migration_id: str, keep: str | None) -> tuple[int, str]:
-        return 0, "Migration x is settled: it runs at the destination."
-
-
-async def serve(
-    folder: Path, work: Callable[[Http, Services, MadeUp], Awaitable[None]], guard: type[TokenGuard] | None = None
-) -> None:
-    store, reach = await Store.open(f"sqlite:///{folder}/fleet.db"), MadeUp()
-    try:
-        await load_inventory(store, INVENTORY)
-        chosen: Guard = guard(store) if guard else OpenGuard()
-        services = Services(store, reach, chosen, INVENTORY.workloads)
-        async with TestClient(TestServer(make_app(services, "me"))) as client:
-            await until(lambda: seen(client, guard is not None))
-            await work(client, services, reach)
-            services.closing.set()
-    finally:
-        await store.close()
-
-
-async def seen(client: Http, skip: bool) -> bool:
-    if skip:
-        return True
-    return all(one["facts_at"] for one in (await (await client.get("/api/v1/hosts")).json())["items"])
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
-        while not await condition():
-            await asyncio.wait([asyncio.create_task(asyncio.to_thread(lambda: None))], timeout=0.05)
-
-
-async def ended(client: Http, migration_id: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-
-    async def over() -> bool:
-        found.update(await (await client.get(f"/api/v1/migrations/{migration_id}")).json())
-        return found["state"] not in ("queued", "running")
-
-    await until(over)
-    return found
-
-
-def run(
-    folder: Path, work: Callable[[Http, Services, MadeUp], Awaitable[None]], guard: type[TokenGuard] | None = None
-) -> None:
-    asyncio.run(serve(folder, work, guard))
-
+from tests.api.made_up import Http, MadeUp, ended, run, until
 
 MOVE = {"source": "a", "pid": 41, "destination": "b"}
 
