@@ -16,7 +16,7 @@ demo: build
 	@$(PY) -m demo
 
 test: build
-	@$(PYTEST) tests --ignore=tests/bench
+	@$(PYTEST) tests --ignore=tests/bench -n 2 --dist loadgroup --no-loadscope-reorder
 
 # ruff, mypy --strict, clang-format, the layer rule and the unit tests.
 check: build

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -13,6 +14,7 @@ from tests.requires import require_root
 settings.register_profile("tests", derandomize=True, deadline=None)
 settings.load_profile("tests")
 
+ROOT = Path(__file__).parent
 REQUIRE_ALL = os.environ.get("REQUIRE_ALL") == "1"
 Report = pytest.TestReport | pytest.CollectReport
 
@@ -24,6 +26,13 @@ def fail_skip(report: Report) -> Report:
         report.outcome = "failed"
         report.longrepr = f"REQUIRE_ALL=1 and this was skipped: {reason}"
     return report
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs beside each other in `make test`: files; but whatever works on this very machine, one after another."""
+    for item in items:
+        folder = item.path.relative_to(ROOT).parts[0]
+        item.add_marker(pytest.mark.xdist_group("roundtrip" if folder == "roundtrip" else item.path.name))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,6 +1,5 @@
 """A live move that begins and ends on this machine: the copy lives in a PID namespace of its own, so both have room."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from core import EMPTY, DumpOptions, LiveDestination, LiveSource, Parked, Ranges, RestoreOptions
 from core.images.store import ImageSet
 from core.options import HoldChoice, TrackChoice
+from tests.roundtrip.targets import LEAF_NAME
 
 BUFFERS = 1
 
@@ -40,9 +40,8 @@ def moved(
 
     `between`: called after the first round, each followed by another one. `give_up`: the source is let go instead.
     """
-    name = f"migrate-survival-{os.getpid()}"
-    source = LiveSource(pid, name, DumpOptions(hold=hold, track=track))
-    destination = LiveDestination(f"{name}-copy", RestoreOptions(pid_mode="namespace", hold=hold))
+    source = LiveSource(pid, LEAF_NAME, DumpOptions(hold=hold, track=track))
+    destination = LiveDestination(f"{LEAF_NAME}-copy", RestoreOptions(pid_mode="namespace", hold=hold))
     try:
         yield Move(source, destination, _move(source, destination, between))
     finally:

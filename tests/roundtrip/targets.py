@@ -16,6 +16,7 @@ from tests.program_build import Launch, Run, find
 from tests.waiting import wait_until
 
 READER = ProcReader()
+LEAF_NAME = f"migrate-survival-{os.getpid()}-leaf"  # this very run's, also in what it forks
 STATUS_LINES = (
     "Name", "Umask", "TracerPid", "Uid", "Gid", "Groups", "Threads", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt",
     "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Cpus_allowed",
@@ -179,7 +180,7 @@ def home_cgroup(pid: int) -> Iterator[str]:
 
 def leaves_of(home: str) -> list[str]:
     """Cgroups of migrate below `home`, innermost first."""
-    found = [directory for directory, _, _ in os.walk(home) if "/migrate-survival" in directory]
+    found = [directory for directory, _, _ in os.walk(home) if f"/{LEAF_NAME}" in directory]
     return sorted(found, key=len, reverse=True)
 
 

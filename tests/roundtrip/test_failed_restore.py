@@ -18,7 +18,7 @@ from core.images import kinds
 from core.images.store import read_directory
 from core.kernel.calls import address_of, syscall
 from tests.requires import require_root
-from tests.roundtrip.targets import READER, ended_afterwards, home_cgroup, own_fds, ready, tracer
+from tests.roundtrip.targets import LEAF_NAME, READER, ended_afterwards, home_cgroup, own_fds, ready, tracer
 from tests.waiting import wait_until
 
 
@@ -157,7 +157,7 @@ def test_a_live_copy_that_fails_leaves_neither_process_nor_cgroup(tmp_path: Path
     os.unlink(tmp_path / "s" / "mapped")
     whole = read_directory(images)
     with home_cgroup(os.getpid()):
-        destination = LiveDestination(f"migrate-survival-{os.getpid()}", RestoreOptions())
+        destination = LiveDestination(LEAF_NAME, RestoreOptions())
         path = destination.prepare(None, pid)
         with pytest.raises(RestoreError) as caught:
             destination.begin_round(whole, {pid: whole})

@@ -19,7 +19,7 @@ from core.tracee.holder import Holder, StopHolder, choose_holder, hold_processes
 from tests.program_build import Run
 from tests.requires import require_root
 from tests.roundtrip.one_host import moved
-from tests.roundtrip.targets import READER, home_cgroup, is_traced, ready, tracer
+from tests.roundtrip.targets import LEAF_NAME, READER, home_cgroup, is_traced, ready, tracer
 from tests.waiting import wait_until
 
 HOLDS: list[HoldChoice] = ["cgroup", "stop"]
@@ -65,7 +65,7 @@ def park(pid: int, holder: Holder) -> list[Position]:
 @contextmanager
 def held(run: Run, hold: HoldChoice) -> Iterator[Holder]:
     with home_cgroup(run.pid):
-        holder = hold_processes(lambda: [run.pid], f"migrate-survival-{os.getpid()}", hold)
+        holder = hold_processes(lambda: [run.pid], LEAF_NAME, hold)
         try:
             yield holder
         finally:

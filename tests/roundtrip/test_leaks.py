@@ -16,7 +16,7 @@ from core.resources import scheduling, signals
 from core.tracee.cgroup import cgroup2_path
 from tests.requires import require_root
 from tests.roundtrip.ptrace_steps import instead_of
-from tests.roundtrip.targets import home_cgroup, is_traced, leaves_of, look_at, own_fds, ready
+from tests.roundtrip.targets import LEAF_NAME, home_cgroup, is_traced, leaves_of, look_at, own_fds, ready
 
 QUIET = ["signal_masks.c", "alt_stack.c", "fd_table.c", "blocked_epoll.c", "blocked_nanosleep.c", "stack_depth.c",
          "comm.c", "epoll.c", "pipe_content.c", "creds_nobody.c"]  # fmt: skip
@@ -46,7 +46,7 @@ def test_leave_running_leaves_nothing_behind(name: str, tmp_path: Path) -> None:
 def test_a_live_source_that_gives_up_leaves_nothing_behind(name: str, frozen: bool, tmp_path: Path) -> None:
     with ready(name, tmp_path) as run, home_cgroup(run.pid) as home:
         before, ours = look_at(run.pid), own_fds()
-        source = LiveSource(run.pid, f"migrate-survival-{os.getpid()}", DumpOptions())
+        source = LiveSource(run.pid, LEAF_NAME, DumpOptions())
         source.attach()
         assert cgroup2_path(run.pid) != home
         source.scan()
@@ -108,7 +108,7 @@ def test_a_live_source_that_fails_in_the_middle_can_give_everything_back(
 
     with ready("blocked_epoll.c", tmp_path) as run, home_cgroup(run.pid) as home:
         before, ours = look_at(run.pid), own_fds()
-        source = LiveSource(run.pid, f"migrate-survival-{os.getpid()}", DumpOptions())
+        source = LiveSource(run.pid, LEAF_NAME, DumpOptions())
         with monkeypatch.context() as patch, pytest.raises(type(error)):
             patch.setattr(LiveProcess, function, fail)
             source.attach()
@@ -145,7 +145,7 @@ def test_an_interrupt_from_the_keyboard_in_a_dump_leaves_the_process_as_it_was(
 
 
 def live_once(pid: int) -> None:
-    source = LiveSource(pid, f"migrate-survival-{os.getpid()}", DumpOptions())
+    source = LiveSource(pid, LEAF_NAME, DumpOptions())
     try:
         source.attach()
         source.freeze()

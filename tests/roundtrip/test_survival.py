@@ -1,7 +1,6 @@
 """The tracer may be killed at any point: the process that it had in its hands runs on unharmed."""
 
 import itertools
-import os
 import signal
 import tempfile
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from core import DumpOptions, LiveSource, dump
 from tests.program_build import Run
 from tests.requires import require_root
 from tests.roundtrip.ptrace_steps import die, instead_of
-from tests.roundtrip.targets import READER, home_cgroup, is_traced, ready, tracer
+from tests.roundtrip.targets import LEAF_NAME, READER, home_cgroup, is_traced, ready, tracer
 from tests.seeds import random_numbers
 from tests.waiting import wait_until
 
@@ -39,7 +38,7 @@ def dump_all_the_time(pid: int) -> None:
 
 
 def live_once(pid: int) -> None:
-    source = LiveSource(pid, f"migrate-survival-{os.getpid()}", DumpOptions())
+    source = LiveSource(pid, LEAF_NAME, DumpOptions())
     try:
         source.attach()
         source.scan()

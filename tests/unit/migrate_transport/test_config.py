@@ -1,8 +1,10 @@
 """What ~/.ssh/config says is done, also when it is the home of the caller of sudo."""
 
+import os
 import pwd
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -84,12 +86,8 @@ def test_under_sudo_roots_own_files_come_second(server: Server, tmp_path: Path) 
     assert run(talk()) == "127.0.0.1"
 
 
-def test_under_sudo_a_proxy_command_runs_as_the_caller(server: Server, tmp_path: Path) -> None:
+def test_under_sudo_a_proxy_command_runs_as_the_caller(server: Server) -> None:
     require_root()
-    tmp_path.chmod(0o777)
-    for folder in (tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
-    (server.home / ".ssh" / "config").write_text(f"ProxyCommand sh -c 'id -u > {tmp_path}/uid'\n")
     caller = Caller("nobody", server.home, None, under_sudo=True)
 
     async def talk() -> None:
@@ -97,5 +95,8 @@ def test_under_sudo_a_proxy_command_runs_as_the_caller(server: Server, tmp_path:
             async with open_session(server.destination, server.options(), caller=caller):
                 pass
 
-    run(talk())
-    assert (tmp_path / "uid").read_text().strip() == str(pwd.getpwnam("nobody").pw_uid)
+    with TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        (server.home / ".ssh" / "config").write_text(f"ProxyCommand sh -c 'id -u > {folder}/uid'\n")
+        run(talk())
+        assert (Path(folder) / "uid").read_text().strip() == str(pwd.getpwnam("nobody").pw_uid)
