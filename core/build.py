@@ -33,8 +33,10 @@ from core.resources.vmas import MappedVma
 from core.task_plan import MemoryPlan, Stage, Step, TaskPlan, as_vmas, threads_made
 from core.tracee.handing import hand_over
 from core.tracee.spawn import OPTIONS
-from core.tracee.stem import Stem, find_syscall_instruction, plan_aside, plan_kernel_vmas, remove_area
+from core.tracee.stem import Stem, find_syscall_instruction, remove_area
 from core.tracee.together import Work, run_together
+from core.vdso.layout import read_vdso_layout
+from core.vdso.place import plan_aside, plan_vdso
 
 RLIMIT_SIGPENDING: Final = 11
 MADV_DONTNEED: Final = 4
@@ -52,6 +54,7 @@ class Skeleton:
         self._reader = reader
         self.mapped = tuple(inherited)
         self.landing: LandingMemory | None = None
+        self._reserved = EMPTY  # what the task knows nothing of, besides our area
 
     def cast(self, mould: Sequence[MappedVma], avoid: Sequence[Vma]) -> None:
         """Before anybody is born of it: give it what several tasks have in common, and keep clear of `avoid`."""
@@ -71,7 +74,11 @@ class Skeleton:
             inherited = vmas.compare(self.mapped, memory.mapped).stays
             self.update(memory.mapped)
             here = self._reader.maps(self.stem.pid)
-            self.stem.run(plan_kernel_vmas(here, memory.kernel, memory.as_vmas()))
+            vdso = plan_vdso(here, memory.kernel, memory.vdso, memory.as_vmas(), read_vdso_layout(self._reader))
+            self.stem.run(vdso.program)
+            for address, content in vdso.content:
+                self.stem.memory.write(address, content)
+            self._reserved = vdso.reserved
             has_all = not kept.subtract(inherited)
             self.drop(inherited.subtract(kept) if has_all else inherited)
             if self.landing is None:
@@ -83,7 +90,8 @@ class Skeleton:
     def update(self, mapped: Sequence[MappedVma]) -> None:
         """Bring the VMAs up to `mapped`; what stays mapped keeps its pages."""
         area = self.stem.borrow.area
-        if any(vma.start < area.end and area.address < vma.end for vma in mapped):
+        ours = self._reserved.union(Ranges.of([(area.address, area.end)]))
+        if any(ours.overlaps(vma.start, vma.end) for vma in mapped):
             raise RestoreError(f"pid {self.stem.own_pid}: mapped memory where the restorer's area lies; try again")
         needed = vmas.descriptors_needed(self.mapped, mapped)
         fds = [self._segments.fd(id, writable=bool(access)) for id, access in needed]

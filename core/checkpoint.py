@@ -25,6 +25,7 @@ from core.resources.shared_memory import Segments
 from core.tracee.family import Member, read_family, release
 from core.tracee.freezer import FrozenProcess
 from core.tracee.lender import borrow, find_lender
+from core.vdso.mark import unproxied
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def dump(pid: int, directory: Path, options: DumpOptions, sink: PagesSink | None
         parent = open_parent(directory, options.prev_images_dir, before.members[0], reader, sink)
         parent.read(before.living, reader)
         watch.lap("prepare")
-        family, frozen = stop_met(pid, reader, lambda family, _: prepare_new(stack, family, prepared, reader))
+        family, frozen = stop_met(pid, reader, lambda now, _: prepare_new(stack, now, prepared, reader), prepared)
         stack.callback(release, frozen)
         stack.callback(network.unlock)
         network.lock()
@@ -106,6 +107,7 @@ def _borrow(stack: ExitStack, prepared: Prepared, frozen: FrozenProcess, member:
         prepared.memory, current, frozen.threads, reader.status(pid), own_ids=own_ids, gadgets=prepared.gadgets
     )
     borrowed = stack.enter_context(borrow(lender, frozen.leader))
+    current = unproxied(current, prepared.memory.read)
     return Subject(
         frozen, borrowed, current, prepared.vma_flags, reader, prepared.pidfd, member.own_pid, statuses, member.parent,
         guards=read_page_sets(pid, current).guard,

@@ -34,6 +34,7 @@ from core.tracee.family import Member, has_ended, read_family, read_settled, rel
 from core.tracee.freezer import freeze, stop_thread
 from core.tracee.lender import borrow, find_lender
 from core.tracee.uffd_loan import open_uffd
+from core.vdso.mark import unproxied
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def _prepare_tasks(this: _Round, root: int, stack: ExitStack) -> list[_Task]:
 
 def _ask_trackers(this: _Round, root: int, tasks: list[_Task]) -> None:
     """What was written since the parent, from those who have tracked it."""
-    with _standing_still(root, this.reader, needed=this.parent.needs_stop):
+    with _standing_still(root, tasks, this.reader, needed=this.parent.needs_stop):
         for task in tasks:
             if task.parent is not None:
                 with _unless_ended(task.pid, root, this.reader):
@@ -152,18 +153,18 @@ def _begin_trackers(this: _Round, root: int, tasks: list[_Task], begun: ExitStac
                 task.begun = begin_tracking(task.prepared, this.options, this.reader)
                 begun.callback(task.begun.close)
     new = [(task.pid, task.begun) for task in tasks if task.begun is not None]
-    with _standing_still(root, this.reader, needed=any(tracker.needs_stop for _, tracker in new)):
+    with _standing_still(root, tasks, this.reader, needed=any(tracker.needs_stop for _, tracker in new)):
         for pid, tracker in new:
             with _unless_ended(pid, root, this.reader):
                 tracker.collect_and_rearm(this.reader.maps(pid))
 
 
 @contextmanager
-def _standing_still(root: int, reader: ProcReader, *, needed: bool) -> Iterator[None]:
+def _standing_still(root: int, tasks: list[_Task], reader: ProcReader, *, needed: bool) -> Iterator[None]:
     if not needed:
         yield
         return
-    _, frozen = stop_family(root, reader)
+    _, frozen = stop_family(root, reader, {task.pid: task.prepared.vdso for task in tasks})
     try:
         yield
     finally:
@@ -199,7 +200,7 @@ def _borrowed(prepared: Prepared, thread: ThreadState, reader: ProcReader) -> It
 
 def _write_task(this: _Round, task: _Task, pages_id: int) -> None:
     """The pages that are new since the parent."""
-    carried = read_carried(task.pid, this.reader.maps(task.pid))
+    carried = read_carried(task.pid, unproxied(this.reader.maps(task.pid), task.prepared.memory.read))
     lent = (
         Lent(task.prepared.pidfd, partial(_run_in, task, this.reader)) if this.options.page_mode == "splice" else None
     )

@@ -3,7 +3,7 @@ live source share."""
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +25,7 @@ from core.task_plan import first_sharers
 from core.tracee.family import Family, has_ended, read_settled, release, stop_family
 from core.tracee.freezer import FrozenProcess
 from core.tracee.remote import Gadgets, RemoteMemory, find_gadgets
+from core.vdso.mark import VdsoCode, vdso_code
 
 STARTING_S: Final = 0.1  # in which a program that was just executed maps its libc
 STARTING_POLL_S: Final = 0.005
@@ -44,6 +45,7 @@ class Prepared:
     memory: RemoteMemory
     gadgets: Gadgets
     vma_flags: dict[int, frozenset[str]]
+    vdso: VdsoCode
 
     @property
     def is_over(self) -> bool:
@@ -87,19 +89,26 @@ def _prepare_now(pid: int, pidfd: int, reader: ProcReader) -> Prepared:
         smaps = without_our_marks(pid, reader.smaps(pid))
         refuse_memory(smaps_flags := {one.vma: one.flags for one in smaps})
         flags = {vma.start: found for vma, found in smaps_flags.items()}
-        return Prepared(pid, reader.status(pid).ns_pid[-1], pidfd, memory, find_gadgets(memory, smaps_flags), flags)
+        code = vdso_code(list(smaps_flags), memory.read)
+        gadgets = find_gadgets(memory, smaps_flags)
+        return Prepared(pid, reader.status(pid).ns_pid[-1], pidfd, memory, gadgets, flags, code)
     except BaseException:
         memory.close()
         raise
 
 
-def stop_met(root: int, reader: ProcReader, meet: Callable[[Family, dict[int, FrozenProcess]], None]) -> Stopped:
+def stop_met(
+    root: int, reader: ProcReader, meet: Callable[[Family, dict[int, FrozenProcess]], None],
+    prepared: Mapping[int, Prepared],
+) -> Stopped:  # fmt: skip
     """The tree of `root`, stopped, after `meet` was called with it: what that has to do before anything else is done.
+
+    `prepared`: who was looked at before, by PID.
 
     One that has only just been started is NotBorrowable: then all run on for a moment, and are stopped again.
     """
     for attempt in range(STOPS):
-        family, frozen = stop_family(root, reader)
+        family, frozen = stop_family(root, reader, {pid: known.vdso for pid, known in prepared.items()})
         try:
             meet(family, frozen)
             return family, frozen

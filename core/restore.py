@@ -26,7 +26,7 @@ from core.resources.segment_store import SegmentStore
 from core.task_plan import TreePlan, clock_offsets, compile_tree
 from core.tracee.cgroup_home import born_at_home
 from core.tree import SkeletonTree
-from core.vdso.dumped import check_dumped_vdso
+from core.vdso.dumped import read_dumped_vdso
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,10 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
     watch = Stopwatch()
     images, plan = read_plan(directory, options)
     pagemaps = {task.pid: PagemapReader(directory, task.pid) for task in plan.tasks}
-    for task in plan.tasks:
-        check_dumped_vdso(pagemaps[task.pid], task.memory.kernel)
+    memories = {
+        task.pid: replace(task.memory, vdso=read_dumped_vdso(pagemaps[task.pid], task.memory.kernel))
+        for task in plan.tasks
+    }
     launcher = ProcReader().status(os.getpid())
     build.refuse_launcher(plan.tasks, launcher)
     build.refuse_files(images)
@@ -72,7 +74,6 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
     scripts.run(Action.PRE_RESTORE)
     ghosts = GhostStore()
     segments = SegmentStore(ghosts.fd)
-    memories = {task.pid: task.memory for task in plan.tasks}
     with born_at_home(process_tree.cgroup_path(images), plan.root.pid) as (cgroup_fd, notices):
         tree = SkeletonTree(
             ProcReader(), options.pid_mode, cgroup_fd, clock_offsets(images), scripts, segments=segments

@@ -72,11 +72,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """The address space of one task: what is mapped, and where it has [vdso] and its like."""
+    """The address space of one task: what is mapped, where it has [vdso] and its like, and the content of [vdso]."""
 
     mapped: tuple[MappedVma, ...]
     kernel: dict[str, tuple[int, int]]
     segments: dict[int, SegmentSpec] = field(default_factory=dict)  # every one that its images speak of
+    vdso: bytes = b""  # empty: not known
 
     def as_vmas(self) -> list[Vma]:
         """All of it, by borders alone: what our own area must keep out of."""
@@ -119,7 +120,8 @@ class TaskPlan:
 def memory_plan(images: ImageSet, pid: int, segments: SegmentNames | None = None) -> MemoryPlan:
     """Address space of a task, from its mm image and the files it maps. `segments` of the images, if known already."""
     segments = segments or SegmentNames(images)
-    return MemoryPlan(mapped_vmas(images, pid, segments), kernel_vmas(images.one(kinds.MM, pid)), segments.specs)
+    mm = images.one(kinds.MM, pid)
+    return MemoryPlan(mapped_vmas(images, pid, segments), kernel_vmas(mm), segments.specs, mm.vdso)
 
 
 def mapped_vmas(images: ImageSet, pid: int, segments: SegmentNames) -> tuple[MappedVma, ...]:

@@ -1,6 +1,6 @@
 """Threads as ptrace(2) tells of them: one by one as Python has them, and many as the native part has them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final, NamedTuple, overload
@@ -122,6 +122,15 @@ class ThreadBlock(Sequence[ThreadState]):
         """Indexes of those that show traces of a stop."""
         found = ffi.new("int[]", len(self))
         return [found[index] for index in range(lib.mg_find_disturbed(self.array, len(self), found))]
+
+    def inside(self, spans: Iterable[tuple[int, int]]) -> list[int]:
+        """Indexes of those whose instruction pointer is in one of `spans`."""
+        found = ffi.new("int[]", len(self))
+        return [
+            found[index]
+            for start, end in spans
+            for index in range(lib.mg_find_inside(self.array, len(self), start, end, found))
+        ]
 
     def put(self, index: int, state: ThreadState) -> None:
         """From now on a thread is `state`, which differs from what it was in its registers only."""

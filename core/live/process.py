@@ -33,6 +33,7 @@ from core.tracee.family import has_ended
 from core.tracee.freezer import FrozenProcess, stop_thread
 from core.tracee.lender import Lender, find_lender
 from core.tracee.uffd_loan import open_uffd
+from core.vdso.mark import unproxied
 
 MM_MARKS = (
     "mm_start_code", "mm_end_code", "mm_start_data", "mm_end_data", "mm_start_stack", "mm_start_brk", "mm_brk",
@@ -60,6 +61,7 @@ class LiveProcess:
     current: tuple[Vma, ...] = ()
     _maps: bytes = b""  # that `current`, `memory` and `_entries` were made from
     _entries: Sequence[VmaEntry] = ()
+    _vdso: bytes = b""  # content of its [vdso]
     _lender: Lender | None = None
     _borrow: Borrow | None = None
     _tracker: DirtyTracker | None = None
@@ -149,7 +151,7 @@ class LiveProcess:
         current = tuple(vma for vma in everything if not area.overlaps(vma.start, vma.end))
         if any(vma.start not in self.prepared.vma_flags for vma in current):
             self.read_flags()
-        return current
+        return unproxied(current, self.prepared.memory.read)
 
     def read_flags(self) -> None:
         """What smaps tells of its VMAs; it goes through all pages, so only where it must while threads are stopped."""
@@ -164,6 +166,7 @@ class LiveProcess:
         changed = maps != self._maps
         if changed:
             self.current, self._maps, self._entries = self._own_vmas(maps), maps, ()
+            self._vdso = self._read_vdso()
         # Shared memory and files without a name have to be met at every look.
         is_new = changed or any(vma.shared or vma.is_deleted for vma in self.current)
         memory, tracker = self._memory_image() if is_new else self.memory, self._need_tracker()
@@ -183,8 +186,14 @@ class LiveProcess:
         named = NamedFiles(images, f"/proc/{self.pid}/root", count_from(1))
         known = (self.ghosts, self.segments, self._entries)
         self._entries = collect_mm(self.pid, self.current, self.prepared.vma_flags, named, *known)
-        images.add(kinds.MM, bare_mm(self._entries), self.own_pid)
+        mm = bare_mm(self._entries)
+        mm.vdso = self._vdso
+        images.add(kinds.MM, mm, self.own_pid)
         return images
+
+    def _read_vdso(self) -> bytes:
+        found = (vma for vma in self.current if vma.name == "[vdso]")
+        return next((self.prepared.memory.read(vma.start, vma.size) for vma in found), b"")
 
     def forget_sent(self) -> None:
         """The destination has none of our pages: everything there is must be sent, and nothing once it has left."""

@@ -23,7 +23,7 @@ from core.live.shared import SharedPages
 from core.memory.ranges import EMPTY, Ranges
 from core.memory.sharing import Common
 from core.options import DumpOptions
-from core.prepare import STARTING_POLL_S, Stopwatch, family_images, prepare, stop_met, zombies_of
+from core.prepare import STARTING_POLL_S, Prepared, Stopwatch, family_images, prepare, stop_met, zombies_of
 from core.proc.reader import ProcReader, content_of
 from core.tracee.family import Family, has_ended, read_family, read_settled, release, without
 from core.tracee.freezer import FrozenProcess, freeze
@@ -181,7 +181,7 @@ class LiveSource:
 
     def _look_stopped(self) -> float:
         started = time.monotonic()
-        _, frozen = stop_met(self.pid, self.reader, self._meet)
+        _, frozen = stop_met(self.pid, self.reader, self._meet, self._prepared())
         try:
             self._look()
         finally:
@@ -189,6 +189,9 @@ class LiveSource:
                 process.frozen = None
             release(frozen)
         return time.monotonic() - started
+
+    def _prepared(self) -> dict[int, Prepared]:
+        return {pid: process.prepared for pid, process in self.processes.items()}
 
     @property
     def mould(self) -> dict[int, Ranges]:
@@ -251,7 +254,7 @@ class LiveSource:
             with suppress(OSError):  # it has ended
                 process.read_flags()
         watch = Stopwatch()
-        family, frozen = stop_met(self.pid, self.reader, self._meet_all)
+        family, frozen = stop_met(self.pid, self.reader, self._meet_all, self._prepared())
         watch.lap("freeze")
         try:
             self._network.lock()

@@ -228,6 +228,19 @@ int mg_find_disturbed(const struct mg_thread *threads, int count, int *indexes)
 	return found;
 }
 
+int mg_find_inside(const struct mg_thread *threads, int count, unsigned long start, unsigned long end, int *indexes)
+{
+	int found = 0;
+
+	for (int i = 0; i < count; i++) {
+		const struct user_regs_struct *regs = (const struct user_regs_struct *)threads[i].regs;
+
+		if (start <= regs->rip && regs->rip < end)
+			indexes[found++] = i;
+	}
+	return found;
+}
+
 int mg_write_thread(const struct mg_thread *thread)
 {
 	int result = 0;

@@ -24,6 +24,9 @@ int mg_read_threads(const int *tids, int count, struct mg_thread *threads, unsig
  * a call that ended with EINTR, or restart_syscall(2). Returns how many. */
 int mg_find_disturbed(const struct mg_thread *threads, int count, int *indexes);
 
+/* Indexes of threads whose instruction pointer is in [start, end). Returns how many. */
+int mg_find_inside(const struct mg_thread *threads, int count, unsigned long start, unsigned long end, int *indexes);
+
 /* Put registers, xstate and signal mask into a ptrace-stopped thread. */
 int mg_write_thread(const struct mg_thread *thread);
 

@@ -12,7 +12,9 @@ from core.proc.brief import BriefStatus, parse_brief
 from core.proc.reader import ProcReader, content_of
 from core.proc.stat import Stat, parse_stat
 from core.tracee.freezer import FrozenProcess, stop_processes
+from core.tracee.remote import open_memory
 from core.tracee.vfork import HINT, VFORK_LIMIT_S, is_vfork, waiting_for
+from core.vdso.mark import NO_CODE, VdsoCode, vdso_code
 
 DEAD_STATES = frozenset("ZX")
 FREEZE_DEADLINE_S = 10.0
@@ -119,8 +121,11 @@ def _in_order(root: int, known: Mapping[int, _Looked]) -> Iterator[Member]:
         todo += [(child, one.status.own_tid) for child in reversed(one.children) if child in known]
 
 
-def stop_family(root: int, reader: ProcReader) -> tuple[Family, dict[int, FrozenProcess]]:
-    """Stop every process of the tree, also those born meanwhile, or none; TraceeError names who does not stop."""
+def stop_family(root: int, reader: ProcReader, code: Mapping[int, VdsoCode]) -> tuple[Family, dict[int, FrozenProcess]]:
+    """Stop every process of the tree, also those born meanwhile, or none; TraceeError names who does not stop.
+
+    `code`: by PID, where the vDSO of those is that were known before.
+    """
     frozen: dict[int, FrozenProcess] = {}
     deadline = time.monotonic() + FREEZE_DEADLINE_S
     try:
@@ -138,7 +143,7 @@ def stop_family(root: int, reader: ProcReader) -> tuple[Family, dict[int, Frozen
             known = seen
             if time.monotonic() > deadline:
                 raise TraceeError(root, "makes processes faster than they can be stopped")
-            _stop(new, frozen, reader)
+            _stop(new, frozen, reader, code)
     except BaseException:
         release(frozen)
         raise
@@ -172,12 +177,29 @@ def await_vforks(pairs: Mapping[int, int], reader: ProcReader) -> bool:
     return bool(pairs)
 
 
-def _stop(pids: Sequence[int], frozen: dict[int, FrozenProcess], reader: ProcReader) -> None:
-    stopped, failed = stop_processes(pids, reader)
+def _stop(
+    pids: Sequence[int], frozen: dict[int, FrozenProcess], reader: ProcReader, code: Mapping[int, VdsoCode]
+) -> None:
+    stopped, failed = stop_processes(pids, reader, code={pid: _code_of(pid, code, reader) for pid in pids})
     frozen.update(stopped)
     for pid, error in failed.items():
         if not has_ended(pid, reader):
             raise error
+
+
+def _code_of(pid: int, known: Mapping[int, VdsoCode], reader: ProcReader) -> VdsoCode:
+    try:
+        return known[pid] if pid in known else read_vdso_code(pid, reader)
+    except (OSError, TraceeError):
+        if not has_ended(pid, reader):
+            raise
+        return NO_CODE
+
+
+def read_vdso_code(pid: int, reader: ProcReader) -> VdsoCode:
+    """Where the vDSO code of a process is now."""
+    with open_memory(pid) as memory:
+        return vdso_code(reader.maps(pid), memory.read)
 
 
 def has_ended(pid: int, reader: ProcReader) -> bool:

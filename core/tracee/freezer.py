@@ -8,9 +8,10 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from core.errors import TraceeError
 from core.kernel import ptrace
@@ -20,7 +21,9 @@ from core.proc.status import Status
 from core.tracee.remote import open_memory
 from core.tracee.restarted import RESTART_SYSCALL, under_its_own_name
 from core.tracee.sigframe import EINTR, made_again, signed
+from core.tracee.vdso_exit import read_outside
 from core.tracee.vfork import HINT, vfork_child, waiting_for
+from core.vdso.mark import NO_CODE, VdsoCode
 
 OPTIONS = ptrace.O_TRACESYSGOOD | ptrace.O_SUSPEND_SECCOMP
 RSEQ_CS = struct.Struct("<IIQQQ")  # struct rseq_cs: version, flags, start_ip, post_commit_offset, abort_ip
@@ -51,16 +54,19 @@ def attach_options() -> int:
     return OPTIONS if os.geteuid() == 0 else ptrace.O_TRACESYSGOOD
 
 
-def stop_process(pid: int, reader: ProcReader, *, deadline_s: float = 5.0) -> FrozenProcess:
-    """Stop every thread of `pid`, also those born meanwhile; TraceeError names the one that does not stop."""
-    frozen, failed = stop_processes([pid], reader, deadline_s=deadline_s)
+def stop_process(pid: int, reader: ProcReader, *, deadline_s: float = 5.0, code: VdsoCode = NO_CODE) -> FrozenProcess:
+    """Stop every thread of `pid`, also those born meanwhile; TraceeError names the one that does not stop.
+
+    `code`: where its vDSO is, in which no thread is to stand.
+    """
+    frozen, failed = stop_processes([pid], reader, deadline_s=deadline_s, code={pid: code})
     if failed:
         raise failed[pid]
     return frozen[pid]
 
 
 def stop_processes(
-    pids: Sequence[int], reader: ProcReader, *, deadline_s: float = 5.0
+    pids: Sequence[int], reader: ProcReader, *, deadline_s: float = 5.0, code: Mapping[int, VdsoCode]
 ) -> tuple[dict[int, FrozenProcess], Failures]:
     """Stop every thread of each process; with those that cannot be stopped, which run on, and why."""
     frozen: dict[int, FrozenProcess] = {}
@@ -70,7 +76,8 @@ def stop_processes(
         for pid in pids:
             try:
                 if pid not in failed:
-                    frozen[pid] = _read_frozen(pid, sorted(stopped[pid], key=lambda tid: (tid != pid, tid)), reader)
+                    stop_new = partial(_stop_new, pid, stopped[pid], reader, deadline_s)
+                    frozen[pid] = _read_frozen(pid, read_outside(pid, stopped[pid], code[pid], stop_new), reader)
             except (OSError, TraceeError) as error:
                 failed[pid] = error
         ptrace.detach([tid for pid in failed for tid in stopped[pid]])
@@ -80,14 +87,19 @@ def stop_processes(
         raise
 
 
-def _read_frozen(pid: int, tids: list[int], reader: ProcReader) -> FrozenProcess:
-    threads = ptrace.read_threads(tids)
+def _stop_new(pid: int, stopped: list[int], reader: ProcReader, deadline_s: float) -> None:
+    """Stop, and add to `stopped`, the threads of `pid` that run."""
+    if failed := _stop_all({pid: stopped}, reader, time.monotonic() + deadline_s):
+        raise failed[pid]
+
+
+def _read_frozen(pid: int, threads: ThreadBlock, reader: ProcReader) -> FrozenProcess:
     stop_signal = ptrace.read_siginfo(pid)[0]
     for index in threads.disturbed():
         state = threads[index]
         if (undone := settled(pid, state, reader)) is not state:
             threads.put(index, undone)
-    return FrozenProcess(pid, tids, threads, 0 if stop_signal == signal.SIGTRAP else stop_signal)
+    return FrozenProcess(pid, threads.tids, threads, 0 if stop_signal == signal.SIGTRAP else stop_signal)
 
 
 def _stop_all(stopped: dict[int, list[int]], reader: ProcReader, deadline: float) -> Failures:
@@ -193,9 +205,11 @@ def undisturbed(state: ThreadState, status: Status) -> ThreadState:
 
 
 @contextmanager
-def freeze(pid: int, reader: ProcReader, *, deadline_s: float = 5.0) -> Iterator[FrozenProcess]:
+def freeze(
+    pid: int, reader: ProcReader, *, deadline_s: float = 5.0, code: VdsoCode = NO_CODE
+) -> Iterator[FrozenProcess]:
     """The process stopped for the time of a with block; afterwards it runs on as if nothing had been."""
-    frozen = stop_process(pid, reader, deadline_s=deadline_s)
+    frozen = stop_process(pid, reader, deadline_s=deadline_s, code=code)
     try:
         yield frozen
     finally:

@@ -13,7 +13,7 @@ from core.kernel.calls import SYSCALLS
 from core.kernel.threads import ThreadState
 from core.options import PidMode
 from core.plan.encode import Steps, assembled
-from core.plan.ops import FdAllocator, Program, Syscall
+from core.plan.ops import FdAllocator, Syscall
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from core.tracee.borrow import MINUS_ONE, PAGE, Borrow, Results, all_but
@@ -21,11 +21,10 @@ from core.tracee.lender import find_lender
 from core.tracee.namespace_init import NamespaceInit, spawn_in_namespace
 from core.tracee.remote import RemoteMemory, find_hole
 from core.tracee.spawn import attach, spawn
+from core.vdso.mark import NAMES as KERNEL_NAMES
 
 STEM_FILE: Final = Path(__file__).parent.parent / "native" / "stem"
 AREA_SIZE: Final = 4 << 20
-KERNEL_NAMES: Final = ("[vvar]", "[vvar_vclock]", "[vdso]")
-MREMAP_MAYMOVE_FIXED: Final = 3
 SYSCALL_INSTRUCTION: Final = b"\x0f\x05"
 
 
@@ -138,55 +137,6 @@ def _tids(pid: int) -> list[int]:
 
 def _unmap(vma: Vma) -> Syscall:
     return Syscall("munmap", (vma.start, vma.end - vma.start), f"the stem's own {vma.path or 'memory'}")
-
-
-def plan_aside(here: Sequence[Vma], avoid: Sequence[Vma]) -> Program:
-    """Move the kernel's own VMAs to where nothing of `avoid` will be."""
-    mine = [vma for vma in here if vma.name in KERNEL_NAMES]
-    hole = find_hole([*here, *avoid], sum(vma.end - vma.start for vma in mine))
-    ops: list[Syscall] = []
-    for vma in mine:
-        ops.append(_move(vma.name, vma.start, hole, vma.end - vma.start))
-        hole += vma.end - vma.start
-    return tuple(ops)
-
-
-def plan_kernel_vmas(here: Sequence[Vma], wanted: dict[str, tuple[int, int]], avoid: Sequence[Vma]) -> Program:
-    """Move [vvar], [vvar_vclock] and [vdso] to where the task had them, by way of a hole where both overlap.
-
-    `wanted`: name → (start, end). RestoreError when this kernel's have another size or are missing.
-    """
-    mine = {vma.name: vma for vma in here if vma.name in KERNEL_NAMES}
-    _check_same_kernel_vmas(mine, wanted)
-    size = sum(vma.end - vma.start for vma in mine.values())
-    hole = find_hole([*here, *avoid], size)
-    ops: list[Syscall] = []
-    for vma in mine.values():
-        if vma.name not in wanted:
-            ops.append(_unmap(vma))
-            continue
-        length = vma.end - vma.start
-        ops.append(_move(vma.name, vma.start, hole, length))
-        hole += length
-    start_of = {op.args[4]: op for op in ops if op.name == "mremap"}
-    for (target, _op), name in zip(list(start_of.items()), [n for n in mine if n in wanted], strict=True):
-        length = wanted[name][1] - wanted[name][0]
-        ops.append(_move(name, int(target), wanted[name][0], length))  # type: ignore[arg-type]  # _move puts ints
-    return tuple(ops)
-
-
-def _move(name: str, start: int, target: int, length: int) -> Syscall:
-    return Syscall("mremap", (start, length, length, MREMAP_MAYMOVE_FIXED, target), f"{name} to {target:#x}")
-
-
-def _check_same_kernel_vmas(mine: dict[str, Vma], wanted: dict[str, tuple[int, int]]) -> None:
-    for name, (start, end) in wanted.items():
-        found = mine.get(name)
-        if found is None or found.end - found.start != end - start:
-            raise RestoreError(
-                f"{name}: the task had {end - start:#x} bytes, this kernel gives "
-                f"{found.end - found.start if found else 0:#x}: the kernels' vDSO differ"
-            )
 
 
 def find_syscall_instruction(memory: RemoteMemory, vmas: Sequence[Vma]) -> int:

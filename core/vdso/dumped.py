@@ -1,25 +1,21 @@
-"""The [vdso] that a task was dumped with, out of its pages, against this kernel's. Starts nothing."""
+"""The [vdso] that a task was dumped with, out of its pages. Starts nothing."""
 
 import os
 from collections.abc import Mapping
 
 from core.images.pagemap import PagemapReader, Run
-from core.proc.reader import ProcReader
-from core.vdso.layout import check_vdso, make_layout, read_vdso_layout
+from core.vdso.layout import parse_symbols
 
 
-def check_dumped_vdso(
-    pagemap: PagemapReader, places: Mapping[str, tuple[int, int]], reader: ProcReader | None = None
-) -> None:
-    """RestoreError when the task's vDSO is not ours. `places`: name → (start, end) of the kernel's VMAs in the task.
+def read_dumped_vdso(pagemap: PagemapReader, places: Mapping[str, tuple[int, int]]) -> bytes:
+    """Content of the task's [vdso], b"" when it had none or the images lack its pages; ImageError when it is damaged.
 
-    Images without the pages of [vdso] tell only its size, which is compared when it is moved into place.
+    `places`: name → (start, end) of the kernel's VMAs in the task.
     """
-    if "[vdso]" not in places:
-        return
-    image = read_dumped(pagemap, *places["[vdso]"])
+    image = read_dumped(pagemap, *places["[vdso]"]) if "[vdso]" in places else None
     if image is not None:
-        check_vdso(make_layout(places, image), read_vdso_layout(reader))
+        parse_symbols(image)
+    return image or b""
 
 
 def read_dumped(pagemap: PagemapReader, start: int, end: int) -> bytes | None:

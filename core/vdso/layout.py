@@ -16,11 +16,11 @@ from elftools.construct.core import ConstructError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from core.errors import ImageError, KernelLacks, RestoreError
+from core.errors import ImageError, KernelLacks
 from core.proc.reader import ProcReader
 from core.tracee.remote import open_memory
+from core.vdso.mark import NAMES
 
-NAMES: Final = ("[vvar]", "[vvar_vclock]", "[vdso]")
 FINGERPRINT_DIGITS: Final = 16
 # what the parser raises for an image that is damaged in one way or another
 NOT_ELF: Final = (ELFError, ConstructError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -55,7 +55,7 @@ def read_vdso_layout(reader: ProcReader | None = None) -> VdsoLayout:
 
 
 def vdso_fingerprint() -> str:
-    """Of this kernel; hosts where it is equal can take each other's tasks."""
+    """Of this kernel; between hosts where it is equal a task needs no proxy."""
     return read_vdso_layout().fingerprint
 
 
@@ -81,27 +81,3 @@ def parse_symbols(image: bytes) -> tuple[tuple[str, int, int], ...]:
     except NOT_ELF as error:
         raise ImageError("[vdso]", f"is not a shared object: {error}") from error
     return tuple(sorted(named))
-
-
-def check_vdso(theirs: VdsoLayout, ours: VdsoLayout) -> None:
-    """RestoreError when a task with `theirs` could not live with `ours`."""
-    difference = _difference(theirs, ours)
-    if difference:
-        raise RestoreError(
-            f"[vdso]: the task comes from a kernel whose vDSO differs from this one's: {difference}",
-            hint="restore it on the same kernel; a vDSO proxy for others is coming",
-        )
-
-
-def _difference(theirs: VdsoLayout, ours: VdsoLayout) -> str:
-    """The first thing that differs; "" when nothing does."""
-    for kind, before, now in (("", theirs.vmas, ours.vmas), ("function ", theirs.symbols, ours.symbols)):
-        if odd := sorted(set(before) ^ set(now)):
-            name = odd[0][0]
-            return f"{kind}{name}: {_place(before, name)} there, {_place(now, name)} here"
-    return ""
-
-
-def _place(table: tuple[tuple[str, int, int], ...], name: str) -> str:
-    places = [f"{offset:+#x}, {size:#x} bytes" for found, offset, size in table if found == name]
-    return " and ".join(places) or "none"

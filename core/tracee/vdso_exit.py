@@ -1,0 +1,128 @@
+"""Threads that were stopped inside vDSO code are let run a little and stopped anew: elsewhere that code is another.
+
+Running on usually ends it. A thread that is always found there is stepped, for a bounded number of instructions only:
+a loop that waits for a clock not to tick has no end where ticks are faster than steps.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from core.errors import TraceeError
+from core.kernel import ptrace
+from core.kernel.ptrace import TraceeExited
+from core.kernel.threads import REGISTER_NAMES, ThreadBlock
+from core.memory.ranges import Ranges
+from core.tracee.sigframe import signed
+from core.vdso.mark import VdsoCode
+
+RUNS: Final = 64
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 20e-6, 1e-3  # for one that did not get a processor, twice as long each time
+STEPS: Final = 400
+FRAME_REACH: Final = 8192  # above the stack pointer: a signal's frame, which tells where it interrupted the thread
+WORD: Final = 8
+IP, SP, ORIG_AX = (REGISTER_NAMES.index(name) for name in ("ip", "sp", "orig_ax"))
+
+
+def read_outside(pid: int, stopped: list[int], code: VdsoCode, stop_new: Callable[[], None]) -> ThreadBlock:
+    """State of every thread, the leader first, with none inside of `code` that can be got out.
+
+    `stopped`: tids in a ptrace stop; `stop_new` stops and adds those that are not. A thread that stays inside is fine
+    when the code is the kernel's own: it will lie where it was. Behind a proxy it could not go on: TraceeError.
+    """
+    threads = _read(pid, stopped)
+    inside = _find_inside(pid, threads, code)
+    if not inside:
+        return threads
+    _bring_out(pid, stopped, inside, code, stop_new)
+    return _read(pid, stopped)
+
+
+def _read(pid: int, stopped: list[int]) -> ThreadBlock:
+    return ptrace.read_threads(sorted(stopped, key=lambda tid: (tid != pid, tid)))
+
+
+def _bring_out(
+    pid: int, stopped: list[int], inside: Mapping[int, int], code: VdsoCode, stop_new: Callable[[], None]
+) -> None:
+    pause_s = FIRST_PAUSE_S
+    for _ in range(RUNS):
+        for tid in inside:
+            _let_run(tid, stopped)
+        outside = set(stopped)
+        time.sleep(pause_s)
+        stop_new()
+        before, inside = inside, _find_inside(pid, _read(pid, [tid for tid in stopped if tid not in outside]), code)
+        if not inside:
+            return
+        if any(before.get(tid) == ip for tid, ip in inside.items()):
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+    for tid, ip in inside.items():
+        if code.spans.contains(ip):
+            _step_out(tid, stopped, code.spans)
+    stop_new()
+    _refuse_inside(_read(pid, stopped), code)
+
+
+def _find_inside(pid: int, threads: ThreadBlock, code: VdsoCode) -> dict[int, int]:
+    """By thread, the instruction pointer of those that are inside or have been interrupted there."""
+    found = {threads.array[index].tid: threads.array[index].regs[IP] for index in threads.inside(code.spans)}
+    if code.proxied:
+        memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            found |= {
+                raw.tid: raw.regs[IP]
+                for raw in threads.raws
+                # one in a system call is far from its handler's end, and may have to be told that we interrupted it
+                if raw.tid not in found
+                and signed(raw.regs[ORIG_AX]) < 0
+                and _was_interrupted(memory, raw.regs[SP], code.spans)
+            }
+        finally:
+            os.close(memory)
+    return found
+
+
+def _was_interrupted(memory_fd: int, stack: int, spans: Ranges) -> bool:
+    """Whether a signal handler will return into `spans`: an address of it is on the stack."""
+    try:
+        content = memoryview(os.pread(memory_fd, FRAME_REACH, stack))
+    except OSError:
+        return False
+    words = content[: len(content) // WORD * WORD].cast("Q")
+    return any(start <= word < end for start, end in spans for word in words)
+
+
+def _let_run(tid: int, stopped: list[int], signal_number: int = 0) -> None:
+    stopped.remove(tid)
+    if signal_number:
+        ptrace.resume(tid, ptrace.PTRACE_DETACH, signal_number)
+    else:
+        ptrace.detach([tid])
+
+
+def _step_out(tid: int, stopped: list[int], spans: Ranges) -> None:
+    """Step the thread until it is outside; one that is to take a signal is let run instead."""
+    if ptrace.read_siginfo(tid)[0] != signal.SIGTRAP:
+        return  # job control has stopped it
+    try:
+        for _ in range(STEPS):
+            ptrace.resume(tid, ptrace.PTRACE_SINGLESTEP)
+            stop = ptrace.wait_stop(tid)
+            if stop.signal != signal.SIGTRAP or stop.event:
+                _let_run(tid, stopped, 0 if stop.event else stop.signal)
+                return
+            if not spans.contains(ptrace.read_registers(tid).ip):
+                break
+        ptrace.stop_anew(tid)
+    except (TraceeExited, ProcessLookupError):
+        stopped.remove(tid)
+
+
+def _refuse_inside(threads: ThreadBlock, code: VdsoCode) -> None:
+    for index in threads.inside(code.spans) if code.proxied else ():
+        hint = "let it run (SIGCONT) if it is stopped, and try again"
+        tid = threads.array[index].tid
+        raise TraceeError(tid, "is always found inside its vDSO, which leads to this kernel's", hint=hint)
