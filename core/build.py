@@ -6,7 +6,7 @@ Used by `restore` (from a directory) and by the live destination (from pages tha
 import os
 import resource
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import or_
@@ -19,7 +19,7 @@ from core.kernel import ptrace
 from core.kernel.calls import prlimit
 from core.kernel.capabilities import capability_names
 from core.kernel.thread_facts import read_facts
-from core.kernel.threads import ThreadBlock
+from core.kernel.threads import ThreadBlock, ThreadState
 from core.memory.landing import LandingMemory
 from core.memory.ranges import EMPTY, Ranges
 from core.plan.encode import assembled, split
@@ -55,6 +55,7 @@ class Skeleton:
         self.mapped = tuple(inherited)
         self.landing: LandingMemory | None = None
         self._reserved = EMPTY  # what the task knows nothing of, besides our area
+        self._overwritten = EMPTY  # of its vDSO
 
     def cast(self, mould: Sequence[MappedVma], avoid: Sequence[Vma]) -> None:
         """Before anybody is born of it: give it what several tasks have in common, and keep clear of `avoid`."""
@@ -78,7 +79,7 @@ class Skeleton:
             self.stem.run(vdso.program)
             for address, content in vdso.content:
                 self.stem.memory.write(address, content)
-            self._reserved = vdso.reserved
+            self._reserved, self._overwritten = vdso.reserved, vdso.overwritten
             has_all = not kept.subtract(inherited)
             self.drop(inherited.subtract(kept) if has_all else inherited)
             if self.landing is None:
@@ -132,6 +133,15 @@ class Skeleton:
             raise RestoreError(f"pid {self.stem.own_pid}: takes no more pages")
         return self.landing
 
+    def refuse_cut_short(self, threads: Iterable[ThreadState]) -> None:
+        """RestoreError when one of them was stopped in the first instructions of what leads elsewhere now."""
+        if any(self._overwritten.contains(thread.registers.ip) for thread in threads):
+            raise RestoreError(
+                f"pid {self.stem.own_pid}: a thread was stopped at the beginning of a function of its vDSO, which this "
+                "kernel has otherwise",
+                hint="try again with a new dump; let the process run before (SIGCONT) if it is stopped",
+            )
+
     def notices(self) -> list[str]:
         """What its owner should know of where it is."""
         stem = self.stem
@@ -176,6 +186,7 @@ def run_stage(skeleton: Skeleton, plan: TaskPlan, stage: Stage, images: ImageSet
     try:
         if stage is Stage.RESTORE:
             _raise_limits(stem.pid)
+            skeleton.refuse_cut_short(plan.states.values())
             skeleton.hand(plan.handed)
             notices = skeleton.notices()
         if stage is Stage.RESTORE_SIGCHLD:

@@ -16,7 +16,6 @@ from core.native._kernel import ffi, lib
 from core.proc.reader import ProcReader
 
 PTRACE_CONT: Final = 7
-PTRACE_SINGLESTEP: Final = 9
 PTRACE_SYSCALL: Final = 24
 PTRACE_GETSIGINFO: Final = 0x4202
 PTRACE_GETREGSET: Final = 0x4204

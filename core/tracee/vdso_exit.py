@@ -1,26 +1,23 @@
 """Threads that were stopped inside vDSO code are let run a little and stopped anew: elsewhere that code is another.
 
-Running on usually ends it. A thread that is always found there is stepped, for a bounded number of instructions only:
-a loop that waits for a clock not to tick has no end where ticks are faster than steps.
+Nobody is stepped out of it: were we killed then, the trap of the last step would end the target.
 """
 
 import os
-import signal
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from core.errors import TraceeError
 from core.kernel import ptrace
-from core.kernel.ptrace import TraceeExited
 from core.kernel.threads import REGISTER_NAMES, ThreadBlock
 from core.memory.ranges import Ranges
 from core.tracee.sigframe import signed
 from core.vdso.mark import VdsoCode
 
-RUNS: Final = 64
+LIMIT_S: Final = 0.3
+LIMIT_BEFORE_ERROR_S: Final = 1.5
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 20e-6, 1e-3  # for one that did not get a processor, twice as long each time
-STEPS: Final = 400
 FRAME_REACH: Final = 8192  # above the stack pointer: a signal's frame, which tells where it interrupted the thread
 WORD: Final = 8
 IP, SP, ORIG_AX = (REGISTER_NAMES.index(name) for name in ("ip", "sp", "orig_ax"))
@@ -48,9 +45,11 @@ def _bring_out(
     pid: int, stopped: list[int], inside: Mapping[int, int], code: VdsoCode, stop_new: Callable[[], None]
 ) -> None:
     pause_s = FIRST_PAUSE_S
-    for _ in range(RUNS):
+    begun = time.monotonic()
+    while time.monotonic() < begun + (LIMIT_BEFORE_ERROR_S if _is_error(inside, code) else LIMIT_S):
+        ptrace.detach(list(inside))
         for tid in inside:
-            _let_run(tid, stopped)
+            stopped.remove(tid)
         outside = set(stopped)
         time.sleep(pause_s)
         stop_new()
@@ -59,10 +58,6 @@ def _bring_out(
             return
         if any(before.get(tid) == ip for tid, ip in inside.items()):
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
-    for tid, ip in inside.items():
-        if code.spans.contains(ip):
-            _step_out(tid, stopped, code.spans)
-    stop_new()
     _refuse_inside(_read(pid, stopped), code)
 
 
@@ -95,30 +90,9 @@ def _was_interrupted(memory_fd: int, stack: int, spans: Ranges) -> bool:
     return any(start <= word < end for start, end in spans for word in words)
 
 
-def _let_run(tid: int, stopped: list[int], signal_number: int = 0) -> None:
-    stopped.remove(tid)
-    if signal_number:
-        ptrace.resume(tid, ptrace.PTRACE_DETACH, signal_number)
-    else:
-        ptrace.detach([tid])
-
-
-def _step_out(tid: int, stopped: list[int], spans: Ranges) -> None:
-    """Step the thread until it is outside; one that is to take a signal is let run instead."""
-    if ptrace.read_siginfo(tid)[0] != signal.SIGTRAP:
-        return  # job control has stopped it
-    try:
-        for _ in range(STEPS):
-            ptrace.resume(tid, ptrace.PTRACE_SINGLESTEP)
-            stop = ptrace.wait_stop(tid)
-            if stop.signal != signal.SIGTRAP or stop.event:
-                _let_run(tid, stopped, 0 if stop.event else stop.signal)
-                return
-            if not spans.contains(ptrace.read_registers(tid).ip):
-                break
-        ptrace.stop_anew(tid)
-    except (TraceeExited, ProcessLookupError):
-        stopped.remove(tid)
+def _is_error(inside: Mapping[int, int], code: VdsoCode) -> bool:
+    """One that was only interrupted there may be an old address on a stack."""
+    return code.proxied and any(code.spans.contains(ip) for ip in inside.values())
 
 
 def _refuse_inside(threads: ThreadBlock, code: VdsoCode) -> None:

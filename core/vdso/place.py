@@ -11,7 +11,7 @@ from core.proc.maps import Vma
 from core.tracee.remote import find_hole
 from core.vdso.layout import VdsoLayout, make_layout
 from core.vdso.mark import NAMES, Places, encode_mark
-from core.vdso.proxy import proxy_image
+from core.vdso.proxy import proxy_heads, proxy_image
 
 MREMAP_MAYMOVE_FIXED: Final = 3
 MAP_PRIVATE_ANONYMOUS_NOREPLACE: Final = 0x2 | 0x20 | 0x100000
@@ -24,12 +24,14 @@ TASK_SIZE: Final = (1 << 47) - PAGE_SIZE
 class VdsoPlan:
     """`program` moves and maps, then `content` (address, bytes) is written through any protection.
 
-    `reserved` is what the task's own memory, which never knew of it, has to keep out of.
+    `reserved` is what the task's own memory, which never knew of it, has to keep out of; in `overwritten` are
+    instructions that no thread can go on from.
     """
 
     program: Program
     content: tuple[tuple[int, bytes], ...] = ()
     reserved: Ranges = EMPTY
+    overwritten: Ranges = EMPTY
 
 
 def plan_aside(here: Sequence[Vma], avoid: Sequence[Vma]) -> Program:
@@ -81,13 +83,17 @@ def _plan_proxy(
     size = max(offset + length for _, offset, length in ours.vmas) - lowest
     mark = _find_high_hole(taken, PAGE_SIZE + size)
     base = mark + PAGE_SIZE - lowest
-    content = proxy_image(image, {name: base + offset for name, offset, _ in ours.symbols})
+    functions = {name: base + offset for name, offset, _ in ours.symbols}
+    start = wanted["[vdso]"][0]
+    overwritten = Ranges.of(
+        (start + offset + 1, start + offset + len(head)) for offset, head in proxy_heads(image, functions).items()
+    )
     ops = [_move(name, mine[name].start, base + offset, length) for name, offset, length in ours.vmas]
     ops.append(_map("mark of the vDSO's proxy", mark, PAGE_SIZE, PROT_READ))
-    for name, (start, end) in wanted.items():
-        ops.append(_map(f"proxied {name}", start, end - start, PROT_READ_EXEC if name == "[vdso]" else PROT_READ))
-    writes = ((mark, encode_mark(wanted)), (wanted["[vdso]"][0], content))
-    return VdsoPlan(tuple(ops), writes, Ranges.of([(mark, mark + PAGE_SIZE + size)]))
+    for name, (begin, end) in wanted.items():
+        ops.append(_map(f"proxied {name}", begin, end - begin, PROT_READ_EXEC if name == "[vdso]" else PROT_READ))
+    writes = ((mark, encode_mark(wanted)), (start, proxy_image(image, functions)))
+    return VdsoPlan(tuple(ops), writes, Ranges.of([(mark, mark + PAGE_SIZE + size)]), overwritten)
 
 
 def _find_high_hole(taken: Sequence[Vma], size: int) -> int:

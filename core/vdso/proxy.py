@@ -24,14 +24,22 @@ def proxy_image(image: bytes, ours: Mapping[str, int]) -> bytes:
     A function that is neither here nor a system call answers -ENOSYS. ImageError, RestoreError.
     """
     content = bytearray(image)
+    for offset, code in proxy_heads(image, ours).items():
+        content[offset : offset + len(code)] = code
+    return bytes(content)
+
+
+def proxy_heads(image: bytes, ours: Mapping[str, int]) -> dict[int, bytes]:
+    """The code that goes to the beginning of each function, by offset."""
+    heads = {}
     for (offset, size), names in _functions(image).items():
         code = _code(names, ours)
         if offset + size > len(image):
             raise ImageError("[vdso]", f"{names[0]} lies outside of it")
         if size < len(code):
             raise RestoreError(f"[vdso]: {names[0]} has {size} bytes, its way to this kernel's takes {len(code)}")
-        content[offset : offset + len(code)] = code
-    return bytes(content)
+        heads[offset] = code
+    return heads
 
 
 def _functions(image: bytes) -> dict[tuple[int, int], list[str]]:

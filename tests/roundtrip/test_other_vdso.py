@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from core import DumpOptions, RestoreOptions, dump, restore
-from core.errors import ImageError
+from core.errors import ImageError, RestoreError
 from core.images import kinds
 from core.images.pagemap import PagemapReader, PagemapWriter
 from core.images.store import read_directory, write_directory
 from core.proc.auxv import AT_SYSINFO_EHDR, auxv_value
 from core.proc.maps import parse_maps
 from core.resources.vmas import VVAR
+from core.vdso.layout import parse_symbols
 from core.vdso.mark import NAMES
 from tests.hosts import make_hosts
 from tests.memory_total import pss_bytes
@@ -169,6 +170,21 @@ def test_a_tree_keeps_what_it_shares_behind_its_proxies(tmp_path: Path) -> None:
         assert next(vma.start for vma in maps if vma.path == "[vdso]") != known
         run.release()
         assert run.result() == "PASS"
+
+
+def test_a_thread_cut_short_in_a_replaced_entry_is_an_error_that_leaves_nothing(run: Run, tmp_path: Path) -> None:
+    images = dumped(run, tmp_path, "images")
+    run.stop()
+    make_foreign(images, run.pid, FOREIGN["6.12"])
+    [offset] = [offset for name, offset, _ in parse_symbols(FOREIGN["6.12"]) if name == "__vdso_clock_gettime"]
+    found = read_directory(images)
+    vdso = next(vma.start for vma in found.one(kinds.MM, run.pid).vmas if vma.status & 8)
+    found.one(kinds.CORE, run.pid).thread_info.gpregs.ip = vdso + offset + 4
+    write_directory(found, images)
+    before, children = own_fds(), READER.children(os.getpid())
+    with pytest.raises(RestoreError, match="beginning of a function of its vDSO"):
+        restore(images, RestoreOptions())
+    assert (own_fds(), READER.children(os.getpid())) == (before, children)
 
 
 def test_a_dump_whose_vdso_is_no_elf_image_starts_nothing(run: Run, tmp_path: Path) -> None:

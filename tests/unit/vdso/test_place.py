@@ -5,7 +5,7 @@ import pytest
 from core.errors import ImageError, RestoreError
 from core.memory.ranges import Ranges
 from core.proc.maps import Vma
-from core.vdso.layout import make_layout
+from core.vdso.layout import make_layout, parse_symbols
 from core.vdso.mark import NAMES, Places, parse_mark
 from core.vdso.place import plan_vdso
 from core.vdso.proxy import proxy_image
@@ -73,6 +73,16 @@ def test_a_proxy_takes_nothing_that_the_task_has(there: str, here: str) -> None:
     assert theirs.subtract(mapped) == Ranges()
     assert not theirs.intersect(found.reserved)
     assert not Ranges.of(places(here, HERE).values()).intersect(found.reserved)
+
+
+@DIFFERENT
+def test_what_a_proxy_overwrites_is_named_but_for_the_entries(there: str, here: str) -> None:
+    found = plan(there, here)
+    content = found.content[1][1]
+    changed = [BASE + offset for offset, byte in enumerate(content) if byte != IMAGES[there][offset]]
+    entries = {BASE + offset for _, offset, _ in parse_symbols(IMAGES[there])}
+    assert all(found.overwritten.contains(address) for address in changed if address not in entries)
+    assert not any(found.overwritten.contains(address) for address in entries)
 
 
 def test_without_the_image_only_the_same_sizes_are_taken() -> None:
