@@ -155,10 +155,13 @@ class LiveProcess:
 
     def read_flags(self) -> None:
         """What smaps tells of its VMAs; it goes through all pages, so only where it must while threads are stopped."""
-        known = dict(self.prepared.vma_flags)
+        known = self._flags()
         read_flags(self.prepared, self.reader, tracked=True)
-        if known != self.prepared.vma_flags:
+        if known != self._flags():
             self._entries = ()
+
+    def _flags(self) -> list[frozenset[str] | None]:
+        return [self.prepared.vma_flags.get(vma.start) for vma in self.current]
 
     def look(self, maps: bytes, *, last: bool = False) -> None:
         """Which pages are dirty now (`pending`), and its address space as in `maps`; tracking begins anew unless it is

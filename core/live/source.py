@@ -3,6 +3,7 @@
 Speaks no protocol and journals nothing: that is migrate/keeper's.
 """
 
+import gc
 import logging
 import select
 import signal
@@ -250,6 +251,15 @@ class LiveSource:
 
     def freeze(self) -> Froze:
         """Stop all of it for good and collect everything. On any error it runs on."""
+        collects = gc.isenabled()
+        gc.disable()  # it would go through all that we know, while everything stands still
+        try:
+            return self._freeze()
+        finally:
+            if collects:
+                gc.enable()
+
+    def _freeze(self) -> Froze:
         for process in self.processes.values():
             with suppress(OSError):  # it has ended
                 process.read_flags()
