@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from migrate.drain.scheduler import OVER, Begin, Drain, Enter, Leg, Step, Stop, decide
+from migrate.drain.scheduler import OVER, Begin, Drain, Enter, Leg, Step, Stop, decide, decide_after_hook
 
 ENDED = ("done", "failed", "cancelled")
 STEPS = tuple(Step(pid, destination, 10.0) for pid, destination in ((1, "b"), (2, "b"), (3, "c"), (4, "c")))
@@ -53,7 +53,8 @@ class History:
             if leg.state == "running" and self.numbers.random() < 0.4:
                 wrong = self.numbers.random() < self.failing
                 state = self.numbers.choice(["failed", "refused"]) if wrong else "done"
-                self.legs[index] = replace(leg, state=state, moved_pid=leg.pid + 100)
+                hook = state == "done" and self.numbers.random() < self.failing / 4
+                self.legs[index] = replace(leg, state=state, moved_pid=leg.pid + 100, hook_failed=hook)
 
     def _check(self) -> None:
         running = [leg for leg in self.legs if leg.state not in OVER]
@@ -85,7 +86,7 @@ def test_every_history_ends_and_begins_nothing_twice(
             history.drain = replace(history.drain, return_asked=True)
             history.play()
         assert history.drain.state in ENDED and history.message
-        if not any(leg.state in ("failed", "refused", "cancelled") for leg in history.legs) and not cancel:
+        if not any(leg.went_wrong for leg in history.legs) and not cancel:
             assert history.drain.state == "done"
 
 
@@ -114,3 +115,20 @@ def test_other_migrations_to_a_host_count() -> None:
     drain = Drain("running", STEPS, max_parallel=4, busy=Counter({"b": 1}))
     begun = [action.destination for action in decide(drain, "a", [], 0.0) if isinstance(action, Begin)]
     assert begun == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("state", "entering", "on_failure", "goes_to"),
+    [
+        ("waiting", "running", "skip", "running"), ("waiting", "running", "stop", "failed"),
+        ("waiting", "running", "back", "failed"), ("running", "done", "skip", "done"),
+        ("running", "done", "stop", "failed"), ("running", "away", "back", "returning"),
+        ("running", "failed", "back", "failed"), ("running", "cancelled", "stop", "cancelled"),
+        ("away", "returning", "stop", "failed"), ("returning", "done", "back", "failed"),
+    ],
+)  # fmt: skip
+def test_a_failed_hook_of_the_host_goes_as_on_failure_says(
+    state: str, entering: str, on_failure: str, goes_to: str
+) -> None:
+    found = decide_after_hook(state, Enter(entering, "3 of 3 moved"), on_failure, "hook x: exit code 7")
+    assert found == Enter(goes_to, "3 of 3 moved; hook x: exit code 7")
