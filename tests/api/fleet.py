@@ -81,13 +81,13 @@ class Fleet:
 
 
 @contextmanager
-def make_fleet() -> Iterator[Fleet]:
-    """Hosts with sshd, and ops with a server that knows them."""
+def make_fleet(workloads: str = "") -> Iterator[Fleet]:
+    """Hosts with sshd, and ops with a server that knows them. `workloads`: more selectors, as an inventory has them."""
     with TemporaryDirectory(prefix="fleet-", ignore_cleanup_errors=True) as made:
-        yield from _joined(Path(made))
+        yield from _joined(Path(made), workloads)
 
 
-def _joined(folder: Path) -> Iterator[Fleet]:
+def _joined(folder: Path, workloads: str) -> Iterator[Fleet]:
     folder.chmod(0o755)
     names = ("web-1", "web-2", "web-3")
     with make_hosts("ops", *names, binds={str(folder): str(folder)}) as (ops, *others):
@@ -95,7 +95,7 @@ def _joined(folder: Path) -> Iterator[Fleet]:
             host.start_sshd()
         fleet = Fleet(ops, dict(zip(names, others, strict=True)), folder)
         tables = [f'[hosts.{name}]\naddress = "root@{name}"\nlabels = {{ tier = "web" }}\n' for name in names]
-        text = "\n".join(tables) + PROGRAMS_OF_TESTS.format(folder=folder)
+        text = "\n".join(tables) + (PROGRAMS_OF_TESTS + workloads).format(folder=folder)
         ops.path("/run/inventory.toml").write_text(text)
         fleet.start_server()
         yield fleet

@@ -86,26 +86,6 @@ def test_a_coordinator_that_dies_leaves_the_migration_running_and_the_next_one_f
     assert_moved(fleet, run, "web-1", "web-2")
 
 
-def test_a_drain_plans_cordons_and_empties_the_host(fleet: Fleet) -> None:
-    runs = [fleet.start(name, on="web-1") for name in ("threads50.c", "pipe_content.c", "interpreter_objects.py")]
-    planned = fleet.migrate("drain", "web-1", "--dry-run")
-    assert all(str(run.pid) in planned.out for run in runs) and "web-" in planned.out
-    assert all(fleet.hosts["web-1"].alive(run.pid) for run in runs)
-    with uncordoned(fleet, "web-1"):
-        said = fleet.migrate("drain", "web-1", "--max-parallel", "2", check=False)
-        assert said.code == 0, said.text
-        assert "3 of 3 moved" in said.out
-        assert "cordoned" in fleet.migrate("hosts").out
-        status, problem = fleet.http(
-            "POST", "/migrations", {"source": "web-2", "pid": runs[0].pid, "destination": "web-1"}
-        )
-        assert status == 409 and "cordoned" in problem["detail"] and problem["hint"]
-    for run in runs:
-        assert not fleet.hosts["web-1"].alive(run.pid)
-        run.release()
-        assert run.result() == "PASS"
-
-
 def test_a_drain_leaves_what_has_no_place_and_says_why(fleet: Fleet) -> None:
     stays = fleet.start("comm.c", on="web-1")
     for name in ("web-2", "web-3"):

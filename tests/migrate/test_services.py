@@ -2,40 +2,16 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.hosts import Host
 from tests.migrate.moving import Pair, assert_nothing_left, processes
-from tests.requires import require, require_program
+from tests.requires import require_program
+from tests.services import AS_POSTGRES, NGINX, NODE, PORT, as_postgres, fetch, postgres_programs
 from tests.waiting import wait_until
 
-PORT = 8080
 OPTIONS = ("--tcp", "close", "--max-downtime", "5s")
-NGINX = """
-daemon off; worker_processes 2; pid {folder}/nginx.pid; error_log {folder}/error.log; user root;
-events {{ worker_connections 64; }}
-http {{
-    access_log off; client_body_temp_path {folder}/1; proxy_temp_path {folder}/2; fastcgi_temp_path {folder}/3;
-    uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
-    server {{ listen 8080; location / {{ root {folder}/www; }} }}
-}}
-"""
-NODE = """
-const { Worker } = require('worker_threads');
-const worker = new Worker(`
-  const { parentPort } = require('worker_threads');
-  let asked = 0;
-  parentPort.on('message', n => parentPort.postMessage([n, n * n, ++asked]));
-`, { eval: true });
-const waiting = [];
-worker.on('message', answer => waiting.shift()(answer));
-require('http').createServer((request, reply) => {
-  waiting.push(answer => reply.end(JSON.stringify(answer)));
-  worker.postMessage(Number(request.url.slice(1)));
-}).listen(8080, '127.0.0.1');
-"""
 POOL = """
 import multiprocessing, os, sys, time
 def square(n):
@@ -49,13 +25,6 @@ if __name__ == "__main__":
             open(folder + "/working", "w").close()
     open(folder + "/pool", "w").write("all right")
 """
-AS_POSTGRES = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-FETCH = "import sys, urllib.request as r; sys.stdout.write(r.urlopen(sys.argv[1], timeout=10).read().decode())"
-
-
-def fetch(host: Host, path: str) -> str:
-    """A reply over a connection of its own."""
-    return host.run(["/usr/bin/python3", "-c", FETCH, f"http://127.0.0.1:{PORT}/{path}"]).stdout
 
 
 def move(pair: Pair, pid: int) -> None:
@@ -78,7 +47,7 @@ def test_nginx_with_its_workers_gives_every_reply_right(pair: Pair) -> None:
     pages = {f"page{n}": str(n) * 3000 for n in range(10)}
     for name, text in pages.items():
         (folder / "www" / name).write_text(text)
-    (folder / "conf").write_text(NGINX.format(folder=folder))
+    (folder / "conf").write_text(NGINX.format(folder=folder, port=PORT))
     pid = pair.a.start([nginx, "-c", f"{folder}/conf", "-p", str(folder)])
     wait_until(lambda: pair.a.listens(PORT) and len(processes(pair.a, "nginx:", "worker")) == 2, "nginx serves")
     assert {name: fetch(pair.a, name) for name in pages} == pages
@@ -125,18 +94,6 @@ def test_a_pool_of_processes_finishes_its_work_on_the_other_host(pair: Pair) -> 
     (pair.folder / "worked-enough").touch()
     wait_until(lambda: (pair.folder / "pool").exists(), "the pool has done all", deadline_s=60)
     wait_until(lambda: not processes(pair.b, "pool.py"), "the pool has ended", deadline_s=60)
-
-
-def as_postgres(host: Host, *argv: str) -> str:
-    """Run as the user postgres."""
-    return host.run([*AS_POSTGRES, *argv]).stdout
-
-
-def postgres_programs() -> Path:
-    """Where Debian has them."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    require(bool(found) and shutil.which("setpriv") is not None, "program postgres")
-    return found[-1]
 
 
 SUMS = """select (select sum(abalance) from pgbench_accounts), (select sum(bbalance) from pgbench_branches),
