@@ -20,6 +20,8 @@ class Scale:
     trees: tuple[int, ...]
     file_tasks: int
     moves: int
+    fleet_hosts: int
+    histories: int
 
 
 FULL = Scale(
@@ -31,8 +33,21 @@ FULL = Scale(
     trees=(10, 100, 1000),
     file_tasks=100,
     moves=5,
+    fleet_hosts=1000,
+    histories=1000,
 )
-TINY = Scale(runs=1, image_mib=(8,), live_mib=8, rounds=2, threads=(5,), trees=(3,), file_tasks=3, moves=1)
+TINY = Scale(
+    runs=1,
+    image_mib=(8,),
+    live_mib=8,
+    rounds=2,
+    threads=(5,),
+    trees=(3,),
+    file_tasks=3,
+    moves=1,
+    fleet_hosts=20,
+    histories=3,
+)
 
 
 @dataclass(frozen=True, slots=True)
