@@ -23,6 +23,7 @@ from core.proc.reader import ProcReader
 from core.resources import process_tree
 from core.resources.ghost_store import GhostStore
 from core.resources.segment_store import SegmentStore
+from core.resources.terminal_store import TerminalStore
 from core.task_plan import TreePlan, clock_offsets, compile_tree
 from core.tracee.cgroup_home import born_at_home
 from core.tree import SkeletonTree
@@ -72,16 +73,18 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
     watch.lap("read images")
     scripts = replace(options.scripts, images=str(directory.absolute()))
     scripts.run(Action.PRE_RESTORE)
-    ghosts = GhostStore()
-    segments = SegmentStore(ghosts.fd)
+    ghosts, terminals = GhostStore(), TerminalStore()
+    segments = SegmentStore(terminals.or_else(ghosts.fd))
     with born_at_home(process_tree.cgroup_path(images), plan.root.pid) as (cgroup_fd, notices):
         tree = SkeletonTree(
-            ProcReader(), options.pid_mode, cgroup_fd, clock_offsets(images), scripts, segments=segments
-        )
+            ProcReader(), options.pid_mode, cgroup_fd, clock_offsets(images), scripts,
+            segments=segments, terminals=terminals,
+        )  # fmt: skip
         try:
             ghosts.make(images)
             fill_ghosts(ghosts, directory)
             segments.make(plan.segments)
+            terminals.make(images)
             fill_segments(segments, directory)
             mould = StoredMould(pagemaps, memories)
             watch.lap("compare pages")
@@ -105,6 +108,7 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
         finally:
             ghosts.close()
             segments.close()
+            terminals.close()
     stem = tree.root.stem
     tree.let_go()
     watch.lap("task")

@@ -28,6 +28,7 @@ from core.plan.births import TaskShape, plan_births
 from core.plan.ghost_names import GHOST_MEMORY, with_passing_names
 from core.plan.ops import FdAllocator, Program
 from core.plan.segments import SegmentNames, SegmentSpec
+from core.plan.terminals import controlling, masters
 from core.proc.maps import Vma
 from core.resources import (
     address_space,
@@ -39,6 +40,7 @@ from core.resources import (
     seccomp,
     signals,
     table_plan,
+    terminal,
     thread,
     thread_settings,
     time_namespace,
@@ -188,10 +190,14 @@ def tree_shapes(images: ImageSet) -> tuple[TaskShape, ...]:
     """The tree as it was, root first."""
     entries = process_tree.tasks(images)
     ids = {one.pid: images.one(kinds.IDS, one.pid) for one in entries if not process_tree.is_dead(images, one.pid)}
+    terminals = controlling(images)
     files = first_sharers({pid: one.files_id for pid, one in ids.items()})
     fs = first_sharers({pid: one.fs_id for pid, one in ids.items()})
     return tuple(
-        TaskShape(one.pid, one.ppid, one.pgid, one.sid, one.pid not in ids, files.get(one.pid, 0), fs.get(one.pid, 0))
+        TaskShape(
+            one.pid, one.ppid, one.pgid, one.sid, one.pid not in ids, files.get(one.pid, 0), fs.get(one.pid, 0),
+            terminals.get(one.pid, 0),
+        )
         for one in entries
     )
 
@@ -306,6 +312,9 @@ def _steps(
     yield Step(Stage.RESTORE, pid, _plan_task(images, pid, leader, mm, files.taken) + files.program)
     yield Step(Stage.RESTORE, pid, thread.plan_clone(others))
     yield Step(Stage.RESTORE, pid, thread.plan_leader(leader))
+    for info in masters(images).values():
+        if info.sid == pid:
+            yield Step(Stage.RESTORE_SIGCHLD, pid, terminal.plan_foreground(info))
     for tid, core in cores.items():
         yield Step(Stage.RESTORE, tid, _plan_thread(core, states[tid], leader))
     timers = leader.tc.timers.posix

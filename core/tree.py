@@ -26,6 +26,8 @@ from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from core.resources.ghost_store import GhostStore
 from core.resources.segment_store import SegmentStore
+from core.resources.terminal import plan_controlling
+from core.resources.terminal_store import TerminalStore
 from core.resources.time_namespace import NO_OFFSETS, Clocks, notice, read_offsets
 from core.resources.vmas import MappedVma
 from core.task_plan import MemoryPlan, Stage, TreePlan, as_vmas
@@ -57,9 +59,11 @@ class SkeletonTree:
         scripts: ActionScripts = NO_SCRIPTS,
         *,
         segments: SegmentStore,
+        terminals: TerminalStore,
     ) -> None:
         self._reader = reader
         self._segments = segments
+        self._terminals = terminals
         self._pid_mode: PidMode = pid_mode
         self._cgroup_fd = cgroup_fd
         self._offsets = offsets
@@ -124,6 +128,9 @@ class SkeletonTree:
                 self.skeletons[birth.pid] = Skeleton(stem, self._reader, self._segments, parent.mapped)
             case Act.SETSID:
                 self._run(birth.pid, Syscall("setsid", (), f"session of pid {birth.pid}"))
+            case Act.TERMINAL:
+                path = self._terminals.path(birth.terminal)
+                self.skeletons[birth.pid].stem.run(plan_controlling(path))
             case Act.SETPGID:
                 self._run(birth.pid, Syscall("setpgid", (0, birth.group), f"process group {birth.group}"))
             case Act.ADOPT | Act.UNADOPT:
@@ -154,6 +161,7 @@ class SkeletonTree:
                     for task in plan.tasks:
                         notices += run_stage(self.skeletons[task.pid], task, stage, images, self._reader)
             self._segments.settle()
+            notices += self._terminals.settle(images)
             for task in plan.tasks:
                 set_registers(self.skeletons[task.pid], task, self._reader)
             ghosts.unlink_remaps(images)

@@ -23,6 +23,7 @@ from core.prepare import Stopwatch
 from core.proc.reader import ProcReader
 from core.resources.ghost_store import GhostStore
 from core.resources.segment_store import SegmentStore
+from core.resources.terminal_store import TerminalStore
 from core.resources.time_namespace import NO_OFFSETS, Clocks, wait_caught_up
 from core.resources.vmas import MappedVma
 from core.task_plan import MemoryPlan, clock_offsets, compile_tree, memory_plan, tree_shapes
@@ -52,6 +53,7 @@ class LiveDestination:
     holder: Holder | None = None
     tree: SkeletonTree | None = None
     ghosts: GhostStore = field(default_factory=GhostStore)
+    terminals: TerminalStore = field(default_factory=TerminalStore)
     segments: SegmentStore = field(init=False)
     _shapes: tuple[TaskShape, ...] = ()
     _kernel: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
@@ -59,7 +61,7 @@ class LiveDestination:
 
     def __post_init__(self) -> None:
         """Memory that is files is the ghosts'."""
-        self.segments = SegmentStore(self.ghosts.fd)
+        self.segments = SegmentStore(self.terminals.or_else(self.ghosts.fd))
 
     def prepare(self, cgroup_hint: str | None, pid: int) -> str:
         """Make what the copy will be parked in; its path. `cgroup_hint`: the cgroup that the source had it in; `pid`:
@@ -98,6 +100,7 @@ class LiveDestination:
             return []
         if self.tree is None or self._shapes:
             self._cast(tree, plans, ())
+        self.terminals.make(tree)
         without = self._need_tree().bear(shapes, plans, kept)
         self._shapes, self._kernel = shapes, kernel
         return [pid for pid in plans if pid not in kept or pid in without]
@@ -107,14 +110,16 @@ class LiveDestination:
         old, self.tree, self._shapes = self.tree, None, ()
         if old is not None:
             old.kill()
+            self.terminals.close()
         if self._offsets is None:
             self._offsets = clock_offsets(tree)
         cgroup_fd = self._need_holder().open()
         try:
             cgroup = -1 if cgroup_fd is None else cgroup_fd
             self.tree = SkeletonTree(
-                self.reader, self.options.pid_mode, cgroup, self._offsets, self.options.scripts, segments=self.segments
-            )
+                self.reader, self.options.pid_mode, cgroup, self._offsets, self.options.scripts,
+                segments=self.segments, terminals=self.terminals,
+            )  # fmt: skip
             return self.tree.cast(tree_shapes(tree)[0].pid, plans, mould)
         finally:
             if cgroup_fd is not None:
@@ -146,11 +151,13 @@ class LiveDestination:
         build.refuse_files(images)
         plan = compile_tree(images, self.reader.status(os.getpid()).cap_bnd, self.options)
         self.segments.make(plan.segments)
+        self.terminals.make(images)
         if set(plan.shapes) != set(self._shapes):
             raise RestoreError("the tree at the freeze is not the one that its last round told of")
         watch.lap("plan")
         notices = tree.complete(plan, images, self.ghosts)
         self.ghosts.close()
+        self.terminals.close()
         wait_caught_up(images, self._offsets or NO_OFFSETS)
         watch.lap("task")
         tree.ask_scripts()
@@ -194,6 +201,7 @@ class LiveDestination:
             holder.kill()
         if tree is not None:
             tree.kill()
+        self.terminals.close()
         if holder is not None:
             holder.give_back()
             leave_home(os.path.dirname(holder.path))

@@ -53,7 +53,7 @@ class Filling:
         return FillTarget(self.landing.mem_fd, self.uffd)
 
     def _shared(self) -> FillTarget:
-        return FillTarget(self.landing.mem_fd, shared=True)
+        return FillTarget(self.landing.mem_fd, self.uffd, shared=True)
 
     def _plain(self) -> FillTarget:
         return FillTarget(self.landing.mem_fd)

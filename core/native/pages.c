@@ -144,12 +144,28 @@ static int copy_fresh(const struct mg_fill *fill, const unsigned char *from, uin
 	return 0;
 }
 
+/* One page where reading fails: nothing is there, it was zero when what is shared was filled. */
+static int put_missing(const struct mg_fill *fill, const unsigned char *page, uint64_t address)
+{
+	return is_zero(page) ? 0 : -copy_fresh(fill, page, address, PAGE);
+}
+
 /* Write the pages that differ from what is there. */
 static int put_differing(const struct mg_fill *fill, const unsigned char *pages, int count, uint64_t address)
 {
 	unsigned char there[AT_ONCE * PAGE] __attribute__((aligned(PAGE)));
 	int error = read_at(fill->mem_fd, there, (size_t)count * PAGE, address);
 
+	if (error == EIO && fill->uffd >= 0) {
+		if (count == 1)
+			return put_missing(fill, pages, address);
+		for (int at = 0; at < count; at++) {
+			error = put_differing(fill, pages + (size_t)at * PAGE, 1, address + (uint64_t)at * PAGE);
+			if (error)
+				return error;
+		}
+		return 0;
+	}
 	for (int at = 0; at < count && !error; at++) {
 		size_t offset = (size_t)at * PAGE;
 

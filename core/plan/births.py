@@ -20,7 +20,7 @@ class TaskShape:
     """A task's place in the tree. `parent` 0: the root. `dead`: a zombie.
 
     `files` and `fs`: who is the first of those that share its descriptor table, its working directory and umask; 0:
-    nobody does.
+    nobody does. `terminal`: the number of its controlling terminal's master, of one that leads its session; 0: none.
     """
 
     pid: int
@@ -30,6 +30,7 @@ class TaskShape:
     dead: bool = False
     files: int = 0
     fs: int = 0
+    terminal: int = 0
 
 
 class Act(Enum):
@@ -37,6 +38,7 @@ class Act(Enum):
 
     FORK = auto()  # `by` makes `pid`
     SETSID = auto()  # `pid` begins a session
+    TERMINAL = auto()  # `pid` takes `terminal` for its session; who is born of it inherits that
     SETPGID = auto()  # `pid` joins the group `group`
     ADOPT = auto()  # `by` becomes a subreaper for the time of the births
     EXIT = auto()  # helper `pid` ends and is reaped by `by`
@@ -52,6 +54,7 @@ class Birth:
     by: int = 0
     group: int = 0
     flags: int = 0  # of clone3(2); with CLONE_PARENT it is born of a sibling
+    terminal: int = 0
 
     def describe(self) -> str:
         """One line of a plan."""
@@ -63,6 +66,8 @@ class Birth:
                 return f"pid {self.by}: clone3(set_tid{sharing}): pid {self.pid}"
             case Act.SETSID:
                 return f"pid {self.pid}: setsid"
+            case Act.TERMINAL:
+                return f"pid {self.pid}: ioctl(TIOCSCTTY): terminal {self.terminal >> 1}"
             case Act.SETPGID:
                 return f"pid {self.pid}: setpgid: group {self.group}"
             case Act.ADOPT | Act.UNADOPT:
@@ -148,6 +153,8 @@ class _Planner:
             if isinstance(item, Birth):
                 self._session[item.pid] = item.pid
                 self.births.append(item)
+                if terminal := self._tasks[item.pid].terminal:
+                    self.births.append(Birth(Act.TERMINAL, item.pid, terminal=terminal))
             elif item.pid in self._session or self._place(item):
                 todo += reversed(self._family_of(item))
 

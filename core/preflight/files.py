@@ -89,7 +89,7 @@ def collect_uses(reader: ProcReader, pid: int, smaps: Sequence[SmapsVma], files:
     for file in files:
         for path in file_table.watched(file):
             uses.setdefault(path, Use()).used_as.append(f"fd {file.fd} watches it")
-        if file.link.startswith("/") and file.path_is_same:
+        if file_table.is_found_by_path(file):
             use = uses.setdefault(file.link, Use())
             use.used_as.append(f"fd {file.fd}")
             use.locked |= bool(file.info.locks)

@@ -1,6 +1,7 @@
 """Refusals of a process as such: what it is, who holds it, whom it belongs to. Reads only /proc; stops nothing."""
 
 import os
+from collections.abc import Collection
 from typing import Final
 
 from core.errors import Blocker
@@ -10,7 +11,7 @@ from core.preflight.records import HostRecord, PreflightOptions
 from core.proc.reader import ProcReader
 from core.proc.stat import Stat
 from core.proc.status import Status
-from core.resources import refused
+from core.resources import refused, terminal
 
 COMING: Final = "not carried yet, coming"
 NAMESPACES: Final = ("pid", "net", "mnt", "ipc", "uts", "user", "cgroup")  # its clocks go on in any time namespace
@@ -152,12 +153,14 @@ def refuse_namespaces(pid: int, its: dict[str, int], ours: dict[str, int]) -> li
     return [Blocker("namespace", f"pid {pid}", f"is in another {name} namespace", hint) for name in differing]
 
 
-def notice_process(status: Status, stat: Stat, options: PreflightOptions) -> list[str]:
-    """What will be different, though it goes."""
+def notice_process(
+    status: Status, stat: Stat, options: PreflightOptions, terminals: Collection[int] = ()
+) -> list[str]:
+    """What will be different, though it goes. `terminals`: N of every /dev/pts/N that goes along."""
     notices = []
     if status.ns_sid and status.ns_sid[-1] != status.ns_pid[-1] and not options.shell_job:
         notices.append(f"its session leader {stat.session} stays here: it gets a session of its own over there")
-    if stat.tty_nr and not options.shell_job:
+    if stat.tty_nr and terminal.number_of_device(stat.tty_nr) not in terminals and not options.shell_job:
         notices.append("its controlling terminal stays here: it has none over there")
     pending = status.sig_pending | status.shared_pending
     if pending:

@@ -34,7 +34,7 @@ from core.proc.maps import SmapsVma
 from core.proc.reader import ProcReader
 from core.proc.status import Status
 from core.proc.text import printable
-from core.resources import file_table, tcp_socket, udp_socket, unix_socket
+from core.resources import file_table, tcp_socket, terminal, udp_socket, unix_socket
 from core.resources.context import OpenFile, OpenTable, make_table, open_files
 from core.tracee.family import Family, await_vforks, has_ended, read_family, vforks, without
 from core.tracee.vfork import is_vfork, vfork_blocker
@@ -98,7 +98,7 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
         family = without(family, {member.pid for member in family.living} - set(findings))
         found = [findings[member.pid] for member in family.living]
         shared = collect_shared(family, everything.files, reader)
-        losses = _losses(everything)
+        losses, terminals = _losses(everything), terminal.numbers(everything.files)
     supervisor = find_supervisor(reader, pid, reader.status(pid).ppid)
     blockers = [*in_vfork, *refuse_sharing(reader, family), *_blockers(family, found), *shared.blockers]
     blockers += refuse_sysv(reader, family)
@@ -109,7 +109,7 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
         *_not_named_yet(others, blockers),
     ]
     status, stat = reader.status(pid), reader.stat(pid)
-    notices = [*notice_process(status, stat, options), *losses]
+    notices = [*notice_process(status, stat, options, terminals), *losses]
     notices += dict.fromkeys(notice for one in found for notice in one.notices)
     notices += notice_tracker(options.track, host)
     if not host.has_freezer:

@@ -86,28 +86,36 @@ def find_other_holders(table: OpenTable, pids: Sequence[int], reader: ProcReader
 
     Looks at every process: not while frozen.
     """
-    ours = {file.link: file for file in table.files if _is_lonely(file)}
-    shared: dict[str, int] = {}
+    ours: dict[str, list[OpenFile]] = {}
+    for file in table.files:
+        for link in _lonely_links(file):
+            ours.setdefault(link, []).append(file)
+    shared: dict[int, tuple[OpenFile, int]] = {}
     for pid in reader.pids():
         if pid in pids:
             continue
         for fd, link in _links(pid, reader):
-            if link in ours and _is_same(ours[link], pid, fd, reader):
-                shared.setdefault(link, pid)
+            for file in ours.get(link, ()):
+                if _is_same(file, pid, fd, link, reader):
+                    shared.setdefault(id(file), (file, pid))
     hint = "migrate it alone: start it with descriptors of its own"
-    return [ours[link].blocker("shared", f"process {pid} has it open too", hint) for link, pid in shared.items()]
+    return [file.blocker("shared", f"process {pid} has it open too", hint) for file, pid in shared.values()]
 
 
-def _is_lonely(file: OpenFile) -> bool:
-    """What it is to others would be lost: it is made anew over there."""
+def _lonely_links(file: OpenFile) -> Sequence[str]:
+    """Links of descriptors to whose holders it would be lost: it is made anew over there."""
+    if terminal.claims(file):
+        return (file.link, terminal.slave_path(file)) if terminal.is_master(file) else ()
     written = regular_file.is_nameless(file) and file.flags & os.O_ACCMODE != os.O_RDONLY
-    return file.link.startswith(("pipe:", "socket:")) or fifo.claims(file) or written
+    return (file.link,) if file.link.startswith(("pipe:", "socket:")) or fifo.claims(file) or written else ()
 
 
-def _is_same(file: OpenFile, pid: int, fd: int, reader: ProcReader) -> bool:
+def _is_same(file: OpenFile, pid: int, fd: int, link: str, reader: ProcReader) -> bool:
     """Names of deleted files come again: the inode tells."""
     try:
         found = reader.fd_stat(pid, fd)
+        if terminal.claims(file):
+            return terminal.is_end_of(file, link, found, reader.fdinfo(pid, fd), reader)
     except OSError:
         return False
     return (found.st_dev, found.st_ino) == (file.stat.st_dev, file.stat.st_ino)
@@ -123,6 +131,11 @@ def find_peer_holders(table: OpenTable, reader: ProcReader) -> dict[int, str]:
             if link in wanted and wanted[link] not in found:
                 found[wanted[link]] = f"process {pid} ({_comm(pid, reader)})"
     return found
+
+
+def is_found_by_path(file: OpenFile) -> bool:
+    """Its path has to be there. A pseudo-terminal is made, whatever its number is over there."""
+    return file.link.startswith("/") and file.path_is_same and not terminal.claims(file)
 
 
 def watched(file: OpenFile) -> list[str]:
@@ -219,6 +232,10 @@ def collect_tables(
                 images.add(kinds.FDINFO, info, files_id_of[file.pid])
         for lock in file_locks.collect(locked):
             images.add(kinds.FILE_LOCKS, lock)
+        for tty_info, waiting in terminal.collect_terminals(table.files):
+            images.add(kinds.TTY_INFO, tty_info)
+            if waiting is not None:
+                images.add(kinds.TTY_DATA, waiting)
         _collect_pipe_contents(table.files, images)
         _collect_queues(queues, new, ids, images, reader)
 
@@ -230,8 +247,6 @@ def _collect_path(file: OpenFile, entry: FileEntry, images: ImageSet, ids: Share
         path = terminal.collect_path(file, ids.next_file_id())
         entry.tty.regf_id = path.id
         images.add(kinds.FILES, path)
-        if all(info.id != entry.tty.tty_info_id for info in images.all(kinds.TTY_INFO)):
-            images.add(kinds.TTY_INFO, terminal.collect_info(file))
     elif fifo.claims(file):
         path = fifo.collect_path(file, ids.next_file_id())
         entry.fifo.regf_id = path.id

@@ -17,6 +17,7 @@ from core.errors import Blocker, ImageError, Refused, RestoreError
 from core.kernel.calls import address_of, syscall
 from core.memory.file_pages import LandingFile
 from core.plan.segments import FIRST_ID, SegmentKind, SegmentSpec
+from core.plan.terminals import FIRST_HANDED
 from core.proc.maps import parse_maps
 from core.proc.reader import ProcReader
 from core.proc.sysvipc import SysvSegment
@@ -48,9 +49,9 @@ class _Made:
 class SegmentStore:
     """The segments of one restore. close() on every way out, before it abandon() on all but the good one."""
 
-    def __init__(self, files: Callable[[int], int]) -> None:
-        """`files`: descriptors of those segments that are files, by id."""
-        self._files = files
+    def __init__(self, elsewhere: Callable[[int], int]) -> None:
+        """`elsewhere`: descriptors of what is handed to tasks and made by others, by id: files, terminals."""
+        self._elsewhere = elsewhere
         self._made: dict[int, _Made] = {}
 
     def make(self, specs: Mapping[int, SegmentSpec]) -> None:
@@ -91,8 +92,8 @@ class SegmentStore:
 
     def fd(self, id: int, *, writable: bool) -> int:
         """A descriptor of it, ours; RestoreError when there is no such segment."""
-        if id < FIRST_ID and id not in self._made:
-            return self._files(id)
+        if id not in self._made and (id < FIRST_ID or id >= FIRST_HANDED):
+            return self._elsewhere(id)
         made = self._made.get(id)
         if made is None:
             raise RestoreError(f"segment {id}: was not made")

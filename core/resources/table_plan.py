@@ -19,6 +19,7 @@ from core.plan.ops import FdAllocator, Program, Syscall
 from core.plan.pipe_ops import PipeContent
 from core.plan.placement import Wanted, place
 from core.plan.segments import memfd_segments
+from core.plan.terminals import FIRST_HANDED
 from core.plan.unix_names import shown
 from core.resources import (
     epoll,
@@ -69,9 +70,9 @@ LATE: Final = (FdTypes.EVENTPOLL, FdTypes.TIMERFD)
 @dataclass(frozen=True, slots=True)
 class FilePlan:
     """`program` makes all descriptors; `late_program`, when all else stands, registers with epoll and arms timers;
-    `close_program`, when every task has its descriptors, closes what was kept for others. `handed`: segments whose
-    descriptors have to be in the task beforehand, each with its number; `program` closes them. `taken`: what a task
-    has beforehand, since another one that shares its table has made it."""
+    `close_program`, when every task has its descriptors, closes what was kept for others. `handed`: segments and
+    terminals whose descriptors have to be in the task beforehand, each with its number; `program` closes them.
+    `taken`: what a task has beforehand, since another one that shares its table has made it."""
 
     program: Program
     late_program: Program
@@ -140,7 +141,7 @@ class _TablePlanner:
         self._spare = 1 + max((info.fd for info in table.infos), default=0)
         self._taken: dict[int, int] = {}  # files of other tasks, by id
         self._kept: list[int] = []  # descriptors that are here for other tasks only
-        self._handed: dict[int, int] = {}  # descriptors of memfds' memory, by segment
+        self._handed: dict[int, int] = {}  # descriptors of memfds' memory, by segment, and of terminals' masters
 
     def plan(self, locks: Program) -> FilePlan:
         """All of it; `locks` are taken last."""
@@ -160,7 +161,7 @@ class _TablePlanner:
             late.append(group[0])
         ops += self._finish_sockets()
         ops += [Syscall("close", (fd,), "the way to another task's descriptors") for fd in self._pidfds.values()]
-        ops += [Syscall("close", (fd,), "the way to a memfd") for fd in self._handed.values()]
+        ops += [Syscall("close", (fd,), "the way to a memfd or a terminal") for fd in self._handed.values()]
         return FilePlan(
             tuple(ops),
             (*(op for type in LATE for entry in late if entry.type == type for op in self._plan_late(entry)), *locks),
@@ -204,6 +205,8 @@ class _TablePlanner:
     def _make(self, group: Sequence[FileEntry]) -> list[Syscall]:
         if group[0].type == FdTypes.MEMFD:
             program, made = self._make_memfd(group[0])
+        elif group[0].type == FdTypes.TTY:
+            program, made = self._make_terminal(group[0])
         else:
             program, made = _make(group, self._table, self._fds, self._tcp)
         wanted = {id: self._table.wanted(id) or [self._keep(id)] for id in made}
@@ -211,11 +214,24 @@ class _TablePlanner:
         return [*program, *place({number: wanted[id] for id, number in made.items()}, self._fds)]
 
     def _make_memfd(self, entry: FileEntry) -> tuple[Program, dict[int, int]]:
-        segment = self._table.segments[entry.id]
-        if segment not in self._handed:
-            self._handed[segment] = self._next_spare()
-        program, number = memfd.plan(entry, self._fds, self._table.why(entry.id), self._handed[segment])
+        handed = self._hand(self._table.segments[entry.id])
+        program, number = memfd.plan(entry, self._fds, self._table.why(entry.id), handed)
         return program, {entry.id: number}
+
+    def _make_terminal(self, entry: FileEntry) -> tuple[Program, dict[int, int]]:
+        table, id = self._table, entry.tty.tty_info_id
+        master = table.tty_infos.get(id | 1)
+        handed = self._hand(FIRST_HANDED | id | 1) if master is not None else None
+        is_own = master is not None and master.sid != 0 and master.sid == table.sessions.get(self._pid)
+        place = terminal.Place(handed, is_own, table.terminal)
+        link, why = table.link_of(entry), table.why(entry.id)
+        return terminal.plan_terminal(entry, link, table.tty_infos, place, self._fds, why)
+
+    def _hand(self, id: int) -> int:
+        """The number that the task has `id` as, of what is made for it."""
+        if id not in self._handed:
+            self._handed[id] = self._next_spare()
+        return self._handed[id]
 
     def _keep(self, id: int) -> Wanted:
         """A number for an end that only other tasks have."""
@@ -254,6 +270,7 @@ class Table:
         self.sockets = sockets
         self.terminal = terminal
         self.tty_infos = {info.id: info for info in images.all(kinds.TTY_INFO)}
+        self.sessions = {entry.pid: entry.sid for entry in images.all(kinds.PSTREE)}
         self.infos = sorted(images.all(kinds.FDINFO, files_id), key=lambda info: info.fd)
         self.by_id: dict[int, list[FdinfoEntry]] = {}
         for info in self.infos:
@@ -297,6 +314,11 @@ class Table:
             raise ImageError(kinds.FILES.file_name(), f"FIFO {entry.id} has no path: no file {entry.fifo.regf_id}")
         return path
 
+    def link_of(self, entry: FileEntry) -> str:
+        """What a terminal was opened as; "" when that is not known."""
+        path = self._files.get(entry.tty.regf_id)
+        return path.reg.name if path is not None else ""
+
     def wanted(self, id: int) -> list[Wanted]:
         """All numbers of a file, ascending."""
         return [
@@ -319,8 +341,6 @@ def _make(group: Sequence[FileEntry], table: Table, fds: FdAllocator, tcp: TcpCh
     entry = group[0]
     if entry.type == FdTypes.PIPE:
         return pipe.plan_pipe(group, table.content(entry), fds, {end.id: table.why(end.id) for end in group})
-    if entry.type == FdTypes.TTY:
-        return terminal.plan_terminal(entry, table.terminal, table.tty_infos, fds, table.why(entry.id))
     if entry.type == FdTypes.FIFO:
         paths = {end.fifo.regf_id: table.path_of(end).reg for end in group}
         return fifo.plan_fifo(group, paths, table.content(entry), fds, {end.id: table.why(end.id) for end in group})
