@@ -195,7 +195,13 @@ def tree_shapes(images: ImageSet) -> tuple[TaskShape, ...]:
     fs = first_sharers({pid: one.fs_id for pid, one in ids.items()})
     return tuple(
         TaskShape(
-            one.pid, one.ppid, one.pgid, one.sid, one.pid not in ids, files.get(one.pid, 0), fs.get(one.pid, 0),
+            one.pid,
+            one.ppid,
+            one.pgid,
+            one.sid,
+            one.pid not in ids,
+            files.get(one.pid, 0),
+            fs.get(one.pid, 0),
             terminals.get(one.pid, 0),
         )
         for one in entries

@@ -15,12 +15,15 @@ from dataclasses import dataclass, field
 from core.action_scripts import Action, Network
 from core.collect import collect_tree
 from core.errors import MigrateError, NotBorrowable, ScriptError, TraceeError
+from core.images import kinds
+from core.images.pb.tty_pb2 import TtyInfoEntry
 from core.images.store import ImageSet
 from core.kernel import ptrace
 from core.live.ghosts import LiveGhosts
 from core.live.mould import find_mould, kept_of
 from core.live.process import LiveProcess
 from core.live.shared import SharedPages
+from core.live.terminals import find_controlling
 from core.memory.ranges import EMPTY, Ranges
 from core.memory.sharing import Common
 from core.options import DumpOptions
@@ -75,6 +78,7 @@ class LiveSource:
     _family: Family = field(default_factory=Family)
     _held: bool = False
     _mould: Common | None = None  # is on its way
+    _terminals: list[TtyInfoEntry] = field(default_factory=list)  # that sessions of the tree are led from
     _told: tuple[object, ...] = ()  # what was born over there
     _network: Network = field(init=False)
 
@@ -170,6 +174,8 @@ class LiveSource:
         else:
             self._look()
         self._look_at_shared()
+        pidfds = {pid: process.prepared.pidfd for pid, process in self.processes.items()}
+        self._terminals = find_controlling(self._family, pidfds, self.reader)
         return Scanned(self._tree_images(self._family), stopped_s, self._cast())
 
     def _look_at_shared(self) -> None:
@@ -226,7 +232,7 @@ class LiveSource:
         """What is born anew over there when it is not the same any more: the tree, and who runs which program."""
         members = ((one.own_pid, one.parent, one.pgid, one.sid, one.is_dead) for one in self._family.members)
         programs = ((pid, process.kernel_vmas) for pid, process in self.processes.items())
-        return (*members, *programs)
+        return (*members, *programs, *((one.id, one.sid) for one in self._terminals))
 
     def _look(self, *, last: bool = False) -> None:
         self.ghosts.ghosts.begin_look()
@@ -247,6 +253,8 @@ class LiveSource:
         images = family_images(family, collected)
         self.ghosts.describe(images)
         self.shared.describe(images)
+        for entry in collected.all(kinds.TTY_INFO) if collected else self._terminals:
+            images.add(kinds.TTY_INFO, entry)
         return images
 
     def freeze(self) -> Froze:

@@ -12,6 +12,7 @@ from core.proc.reader import ProcReader
 from core.proc.stat import Stat
 from core.proc.status import Status
 from core.resources import refused, terminal
+from core.tracee.family import Family
 
 COMING: Final = "not carried yet, coming"
 NAMESPACES: Final = ("pid", "net", "mnt", "ipc", "uts", "user", "cgroup")  # its clocks go on in any time namespace
@@ -153,9 +154,18 @@ def refuse_namespaces(pid: int, its: dict[str, int], ours: dict[str, int]) -> li
     return [Blocker("namespace", f"pid {pid}", f"is in another {name} namespace", hint) for name in differing]
 
 
-def notice_process(
-    status: Status, stat: Stat, options: PreflightOptions, terminals: Collection[int] = ()
-) -> list[str]:
+def refuse_parted(family: Family, terminals: Collection[int]) -> list[Blocker]:
+    """Who has given up the terminal that its session has; `terminals` as in notice_process. Pure."""
+    leaders = {one.sid for one in family.living if terminal.number_of_device(one.terminal) in terminals}
+    hint = "restart it in a session of its own: setsid PROGRAM"
+    return [
+        Blocker("terminal-left", f"pid {one.pid}", "has given up the terminal of its session (TIOCNOTTY)", hint)
+        for one in family.living
+        if one.sid in leaders and not one.terminal
+    ]
+
+
+def notice_process(status: Status, stat: Stat, options: PreflightOptions, terminals: Collection[int] = ()) -> list[str]:
     """What will be different, though it goes. `terminals`: N of every /dev/pts/N that goes along."""
     notices = []
     if status.ns_sid and status.ns_sid[-1] != status.ns_pid[-1] and not options.shell_job:

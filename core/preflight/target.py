@@ -24,7 +24,7 @@ from core.preflight.memory import (
     refuse_memory,
     refuse_tracker,
 )
-from core.preflight.process import notice_process, refuse_hopeless, refuse_process, refuse_rights
+from core.preflight.process import notice_process, refuse_hopeless, refuse_parted, refuse_process, refuse_rights
 from core.preflight.records import FileNeed, HostRecord, ListenNeed, PreflightOptions, TargetRecord
 from core.preflight.shared_memory import collect_shared
 from core.preflight.sharing import refuse_sharing
@@ -101,7 +101,7 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
         losses, terminals = _losses(everything), terminal.numbers(everything.files)
     supervisor = find_supervisor(reader, pid, reader.status(pid).ppid)
     blockers = [*in_vfork, *refuse_sharing(reader, family), *_blockers(family, found), *shared.blockers]
-    blockers += refuse_sysv(reader, family)
+    blockers += [*refuse_sysv(reader, family), *refuse_parted(family, terminals)]
     blockers += [
         *([supervisor] if supervisor else []),
         *refuse_kernel(host),

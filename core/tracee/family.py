@@ -33,6 +33,7 @@ class Member:
     comm: str
     is_dead: bool
     exit_code: int  # wait(2)'s status, of the dead
+    terminal: int = 0  # device number of its controlling one
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class _Looked:
         is_dead = self.status.state in DEAD_STATES and self.stat.num_threads <= 1
         return Member(
             pid, self.status.own_tid, parent, self.status.pgid, self.status.sid, self.stat.comm, is_dead,
-            self.stat.exit_code,
+            self.stat.exit_code, self.stat.tty_nr,
         )  # fmt: skip
 
 

@@ -240,3 +240,15 @@ def test_any_past_is_born_alike_or_refused_by_name(shapes: list[TaskShape]) -> N
         event("born")
     except Refused as refused:
         event(f"refused: {refused.blockers[0].code}")
+
+
+def test_a_session_has_its_terminal_before_anybody_is_born_into_it() -> None:
+    shapes = [
+        TaskShape(ROOT, 0, ROOT, ROOT),
+        TaskShape(101, ROOT, 101, 101, terminal=7),
+        TaskShape(102, 101, 102, 101),
+        TaskShape(103, 101, ROOT, ROOT),
+    ]
+    acts = [(birth.act, birth.pid, birth.terminal) for birth in plan_births(shapes)]
+    taken = acts.index((Act.TERMINAL, 101, 7))
+    assert acts.index((Act.FORK, 103, 0)) < acts.index((Act.SETSID, 101, 0)) < taken < acts.index((Act.FORK, 102, 0))

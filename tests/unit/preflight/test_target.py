@@ -231,15 +231,6 @@ def test_established_tcp_names_both_ends(examine: Examine, tmp_path: Path) -> No
                 assert any(str(port) in notice for notice in closing.notices)
 
 
-def test_a_terminal_is_refused_and_its_loss_told(examine: Examine, tmp_path: Path) -> None:
-    script = "import fcntl, pty, termios\nmaster, slave = pty.openpty()\nfcntl.ioctl(slave, termios.TIOCSCTTY, 0)"
-    with python(script, tmp_path) as pid:
-        findings = examine(pid)
-        assert "fd-terminal" in codes(findings)
-        assert "its controlling terminal stays here: it has none over there" in findings.notices
-        assert not any("terminal" in notice for notice in examine(pid, PreflightOptions(shell_job=True)).notices)
-
-
 def test_a_session_leader_that_stays_is_told(examine: Examine) -> None:
     child = subprocess.Popen(["/bin/sleep", "100"], stdin=-3, stdout=-3, stderr=-3)
     try:

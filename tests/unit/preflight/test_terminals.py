@@ -1,0 +1,80 @@
+"""Terminals before a move: with both ends they go along, others are refused."""
+
+import os
+import pty
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from core.preflight import PreflightOptions, collect_facts
+from core.proc.reader import ProcReader
+from core.tracee.family import read_family
+from tests.requires import require_root
+from tests.unit.preflight.targets import python
+
+
+@pytest.fixture(autouse=True)
+def _root() -> None:
+    require_root()
+
+
+@contextmanager
+def terminal_of_ours() -> Iterator[str]:
+    """Path of a pseudo-terminal whose master is here."""
+    master, slave = pty.openpty()
+    try:
+        yield os.ttyname(slave)
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+def test_a_terminal_is_refused_and_its_loss_told(tmp_path: Path) -> None:
+    with terminal_of_ours() as path:
+        script = f"import fcntl, termios\nfcntl.ioctl(os.open({path!r}, os.O_RDWR), termios.TIOCSCTTY, 0)"
+        with python(script, tmp_path) as pid:
+            findings = collect_facts(pid, PreflightOptions())
+            shell_job = collect_facts(pid, PreflightOptions(shell_job=True))
+        assert [blocker.code for blocker in findings.blockers] == ["fd-terminal"]
+        assert "its controlling terminal stays here: it has none over there" in findings.notices
+        assert not any("terminal" in notice for notice in shell_job.notices)
+
+
+def test_a_terminal_with_both_ends_goes_unless_somebody_else_has_it_open(tmp_path: Path) -> None:
+    script = (
+        "import fcntl, pty, termios\nmaster, slave = pty.openpty()\nfcntl.ioctl(slave, termios.TIOCSCTTY, 0)\n"
+        f"open({str(tmp_path / 'name')!r}, 'w').write(os.ttyname(slave))"
+    )
+    with python(script, tmp_path) as pid:
+        findings = collect_facts(pid, PreflightOptions())
+        assert not findings.blockers and not findings.notices
+        path = (tmp_path / "name").read_text()
+        assert path not in [need.path for need in findings.record.files]
+        with open(path) as slave, subprocess.Popen(["/bin/sleep", "100"], stdin=slave) as other:
+            try:
+                (blocker,) = collect_facts(pid, PreflightOptions()).blockers
+                assert blocker.code == "fd-shared"
+                assert "/dev/ptmx" in blocker.subject and f"process {other.pid} has it open too" in blocker.reason
+            finally:
+                other.kill()
+
+
+def test_who_gave_up_the_terminal_of_its_session_is_refused(tmp_path: Path) -> None:
+    script = (
+        "import fcntl, pty, termios, time\nchild, master = pty.fork()\nif child == 0:\n"
+        "    grandchild = os.fork()\n"
+        "    if grandchild == 0: fcntl.ioctl(0, termios.TIOCNOTTY)\n"
+        "    os.write(1, b'.')\n    time.sleep(1e6)\n"
+        "got = 0\nwhile got < 2: got += len(os.read(master, 2))"
+    )
+    with python(script, tmp_path) as pid:
+        try:
+            (blocker,) = collect_facts(pid, PreflightOptions()).blockers
+            assert blocker.code == "terminal-left" and "TIOCNOTTY" in blocker.reason
+        finally:
+            for member in reversed(read_family(pid, ProcReader()).members[1:]):
+                os.kill(member.pid, signal.SIGKILL)
