@@ -36,12 +36,16 @@ NO_CATEGORY = PageCategory(0)
 
 @dataclass(frozen=True, slots=True)
 class ScanMasks:
-    """The masks of one PAGEMAP_SCAN: `every` and `any_of` choose pages, `returned` is told of them."""
+    """The masks of one PAGEMAP_SCAN: `every` and `any_of` choose pages, `returned` is told of them.
+
+    `only_tracked`: EPERM where memory is not tracked.
+    """
 
     every: PageCategory = NO_CATEGORY
     any_of: PageCategory = NO_CATEGORY
     returned: PageCategory = NO_CATEGORY
     write_protect: bool = False
+    only_tracked: bool = False
 
 
 PageRegion = tuple[int, int, int]
@@ -75,7 +79,7 @@ def scan_pages(pagemap_fd: int, spans: Spans, masks: ScanMasks) -> list[PageRegi
     scan = ffi.new(
         "struct mg_scan *",
         {
-            "flags": lib.MG_SCAN_WP_MATCHING if masks.write_protect else 0,
+            "flags": lib.MG_SCAN_WP_MATCHING * masks.write_protect | lib.MG_SCAN_CHECK_WPASYNC * masks.only_tracked,
             "category_mask": int(masks.every),
             "category_anyof_mask": int(masks.any_of),
             "return_mask": int(masks.returned),

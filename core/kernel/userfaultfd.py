@@ -19,6 +19,7 @@ UFFD_API: Final = 0xAA
 UFFDIO_API: Final = 0xC018AA3F  # _IOWR(0xAA, 0x3F, struct uffdio_api)
 UFFDIO_REGISTER: Final = 0xC020AA00  # _IOWR(0xAA, 0x00, struct uffdio_register)
 UFFDIO_REGISTER_MODE_MISSING: Final = 1
+UFFDIO_REGISTER_MODE_WP: Final = 2
 FEATURE_WP_UNPOPULATED: Final = 1 << 13
 FEATURE_WP_ASYNC: Final = 1 << 15
 
@@ -58,6 +59,16 @@ def register_missing(uffd: int, start: int, end: int) -> None:
 
 def track(pagemap_fd: int, uffd: int, vmas: Sequence[TrackedVma]) -> list[int]:
     """Make every VMA tracked; what had to be registered counts as written throughout. Per VMA: 0 or an errno."""
+    return [code for code, _ in track_told(pagemap_fd, uffd, vmas)]
+
+
+def track_told(pagemap_fd: int, uffd: int, vmas: Sequence[TrackedVma]) -> list[tuple[int, bool]]:
+    """As track; also whether each had to be registered."""
     records = ffi.new("struct mg_tracked_vma[]", [(vma.start, vma.end, vma.force, 0) for vma in vmas])
     lib.mg_uffd_track(pagemap_fd, uffd, records, len(vmas))
-    return [-records[i].error for i in range(len(vmas))]
+    return [(-records[i].error, bool(records[i].force)) for i in range(len(vmas))]
+
+
+def disable_fault_around(uffd: int, start: int, end: int) -> None:
+    """Registered for write-protection, [start, end) of this process gets one page per fault. OSError."""
+    fcntl.ioctl(uffd, UFFDIO_REGISTER, struct.pack("QQQQ", start, end - start, UFFDIO_REGISTER_MODE_WP, 0))

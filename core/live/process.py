@@ -12,7 +12,7 @@ from core.images.pb.memory_pb2 import MmEntry, VmaEntry
 from core.images.store import ImageSet
 from core.kernel import ptrace
 from core.kernel.threads import ThreadState
-from core.memory.dirty import DirtyTracker
+from core.memory.dirty import DirtyTracker, SharedWrites
 from core.memory.dirty.choose import choose_tracker
 from core.memory.dirty.kept import find_any_tracker
 from core.memory.pages import ReadPageReader
@@ -35,6 +35,7 @@ from core.tracee.lender import Lender, find_lender
 from core.tracee.uffd_loan import open_uffd
 from core.vdso.mark import unproxied
 
+NOT_LOOKED = SharedWrites()
 MM_MARKS = (
     "mm_start_code", "mm_end_code", "mm_start_data", "mm_end_data", "mm_start_stack", "mm_start_brk", "mm_brk",
     "mm_arg_start", "mm_arg_end", "mm_env_start", "mm_env_end", "exe_file_id",
@@ -59,6 +60,7 @@ class LiveProcess:
     kept: Ranges = EMPTY  # those of them that it is born with, in the round that comes
     has_relatives: bool = False  # which may share pages with it
     current: tuple[Vma, ...] = ()
+    shared: SharedWrites = NOT_LOOKED  # to memory of `segments`, since the look before
     _maps: bytes = b""  # that `current`, `memory` and `_entries` were made from
     _entries: Sequence[VmaEntry] = ()
     _vdso: bytes = b""  # content of its [vdso]
@@ -166,7 +168,7 @@ class LiveProcess:
     def look(self, maps: bytes, *, last: bool = False) -> None:
         """Which pages are dirty now (`pending`), and its address space as in `maps`; tracking begins anew unless it is
         the last."""
-        changed = maps != self._maps
+        changed, self.shared = maps != self._maps, NOT_LOOKED
         if changed:
             self.current, self._maps, self._entries = self._own_vmas(maps), maps, ()
             self._vdso = self._read_vdso()
@@ -176,12 +178,18 @@ class LiveProcess:
         if tracker.by_content and self.has_looked:
             before, after = (memory_plan(images, self.own_pid).mapped for images in (self.memory, memory))
             tracker.forget(Ranges.of((vma.start, vma.end) for vma in compare(before, after).create))
+        self.shared = tracker.collect_shared(self.shared_vmas, last=last)
         if last:
             found = tracker.collect_last(self.current)
             dirty, self.last = found.dirty, found.present
         else:
             dirty = tracker.collect_and_rearm(self.current)
         self.pending, self.memory = dirty.ranges, memory
+
+    @property
+    def shared_vmas(self) -> list[Vma]:
+        """Those at the last look that map memory of `segments` as shared."""
+        return [vma for vma in self.current if vma.shared and self.segments.known(vma) is not None]
 
     def _memory_image(self) -> ImageSet:
         """VMAs and the files they map: what a skeleton is made from."""

@@ -5,8 +5,6 @@ Speaks no protocol and journals nothing: that is migrate/keeper's.
 
 import gc
 import logging
-import select
-import signal
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -18,11 +16,11 @@ from core.errors import MigrateError, NotBorrowable, ScriptError, TraceeError
 from core.images import kinds
 from core.images.pb.tty_pb2 import TtyInfoEntry
 from core.images.store import ImageSet
-from core.kernel import ptrace
+from core.live.ending import end_all
 from core.live.ghosts import LiveGhosts
 from core.live.mould import find_mould, kept_of
 from core.live.process import LiveProcess
-from core.live.shared import SharedPages
+from core.live.shared import Mapper, SharedPages
 from core.live.terminals import find_controlling
 from core.memory.ranges import EMPTY, Ranges
 from core.memory.sharing import Common
@@ -33,7 +31,6 @@ from core.tracee.family import Family, has_ended, read_family, read_settled, rel
 from core.tracee.freezer import FrozenProcess, freeze
 from core.tracee.holder import Holder, hold_processes
 
-EXIT_DEADLINE_S = 30.0
 ATTEMPTS = 8  # to meet one that executes programs all the time
 log = logging.getLogger(__name__)
 
@@ -167,6 +164,7 @@ class LiveSource:
 
     def scan(self) -> Scanned:
         """Which pages are dirty now; tracking begins anew. Nothing stops, but for a tracker that needs it."""
+        self.shared.listen()
         self._meet(read_settled(self.pid, self.reader, self.processes), {})
         stopped_s = 0.0
         if any(process.needs_stop for process in self.processes.values()):
@@ -184,7 +182,10 @@ class LiveSource:
         for pid in self.processes:
             with suppress(OSError):  # it ended, or closed one meanwhile
                 self.shared.find_open(pid, self.reader)
-        self.shared.look()
+        self.shared.look(self._mappers())
+
+    def _mappers(self) -> list[Mapper]:
+        return [Mapper(pid, process.shared_vmas, process.shared) for pid, process in self.processes.items()]
 
     def _look_stopped(self) -> float:
         started = time.monotonic()
@@ -271,6 +272,7 @@ class LiveSource:
         for process in self.processes.values():
             with suppress(OSError):  # it has ended
                 process.read_flags()
+        self.shared.listen()  # there is less to hear of then
         watch = Stopwatch()
         family, frozen = stop_met(self.pid, self.reader, self._meet_all, self._prepared())
         watch.lap("freeze")
@@ -282,7 +284,7 @@ class LiveSource:
             images = self._collect(family, frozen)
             self.ghosts.look()
             watch.lap("collect")
-            self.shared.look()
+            self.shared.look(self._mappers(), last=True)
             gone |= self.shared.gone()
             watch.lap("shared memory")
         except BaseException:
@@ -334,24 +336,7 @@ class LiveSource:
     def kill(self) -> None:
         """End the tree (the copy runs) and remove the cgroup; returns when it is gone."""
         self._network.leave()
-        for process in self.processes.values():
-            _send_kill(process)
-        poll = select.poll()
-        for process in self.processes.values():
-            poll.register(process.prepared.pidfd, select.POLLIN)
-        deadline = time.monotonic() + EXIT_DEADLINE_S
-        for process in reversed(self.processes.values()):
-            if process.frozen is not None:
-                ptrace.reap_killed(process.frozen.tids)
-                process.frozen = None
-        left = len(self.processes)
-        while left:
-            ended = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
-            if not ended:
-                raise TraceeError(self.pid, "was killed but does not go away")
-            for fd, _ in ended:
-                poll.unregister(fd)
-                left -= 1
+        end_all(list(self.processes.values()))
         self.shared.segments.remove_moved()
         self.ghosts.ghosts.remove_moved()
         if self.holder is not None:
@@ -388,12 +373,5 @@ class LiveSource:
         for process in self.processes.values():
             process.close()
         self.ghosts.close()
-        self.shared.segments.close()
+        self.shared.close()
         self._stack.close()
-
-
-def _send_kill(process: LiveProcess) -> None:
-    try:
-        signal.pidfd_send_signal(process.prepared.pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        return

@@ -19,7 +19,7 @@ def pages_of(pagemap: PagemapReader) -> Ranges:
 
 def compare_with(pagemap: PagemapReader, pid: int, pages: Ranges) -> Ranges:
     """Those of `pages` (all of them in the images) that have other bytes in `pid` now, or cannot be read there."""
-    with ReadPageReader(pid) as reader:
+    with ReadPageReader(pid, keep_shared=True) as reader:
         return Ranges.of(span for run, owner in pagemap.resolved() for span in _differing(reader, run, owner, pages))
 
 

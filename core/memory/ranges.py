@@ -120,6 +120,10 @@ class Ranges:
         """Bytes in this one only."""
         return Ranges(tuple(_rest(self.spans, other.spans))) if other.spans and self.spans else self
 
+    def moved(self, by: int) -> "Ranges":
+        """The same, so many bytes further up."""
+        return Ranges(tuple((start + by, end + by) for start, end in self.spans))
+
     def split(self, max_bytes: int, max_spans: int | None = None) -> Iterator["Ranges"]:
         """Consecutive parts of at most `max_bytes` (whole pages when it is a multiple) and `max_spans` spans."""
         part: list[Span] = []

@@ -204,10 +204,11 @@ int mg_uffd_track(int pagemap_fd, int uffd, struct mg_tracked_vma *vmas, int cou
 		vmas[i].error = vmas[i].force ? -EPERM : probe_tracked(pagemap_fd, &vmas[i]);
 		if (vmas[i].error != -EPERM)
 			continue;
+		vmas[i].force = 1;
 		vmas[i].error = register_unprotected(uffd, &vmas[i]);
 		/* Look again: the process may have moved on, or not be the uffd's. */
-		if (!vmas[i].error)
-			vmas[i].error = probe_tracked(pagemap_fd, &vmas[i]);
+		if (!vmas[i].error && probe_tracked(pagemap_fd, &vmas[i]))
+			vmas[i].error = -EAGAIN;
 		registered += !vmas[i].error;
 	}
 	return registered;

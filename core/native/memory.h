@@ -30,8 +30,8 @@ struct mg_span {
 struct mg_tracked_vma {
 	unsigned long long start;
 	unsigned long long end;
-	int force;
-	int error; /* 0, or -errno of PAGEMAP_SCAN, REGISTER or WRITEPROTECT */
+	int force; /* afterwards: it had to be registered */
+	int error; /* 0, or -errno of PAGEMAP_SCAN, REGISTER or WRITEPROTECT; -EAGAIN: was mapped anew meanwhile */
 };
 
 /* What to look for: the masks of PAGEMAP_SCAN. */

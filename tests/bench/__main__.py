@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import cow, downtime, fleet, freeze, image, precopy, sharing, stopped, throughput
+from tests.bench import cow, downtime, fleet, freeze, image, precopy, shared, sharing, stopped, throughput
 from tests.bench.sheet import FULL, TINY, Scale, Sheet, table
 
 BENCHES: dict[str, Callable[[Scale, Sheet], None]] = {
@@ -22,6 +22,7 @@ BENCHES: dict[str, Callable[[Scale, Sheet], None]] = {
     "sharing": sharing.measure,
     "cow": cow.measure,
     "fleet": fleet.measure,
+    "shared": shared.measure,
 }
 RECORD = Path(__file__).resolve().parents[2] / "build" / "bench.json"
 

@@ -56,11 +56,12 @@ def _one_run(target: Target, tracker: TrackChoice, scale: Scale, sheet: Sheet) -
 def _longest_of(target: Target, pages: int) -> float:
     """Its longest gap while it writes so many pages."""
     target.longest_s()
-    _wait_written(target, pages)
+    wait_written(target, pages)
     return target.longest_s()
 
 
-def _wait_written(target: Target, pages: int) -> None:
+def wait_written(target: Target, pages: int) -> None:
+    """Until it has written so many more."""
     goal = target.written + pages
     wait_until(lambda: target.written >= goal, f"{pages} pages written", deadline_s=60)
 
@@ -74,7 +75,7 @@ def _rounds(target: Target, source: LiveSource, tracker: str, rounds: int, strid
         sheet.ms(f"{tracker}: its longest gap over round 1, all its pages sent", target.longest_s())
         began, sent = None, 0
         for number in range(1, rounds + 1):
-            _wait_written(target, stride)
+            wait_written(target, stride)
             sheet.ms(f"{tracker}: its longest gap between rounds (write faults, noise)", target.longest_s())
             stopped_s = source.scan().stopped_s
             sheet.ms(f"{tracker}: its longest gap over the scan of a round", target.longest_s())

@@ -1,6 +1,6 @@
-// What is measured: `target BOARD memory MIB`, `writer MIB PACE_NS`, `threads N`, `tree N` or `files N`: N tasks, each
-// with FILES descriptors, half of them inherited, half of them open files of its own that look alike. Waits to be
-// killed.
+// What is measured: `target BOARD memory MIB`, `writer MIB PACE_NS`, `shared MIB PACE_NS` (a writer to shared memory),
+// `threads N`, `tree N` or `files N`: N tasks, each with FILES descriptors, half of them inherited, half of them open
+// files of its own that look alike. Waits to be killed.
 //
 // BOARD is a file mapped shared: the only way it is talked to. A writer never sleeps: it writes one word into the next
 // page every PACE_NS, counts that, and notes the longest time between two looks at the clock.
@@ -31,9 +31,9 @@ static uint64_t now_ns(void)
 	return now.tv_sec * 1000000000ull + now.tv_nsec;
 }
 
-static char *random_memory(size_t size)
+static char *random_memory(size_t size, int sharing)
 {
-	uint64_t *words = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t *words = mmap(NULL, size, PROT_READ | PROT_WRITE, sharing | MAP_ANONYMOUS, -1, 0);
 	uint64_t state = 88172645463325252ull;
 
 	if (words == MAP_FAILED)
@@ -130,13 +130,15 @@ int main(int argc, char **argv)
 	long amount = atol(argv[3]);
 	char *memory = NULL;
 	if (!strcmp(mode, "memory") || !strcmp(mode, "writer"))
-		memory = random_memory(amount << 20);
+		memory = random_memory(amount << 20, MAP_PRIVATE);
+	else if (!strcmp(mode, "shared"))
+		memory = random_memory(amount << 20, MAP_SHARED);
 	else if (!strcmp(mode, "threads"))
 		make_threads(amount);
 	else
 		make_tree(amount, strcmp(mode, "files") ? NULL : argv[1]);
 	board->ready = 1;
-	if (!strcmp(mode, "writer") && argc > 4)
+	if (memory && argc > 4)
 		write_forever(memory, amount << 20, atol(argv[4]));
 	sleeping_thread(NULL);
 }

@@ -49,8 +49,24 @@ class LastRound:
     present: PageSets
 
 
+@dataclass(frozen=True, slots=True)
+class SharedWrites:
+    """Stores of one process to shared memory that it maps, by its addresses. Others' stores are for others to tell.
+
+    `watched`: where no store is missed from now on while it stays mapped; `written`: stored to since the look before;
+    `unknown`: stores since then may have been missed. `hides_removals`: a page that was taken out of the file and read
+    again is not told.
+    """
+
+    watched: Ranges = EMPTY
+    written: Ranges = EMPTY
+    unknown: Ranges = EMPTY
+    hides_removals: bool = False
+
+
 class DirtyTracker(Protocol):
-    """One process's private memory. The order that loses nothing: collect_and_rearm, then read what it told."""
+    """One process's memory. The order that loses nothing: collect_and_rearm, then read what it told. In each look
+    collect_shared comes before collect_and_rearm or collect_last, which are of private memory."""
 
     @property
     def needs_stop(self) -> bool:
@@ -65,6 +81,9 @@ class DirtyTracker(Protocol):
 
     def collect_last(self, vmas: Sequence[Vma]) -> LastRound:
         """The same for a process of which nothing runs any more: one look for all, and nothing is armed again."""
+
+    def collect_shared(self, vmas: Sequence[Vma], *, last: bool = False) -> SharedWrites:
+        """What was stored to these VMAs of shared memory, and from here on count anew unless it is the last look."""
 
     def note_read(self, batch: PageBatch) -> None:
         """These pages go to the copy as they are in `batch`."""

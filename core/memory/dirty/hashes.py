@@ -8,9 +8,9 @@ from array import array
 from collections.abc import Iterator, Sequence
 
 from core.kernel import process_vm
-from core.memory.dirty import DirtyRound, LastRound
+from core.memory.dirty import DirtyRound, LastRound, SharedWrites
 from core.memory.pages import PageBatch, ReadPageReader
-from core.memory.present import PageSets, read_page_sets
+from core.memory.present import PageSets, read_page_sets, spans_of
 from core.memory.ranges import PAGE_SIZE, Ranges, Span
 from core.proc.maps import Vma
 
@@ -105,6 +105,10 @@ class HashTracker:
         """See DirtyTracker."""
         return self.collect_last(vmas).dirty
 
+    def collect_shared(self, vmas: Sequence[Vma], *, last: bool = False) -> SharedWrites:
+        """See DirtyTracker: nothing is known but what the content tells."""
+        return SharedWrites(unknown=spans_of(vmas))
+
     def collect_last(self, vmas: Sequence[Vma]) -> LastRound:
         """See DirtyTracker."""
         began = time.monotonic()
@@ -113,6 +117,6 @@ class HashTracker:
         return LastRound(DirtyRound(changed, pages.zero, pages.guard, time.monotonic() - began), pages)
 
     def _changed(self, pages: PageSets) -> Iterator[Span]:
-        with ReadPageReader(self._pid) as reader:
+        with ReadPageReader(self._pid, keep_shared=True) as reader:
             for batch in reader.batches(pages.carried):
                 yield from self._copied.differing(batch.runs, process_vm.hash_pages(batch.memory, self._key))

@@ -12,7 +12,7 @@ from core.errors import TraceeError
 from core.kernel import pagemap_scan
 from core.kernel.calls import address_of
 from core.kernel.pagemap_scan import PageCategory, PageRegion, ScanMasks, ZeroFrames
-from core.memory.dirty import DirtyRound, LastRound
+from core.memory.dirty import DirtyRound, LastRound, SharedWrites
 from core.memory.pages import PageBatch
 from core.memory.present import THERE, PageSets, open_pagemap, private_vmas, sort_regions, spans_of
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
@@ -85,8 +85,18 @@ class SoftDirtyTracker:
         dirty = DirtyRound(pages.carried, pages.zero, pages.guard, time.monotonic() - began)
         return LastRound(dirty, sort_regions(regions))
 
+    def collect_shared(self, vmas: Sequence[Vma], *, last: bool = False) -> SharedWrites:
+        """See DirtyTracker. What is not mapped may have been stored to and then dropped, which takes the bit away."""
+        spans = spans_of(vmas)
+        found = self._read_spans(spans) if spans else []
+        there = Ranges.ordered((start, end) for start, end, _ in found)
+        written = Ranges.ordered((start, end) for start, end, categories in found if categories & SOFT_DIRTY)
+        return SharedWrites(watched=spans, written=written, unknown=spans.subtract(there))
+
     def _read(self, vmas: Sequence[Vma]) -> list[PageRegion]:
-        spans = spans_of(private_vmas(vmas), self._exclude)
+        return self._read_spans(spans_of(private_vmas(vmas), self._exclude))
+
+    def _read_spans(self, spans: Ranges) -> list[PageRegion]:
         pagemap_fd = open_pagemap(self._pid)
         try:
             return read_soft_dirty(pagemap_fd, spans)

@@ -1,7 +1,4 @@
-"""Dirty tracking by userfaultfd's asynchronous write-protection and PAGEMAP_SCAN. Stops nothing.
-
-Only memory of the process's own page tables; shared mappings are left alone.
-"""
+"""Dirty tracking by userfaultfd's asynchronous write-protection and PAGEMAP_SCAN. Stops nothing."""
 
 import errno
 import os
@@ -14,7 +11,7 @@ from core.errors import CollectError, KernelLacks, TraceeError
 from core.kernel import pagemap_scan, userfaultfd
 from core.kernel.pagemap_scan import PageCategory, ScanMasks
 from core.kernel.userfaultfd import TrackedVma
-from core.memory.dirty import DirtyRound, LastRound, Untracked
+from core.memory.dirty import DirtyRound, LastRound, SharedWrites, Untracked
 from core.memory.pages import PageBatch
 from core.memory.present import (
     THERE,
@@ -50,6 +47,7 @@ class UffdTracker:
         self._pending = EMPTY
         self._ours = EMPTY  # tracked by us in the round before
         self._unclean = EMPTY  # maybe registered, but its bits were not cleared
+        self._shared = EMPTY  # shared memory that was tracked at the last look
         self._enable()
 
     def _enable(self) -> None:
@@ -100,6 +98,38 @@ class UffdTracker:
         again = present.carried.intersect(self._unclean.union(self._pending))
         seconds = time.monotonic() - began
         return LastRound(DirtyRound(dirty.carried.union(again), dirty.zero, dirty.guard, seconds), present)
+
+    def collect_shared(self, vmas: Sequence[Vma], *, last: bool = False) -> SharedWrites:
+        """See DirtyTracker.
+
+        Holes are write-protected too, by marks in the page tables: what was stored to and then dropped
+        (MADV_DONTNEED, reclaim) has none and counts as written. But a mark outlives the page in the file.
+        """
+        if not vmas:
+            self._shared = EMPTY
+            return SharedWrites()
+        with _pagemap(self._pid) as pagemap_fd:
+            tried = self._track_shared(pagemap_fd, vmas)
+            watched = Ranges.ordered((vma.start, vma.end) for vma, code, _ in tried if not code)
+            # EPERM: a file that was opened for reading only, which cannot be stored to through this.
+            unknown = Ranges.ordered(
+                (vma.start, vma.end) for vma, code, is_new in tried if code != errno.EPERM and (code or is_new)
+            )
+            written = _scan_shared(pagemap_fd, watched, last=last)
+        self._shared = watched
+        if written is None:
+            return SharedWrites(unknown=spans_of(vmas), hides_removals=True)
+        return SharedWrites(watched, written.subtract(unknown), unknown, hides_removals=True)
+
+    def _track_shared(self, pagemap_fd: int, vmas: Sequence[Vma]) -> list[tuple[Vma, int, bool]]:
+        parts = [
+            TrackedVma(vma.start, vma.end, force=not self._shared.contains(vma.start, vma.end)) for vma in vmas
+        ]  # fmt: skip
+        told = userfaultfd.track_told(pagemap_fd, self._uffd_fd, parts)
+        tried = [(vma, code, is_new) for vma, (code, is_new) in zip(vmas, told, strict=True)]
+        for vma, part, (code, _) in zip(vmas, parts, told, strict=True):
+            self._refuse_fatal(vma, part, code)
+        return tried
 
     def _track(self, pagemap_fd: int, vmas: Sequence[Vma]) -> list[Tried]:
         """Every VMA tracked, as far as the kernel lets us: (vma, part, 0 or errno)."""
@@ -159,6 +189,19 @@ def _pagemap(pid: int) -> Iterator[int]:
         raise TraceeError(pid, f"cannot scan its pages: {error.strerror}") from error
     finally:
         os.close(pagemap_fd)
+
+
+def _scan_shared(pagemap_fd: int, spans: Ranges, *, last: bool) -> Ranges | None:
+    """What is not write-protected of it, which then is; None: some of it was mapped anew meanwhile."""
+    # With WRITTEN alone the kernel tells of what is not there and has no mark, and makes one.
+    masks = ScanMasks(
+        PageCategory.WRITTEN, returned=PageCategory.WRITTEN, write_protect=not last, only_tracked=True
+    )  # fmt: skip
+    try:
+        found = pagemap_scan.scan_pages(pagemap_fd, spans.spans, masks)
+    except PermissionError:
+        return None
+    return Ranges.ordered((start, end) for start, end, _ in found)
 
 
 def _categories() -> PageCategory:

@@ -1,0 +1,35 @@
+"""The end of the processes whose copies run elsewhere. Decides nothing."""
+
+import select
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from core.errors import TraceeError
+from core.kernel import ptrace
+from core.live.process import LiveProcess
+
+EXIT_DEADLINE_S = 30.0
+
+
+def end_all(processes: Sequence[LiveProcess]) -> None:
+    """Kill them, parents before children in `processes`; returns when all are gone. TraceeError: one stays."""
+    poll = select.poll()
+    for process in processes:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process.prepared.pidfd, signal.SIGKILL)
+        poll.register(process.prepared.pidfd, select.POLLIN)
+    deadline = time.monotonic() + EXIT_DEADLINE_S
+    for process in reversed(processes):
+        if process.frozen is not None:
+            ptrace.reap_killed(process.frozen.tids)
+            process.frozen = None
+    left = len(processes)
+    while left:
+        ended = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        if not ended:
+            raise TraceeError(processes[0].pid, "was killed but does not go away")
+        for fd, _ in ended:
+            poll.unregister(fd)
+            left -= 1
