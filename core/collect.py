@@ -36,6 +36,7 @@ from core.resources import (
     scheduling,
     seccomp,
     signals,
+    sysv_ipc,
     time_namespace,
     vma_marks,
     vmas,
@@ -177,9 +178,17 @@ def collect_tree(
             kinds.PSTREE, process_tree.collect_zombie_pstree(zombie.own_pid, zombie.parent, zombie.pgid, zombie.sid)
         )
         images.add(kinds.CORE, process_tree.collect_zombie_core(zombie.comm, zombie.exit_code), zombie.own_pid)
-    if blockers := segments.refuse_attached():
-        raise Refused(blockers)
+    _collect_ipc(subjects, images, segments)
     return images
+
+
+def _collect_ipc(subjects: Sequence[Subject], images: ImageSet, segments: Segments) -> None:
+    """What the tree has of System V; Refused when others have it too."""
+    pids, reader = [subject.pid for subject in subjects], ProcReader()
+    used = sysv_ipc.find_used(pids, reader)
+    if blockers := [*segments.refuse_attached(), *sysv_ipc.refuse(used, pids, reader)]:
+        raise Refused(blockers)
+    sysv_ipc.collect(used, images)
 
 
 def _prefetched(subjects: Sequence[Subject]) -> list[Subject]:

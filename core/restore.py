@@ -22,6 +22,7 @@ from core.prepare import Stopwatch
 from core.proc.reader import ProcReader
 from core.resources import process_tree
 from core.resources.ghost_store import GhostStore
+from core.resources.ipc_store import IpcStore
 from core.resources.segment_store import SegmentStore
 from core.resources.terminal_store import TerminalStore
 from core.task_plan import TreePlan, clock_offsets, compile_tree
@@ -73,7 +74,7 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
     watch.lap("read images")
     scripts = replace(options.scripts, images=str(directory.absolute()))
     scripts.run(Action.PRE_RESTORE)
-    ghosts, terminals = GhostStore(), TerminalStore()
+    ghosts, terminals, ipc = GhostStore(), TerminalStore(), IpcStore()
     segments = SegmentStore(terminals.or_else(ghosts.fd))
     with born_at_home(process_tree.cgroup_path(images), plan.root.pid) as (cgroup_fd, notices):
         tree = SkeletonTree(
@@ -85,6 +86,7 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
             fill_ghosts(ghosts, directory)
             segments.make(plan.segments)
             terminals.make(images)
+            ipc.make(images)
             fill_segments(segments, directory)
             mould = StoredMould(pagemaps, memories)
             watch.lap("compare pages")
@@ -97,11 +99,13 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
             ghosts.settle(images)
             watch.lap("pages")
             notices += tree.complete(plan, images, ghosts) + build.notice_bounding(plan.root, launcher)
+            ipc.settle()
             if before_run:
                 before_run(tree.root.stem.pid)
             tree.ask_scripts()
         except BaseException:
             tree.kill()
+            ipc.abandon()
             segments.abandon()
             ghosts.abandon()
             raise

@@ -39,6 +39,7 @@ from core.resources import (
     registers,
     seccomp,
     signals,
+    sysv_ipc,
     table_plan,
     terminal,
     thread,
@@ -318,9 +319,9 @@ def _steps(
     yield Step(Stage.RESTORE, pid, _plan_task(images, pid, leader, mm, files.taken) + files.program)
     yield Step(Stage.RESTORE, pid, thread.plan_clone(others))
     yield Step(Stage.RESTORE, pid, thread.plan_leader(leader))
-    for info in masters(images).values():
-        if info.sid == pid:
-            yield Step(Stage.RESTORE_SIGCHLD, pid, terminal.plan_foreground(info))
+    if not entry.ppid:
+        yield Step(Stage.RESTORE, pid, sysv_ipc.plan(images))
+    yield Step(Stage.RESTORE_SIGCHLD, pid, terminal.plan_foreground(masters(images), pid))
     for tid, core in cores.items():
         yield Step(Stage.RESTORE, tid, _plan_thread(core, states[tid], leader))
     timers = leader.tc.timers.posix

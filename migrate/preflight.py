@@ -11,6 +11,7 @@ from core import (
     HostRecord,
     ListenNeed,
     PreflightOptions,
+    SysvNeed,
     TargetFindings,
     TargetRecord,
     collect_facts,
@@ -100,7 +101,8 @@ def target_to_facts(target: TargetRecord) -> pb.TargetFacts:
         xfeatures_in_use=target.xfeatures, kernel_needs=target.kernel_needs, user_ids=target.user_ids,
         capabilities=target.capabilities, capability_bounding=target.capability_bounding, cgroup=target.cgroup,
         host_machine_id=target.host.machine_id, host=host_to_facts(target.host), pid_mode=target.pid_mode,
-        max_fd=target.max_fd, limits=limits, sysv=[pb.SysvNeed(key=key, id=id) for key, id in target.sysv],
+        max_fd=target.max_fd, limits=limits,
+        sysv=[pb.SysvNeed(key=one.key, id=one.id, kind=one.kind) for one in target.sysv],
     )  # fmt: skip
 
 
@@ -113,7 +115,7 @@ def target_from_facts(facts: pb.TargetFacts) -> TargetRecord:
         capabilities=facts.capabilities, capability_bounding=facts.capability_bounding, cgroup=facts.cgroup,
         host=host_from_facts(facts.host), pid_mode="namespace" if facts.pid_mode == "namespace" else "keep",
         max_fd=facts.max_fd, limits=tuple((one.resource, one.soft, one.hard) for one in facts.limits),
-        sysv=tuple((one.key, one.id) for one in facts.sysv),
+        sysv=tuple(SysvNeed(one.key, one.id, one.kind or "shm") for one in facts.sysv),
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from core.plan.segments import merge_specs, segments_of
 from core.prepare import Stopwatch
 from core.proc.reader import ProcReader
 from core.resources.ghost_store import GhostStore
+from core.resources.ipc_store import IpcStore
 from core.resources.segment_store import SegmentStore
 from core.resources.terminal_store import TerminalStore
 from core.resources.time_namespace import NO_OFFSETS, Clocks, wait_caught_up
@@ -53,6 +54,7 @@ class LiveDestination:
     holder: Holder | None = None
     tree: SkeletonTree | None = None
     ghosts: GhostStore = field(default_factory=GhostStore)
+    ipc: IpcStore = field(default_factory=IpcStore)
     terminals: TerminalStore = field(default_factory=TerminalStore)
     segments: SegmentStore = field(init=False)
     _shapes: tuple[TaskShape, ...] = ()
@@ -152,10 +154,12 @@ class LiveDestination:
         plan = compile_tree(images, self.reader.status(os.getpid()).cap_bnd, self.options)
         self.segments.make(plan.segments)
         self.terminals.make(images)
+        self.ipc.make(images)
         if set(plan.shapes) != set(self._shapes):
             raise RestoreError("the tree at the freeze is not the one that its last round told of")
         watch.lap("plan")
         notices = tree.complete(plan, images, self.ghosts)
+        self.ipc.settle()
         self.ghosts.close()
         self.terminals.close()
         wait_caught_up(images, self._offsets or NO_OFFSETS)
@@ -205,6 +209,7 @@ class LiveDestination:
         if holder is not None:
             holder.give_back()
             leave_home(os.path.dirname(holder.path))
+        self.ipc.abandon()
         self.segments.abandon()
         self.ghosts.abandon()
         self.segments.close()

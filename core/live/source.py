@@ -27,6 +27,7 @@ from core.memory.sharing import Common
 from core.options import DumpOptions
 from core.prepare import STARTING_POLL_S, Prepared, Stopwatch, family_images, prepare, stop_met, zombies_of
 from core.proc.reader import ProcReader, content_of
+from core.resources import sysv_ipc
 from core.tracee.family import Family, has_ended, read_family, read_settled, release, without
 from core.tracee.freezer import FrozenProcess, freeze
 from core.tracee.holder import Holder, hold_processes
@@ -50,8 +51,7 @@ class Scanned:
 
 @dataclass(frozen=True, slots=True)
 class Froze:
-    """The tree at the freeze: who is there, everything but the pages, and by own pid or segment what was given up since
-    sent."""
+    """The tree at the freeze: who is there, all but the pages, and by own pid or segment what is given up since."""
 
     tree: ImageSet
     images: ImageSet
@@ -76,6 +76,7 @@ class LiveSource:
     _held: bool = False
     _mould: Common | None = None  # is on its way
     _terminals: list[TtyInfoEntry] = field(default_factory=list)  # that sessions of the tree are led from
+    _images: ImageSet = field(default_factory=ImageSet)  # of the freeze
     _told: tuple[object, ...] = ()  # what was born over there
     _network: Network = field(init=False)
 
@@ -172,8 +173,7 @@ class LiveSource:
         else:
             self._look()
         self._look_at_shared()
-        pidfds = {pid: process.prepared.pidfd for pid, process in self.processes.items()}
-        self._terminals = find_controlling(self._family, pidfds, self.reader)
+        self._terminals = find_controlling(self._family, self._prepared().values(), self.reader)
         return Scanned(self._tree_images(self._family), stopped_s, self._cast())
 
     def _look_at_shared(self) -> None:
@@ -281,7 +281,7 @@ class LiveSource:
             self._look(last=True)
             gone = {process.own_pid: process.sent.subtract(process.present()) for process in self.processes.values()}
             watch.lap("last scan")
-            images = self._collect(family, frozen)
+            self._images = images = self._collect(family, frozen)
             self.ghosts.look()
             watch.lap("collect")
             self.shared.look(self._mappers(), last=True)
@@ -338,6 +338,7 @@ class LiveSource:
         self._network.leave()
         end_all(list(self.processes.values()))
         self.shared.segments.remove_moved()
+        sysv_ipc.remove_moved(self._images, self.reader)
         self.ghosts.ghosts.remove_moved()
         if self.holder is not None:
             self.holder.give_back()

@@ -5,8 +5,9 @@ from core.preflight.host import collect_host
 from core.preflight.judge import Verdict, judge
 from core.preflight.records import FileNeed, HostRecord, ListenNeed, PreflightOptions, TargetRecord
 from core.preflight.target import TargetFindings, collect_facts
+from core.proc.sysvipc import SysvNeed
 
 __all__ = [
-    "Destination", "FileNeed", "HostRecord", "ListenNeed", "PreflightOptions", "TargetFindings",
+    "Destination", "FileNeed", "HostRecord", "ListenNeed", "PreflightOptions", "SysvNeed", "TargetFindings",
     "TargetRecord", "Verdict", "collect_facts", "collect_host", "judge", "look",
 ]  # fmt: skip

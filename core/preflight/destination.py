@@ -3,7 +3,7 @@
 import os
 import socket
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from core.preflight.files import filesystem_id
@@ -13,7 +13,7 @@ from core.preflight.records import ASSUMED_SHARED, FileNeed, HostRecord, ListenN
 from core.proc.mountinfo import Mount, mount_of
 from core.proc.reader import ProcReader
 from core.proc.sockets import InetSocket
-from core.proc.sysvipc import SysvSegment
+from core.proc.sysvipc import Named
 
 TCP_LISTEN = 10
 
@@ -37,7 +37,7 @@ class Destination:
     absent_addresses: frozenset[str] = frozenset()
     unix_in_use: frozenset[str] = frozenset()
     missing_folders: frozenset[str] = frozenset()
-    sysv: tuple[SysvSegment, ...] = ()
+    sysv: Mapping[str, Sequence[Named]] = field(default_factory=dict)  # by kind
 
 
 def look(target: TargetRecord, *, host: HostRecord | None = None, reader: ProcReader | None = None) -> Destination:
@@ -53,8 +53,12 @@ def look(target: TargetRecord, *, host: HostRecord | None = None, reader: ProcRe
         absent_addresses=frozenset(need.address for need in target.listens if not _has_address(need)),
         unix_in_use=_unix_in_use(unix_paths, reader),
         missing_folders=frozenset(path for path in unix_paths if not _has_folder(path)),
-        sysv=reader.sysv_segments() if target.sysv else (),
+        sysv=_find_sysv(reader) if target.sysv else {},
     )
+
+
+def _find_sysv(reader: ProcReader) -> dict[str, Sequence[Named]]:
+    return {"shm": reader.sysv_segments(), "msg": reader.message_queues(), "sem": reader.semaphore_sets()}
 
 
 def _holder(reader: ProcReader, pid: int) -> str:

@@ -10,7 +10,7 @@ from core.kernel.capabilities import capability_mask, capability_names
 from core.preflight.destination import Destination, Listener, is_same_file
 from core.preflight.records import ASSUMED_SHARED, FileNeed, HostRecord, ListenNeed, TargetRecord
 from core.proc.sockets import format_address
-from core.resources.segment_store import refuse_sysv
+from core.proc.sysvipc import refuse_taken
 
 DESTINATION_CAPABILITIES: Final = capability_mask(
     "SYS_PTRACE", "SYS_ADMIN", "DAC_OVERRIDE", "KILL", "SETUID", "SETGID", "SETPCAP"
@@ -57,7 +57,7 @@ def judge(target: TargetRecord, here: Destination) -> Verdict:
         *judge_limits(target, host),
         *(blocker for need in target.files if (blocker := judge_file(need, here.files.get(need.path), host))),
         *(blocker for need in target.listens if (blocker := judge_listen(need, here))),
-        *(blocker for key, id in target.sysv if (blocker := refuse_sysv(key, id, here.sysv))),
+        *(found for need in target.sysv if (found := refuse_taken(need, here.sysv.get(need.kind, ())))),
     )
     return Verdict(blockers, tuple(_notices(target, here)))
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from core.options import NO_CHOICES, DumpOptions, FileChoices, PidMode, TcpChoice, TrackChoice
+from core.proc.sysvipc import SysvNeed
 
 ASSUMED_SHARED: Final = "assumed"  # filesystem_id of a file that the user says is the same over there
 
@@ -115,4 +116,4 @@ class TargetRecord:
     pid_mode: PidMode = "keep"
     max_fd: int = 0
     limits: tuple[tuple[int, int, int], ...] = ()
-    sysv: tuple[tuple[int, int], ...] = ()  # System V shared memory: (key, id)
+    sysv: tuple[SysvNeed, ...] = ()

@@ -12,6 +12,7 @@ from typing import Final
 from core.errors import Blocker, MigrateError
 from core.plan.segments import SegmentKind
 from core.proc.reader import ProcReader
+from core.proc.sysvipc import SysvNeed
 from core.resources.context import OpenFile
 from core.resources.shared_memory import DELETED, MEMFD_PREFIX, Segment, Segments
 from core.tracee.family import Family, read_family
@@ -22,11 +23,11 @@ LOOKS: Final = 4  # while the tree forks
 
 @dataclass(frozen=True, slots=True)
 class SharedFindings:
-    """What there is against it, how many bytes it is, and the System V segments: (key, id)."""
+    """What there is against it, how many bytes it is, and the System V segments."""
 
     blockers: tuple[Blocker, ...] = ()
     size_bytes: int = 0
-    sysv: tuple[tuple[int, int], ...] = ()
+    sysv: tuple[SysvNeed, ...] = ()
 
 
 def collect_shared(family: Family, files: Sequence[OpenFile], reader: ProcReader) -> SharedFindings:
@@ -68,7 +69,7 @@ def _look(family: Family, files: Sequence[OpenFile], segments: Segments, reader:
     return SharedFindings(
         (*blockers, *segments.refuse_attached()),
         sum(os.fstat(one.fd).st_blocks * 512 for one in segments),
-        tuple((one.key, one.id) for one in reader.sysv_segments() if one.id in sysv) if sysv else (),
+        tuple(SysvNeed(one.key, one.id) for one in reader.sysv_segments() if one.id in sysv) if sysv else (),
     )
 
 

@@ -29,12 +29,11 @@ from core.preflight.records import FileNeed, HostRecord, ListenNeed, PreflightOp
 from core.preflight.shared_memory import collect_shared
 from core.preflight.sharing import refuse_sharing
 from core.preflight.supervisors import find_supervisor
-from core.preflight.sysv import refuse_sysv
 from core.proc.maps import SmapsVma
 from core.proc.reader import ProcReader
 from core.proc.status import Status
 from core.proc.text import printable
-from core.resources import file_table, tcp_socket, terminal, udp_socket, unix_socket
+from core.resources import file_table, sysv_ipc, tcp_socket, terminal, udp_socket, unix_socket
 from core.resources.context import OpenFile, OpenTable, make_table, open_files
 from core.tracee.family import Family, await_vforks, has_ended, read_family, vforks, without
 from core.tracee.vfork import is_vfork, vfork_blocker
@@ -101,7 +100,9 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
         losses, terminals = _losses(everything), terminal.numbers(everything.files)
     supervisor = find_supervisor(reader, pid, reader.status(pid).ppid)
     blockers = [*in_vfork, *refuse_sharing(reader, family), *_blockers(family, found), *shared.blockers]
-    blockers += [*refuse_sysv(reader, family), *refuse_parted(family, terminals)]
+    ipc = sysv_ipc.find_used([member.pid for member in family.living], reader)
+    blockers += sysv_ipc.refuse(ipc, [member.pid for member in family.living], reader)
+    blockers += refuse_parted(family, terminals)
     blockers += [
         *([supervisor] if supervisor else []),
         *refuse_kernel(host),
@@ -115,7 +116,9 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
     if not host.has_freezer:
         notices.append("no cgroup v2 can be made here: SIGSTOP will hold the process, which any SIGCONT undoes")
     record = merge_records([one.record for one in found])
-    record = replace(record, memory_bytes=record.memory_bytes + shared.size_bytes, sysv=shared.sysv)
+    record = replace(
+        record, memory_bytes=record.memory_bytes + shared.size_bytes, sysv=(*shared.sysv, *sysv_ipc.needs(ipc))
+    )
     record = replace(record, pids=tuple(sorted({*record.pids, *(member.own_pid for member in family.dead)})))
     record = replace(record, files=(*record.files, *collect_scripts(options, host.boot_id)))
     return TargetFindings(record, tuple(map(_printable, blockers)), tuple(map(printable, notices)))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core.errors import CollectError
-from core.proc import bulk
+from core.proc import bulk, sysvipc
 from core.proc.auxv import parse_auxv
 from core.proc.brief import BriefStatus, parse_brief
 from core.proc.fdinfo import FdInfo, parse_fdinfo
@@ -19,7 +19,6 @@ from core.proc.mountinfo import Mount, parse_mountinfo
 from core.proc.sockets import InetSocket, UnixSocket, parse_inet, parse_inodes, parse_unix
 from core.proc.stat import Stat, parse_stat
 from core.proc.status import Status, parse_status
-from core.proc.sysvipc import SysvSegment, parse_message_queues, parse_semaphore_sets, parse_sysv_segments
 from core.proc.text import printable
 from core.proc.timers import PosixTimer, parse_timers
 
@@ -374,23 +373,23 @@ class ProcReader:
         """Which boot of which host this is."""
         return self.text("sys", "kernel/random/boot_id").strip()
 
-    def sysv_segments(self) -> tuple[SysvSegment, ...]:
+    def sysv_segments(self) -> tuple[sysvipc.SysvSegment, ...]:
         """System V shared memory of our IPC namespace; none on a kernel without it."""
         try:
-            return parse_sysv_segments(self.text("sysvipc", "shm"), self._file("sysvipc", "shm"))
+            return sysvipc.parse_sysv_segments(self.text("sysvipc", "shm"), self._file("sysvipc", "shm"))
         except FileNotFoundError:
             return ()
 
-    def message_queues(self) -> dict[int, tuple[int, ...]]:
-        """System V message queues of our IPC namespace: id → who sent and received last, as PIDs."""
+    def message_queues(self) -> tuple[sysvipc.SysvQueue, ...]:
+        """System V message queues of our IPC namespace; none on a kernel without them."""
         try:
-            return parse_message_queues(self.text("sysvipc", "msg"), self._file("sysvipc", "msg"))
+            return sysvipc.parse_message_queues(self.text("sysvipc", "msg"), self._file("sysvipc", "msg"))
         except FileNotFoundError:
-            return {}
+            return ()
 
-    def semaphore_sets(self) -> dict[int, int]:
-        """System V semaphore sets of our IPC namespace: id → how many semaphores."""
+    def semaphore_sets(self) -> tuple[sysvipc.SysvSet, ...]:
+        """System V semaphore sets of our IPC namespace; none on a kernel without them."""
         try:
-            return parse_semaphore_sets(self.text("sysvipc", "sem"), self._file("sysvipc", "sem"))
+            return sysvipc.parse_semaphore_sets(self.text("sysvipc", "sem"), self._file("sysvipc", "sem"))
         except FileNotFoundError:
-            return {}
+            return ()

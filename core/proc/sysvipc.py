@@ -1,7 +1,9 @@
 """/proc/sysvipc: System V shared memory, message queues and semaphores of our IPC namespace."""
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple, Protocol
 
+from core.errors import Blocker
 from core.proc.text import malformed
 
 
@@ -39,25 +41,92 @@ def parse_sysv_segments(text: str, file: str = "sysvipc/shm") -> tuple[SysvSegme
     return tuple(found)
 
 
-def parse_message_queues(text: str, file: str = "sysvipc/msg") -> dict[int, tuple[int, ...]]:
-    """Id → PIDs of the last sender and receiver, without zeros."""
-    rows = _columns(text, file, (1, 5, 6))
-    return {id: tuple(pid for pid in pids if pid) for id, *pids in rows}
+class SysvQueue(NamedTuple):
+    """One line: `size` bytes of text in `messages`, PIDs of who sent and received last (0: nobody)."""
+
+    key: int
+    id: int
+    mode: int
+    size: int
+    messages: int
+    sender: int
+    receiver: int
+    uid: int
+    gid: int
+    cuid: int
+    cgid: int
 
 
-def parse_semaphore_sets(text: str, file: str = "sysvipc/sem") -> dict[int, int]:
-    """Id → number of semaphores."""
-    return dict((id, count) for id, count in _columns(text, file, (1, 3)))
+class SysvSet(NamedTuple):
+    """One line: how many `semaphores` it has."""
+
+    key: int
+    id: int
+    mode: int
+    semaphores: int
+    uid: int
+    gid: int
+    cuid: int
+    cgid: int
 
 
-def _columns(text: str, file: str, wanted: tuple[int, ...]) -> list[tuple[int, ...]]:
-    found = []
+class SysvNeed(NamedTuple):
+    """An object whose key and id have to be free over there. `kind`: shm, msg or sem."""
+
+    key: int
+    id: int
+    kind: str = "shm"
+
+
+class Named(Protocol):
+    """What has a key and an id."""
+
+    @property
+    def key(self) -> int:
+        """0: none."""
+
+    @property
+    def id(self) -> int:
+        """Of the kernel."""
+
+
+NAMES: Final = {"shm": "segment", "msg": "message queue", "sem": "semaphore set"}
+REMOVING: Final = {"shm": "-m", "msg": "-q", "sem": "-s"}
+
+
+def refuse_taken(need: SysvNeed, here: Sequence[Named]) -> Blocker | None:
+    """Why it cannot be made where `here` are those of its kind. Pure."""
+    for one in here:
+        if one.id == need.id or (need.key and one.key == need.key):
+            taken = "id" if one.id == need.id else "key"
+            reason = f"its {taken} is taken over there (by id {one.id}, key {one.key:#x})"
+            hint = f"ipcrm {REMOVING[need.kind]} {one.id} over there, if nobody needs that"
+            subject = f"System V {NAMES[need.kind]} {need.id} (key {need.key:#x})"
+            return Blocker(f"{need.kind}-taken", subject, reason, hint)
+    return None
+
+
+def parse_message_queues(text: str, file: str = "sysvipc/msg") -> tuple[SysvQueue, ...]:
+    """All queues. Source: sysvipc(7)."""
+    return tuple(SysvQueue(*row) for row in _rows(text, file, 11))
+
+
+def parse_semaphore_sets(text: str, file: str = "sysvipc/sem") -> tuple[SysvSet, ...]:
+    """All sets. Source: sysvipc(7)."""
+    return tuple(SysvSet(*row) for row in _rows(text, file, 8))
+
+
+def _rows(text: str, file: str, count: int) -> Iterator[list[int]]:
+    """The first `count` numbers of each line; the key as it is used, the third (permissions) is octal."""
     for number, line in enumerate(text.split("\n")[1:], 2):
         if not line:
             continue
-        words = line.split()
+        words = line.split()[:count]
         try:
-            found.append(tuple(int(words[index]) for index in wanted))
+            row = [int(word, 8 if index == 2 else 10) for index, word in enumerate(words)]
+            row[0] &= 0xFFFFFFFF
+            if len(row) < count:
+                raise ValueError
         except (ValueError, IndexError):
             raise malformed(file, number, line) from None
-    return found
+        yield row

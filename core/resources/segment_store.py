@@ -9,18 +9,18 @@ import fcntl
 import mmap
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, assert_never
 
-from core.errors import Blocker, ImageError, Refused, RestoreError
+from core.errors import ImageError, Refused, RestoreError
 from core.kernel.calls import address_of, syscall
 from core.memory.file_pages import LandingFile
 from core.plan.segments import FIRST_ID, SegmentKind, SegmentSpec
 from core.plan.terminals import FIRST_HANDED
 from core.proc.maps import parse_maps
 from core.proc.reader import ProcReader
-from core.proc.sysvipc import SysvSegment
+from core.proc.sysvipc import SysvNeed, refuse_taken
 
 NEXT_ID: Final = "/proc/sys/kernel/shm_next_id"
 IPC_CREAT, IPC_EXCL, IPC_RMID, IPC_SET, IPC_STAT = 0o1000, 0o2000, 0, 1, 2
@@ -123,20 +123,10 @@ class SegmentStore:
         self._made.clear()
 
 
-def refuse_sysv(key: int, id: int, here: Sequence[SysvSegment]) -> Blocker | None:
-    """Why a System V segment cannot be made where `here` are. Pure."""
-    for one in here:
-        if one.id == id or (key and one.key == key):
-            reason = f"its {'id' if one.id == id else 'key'} is taken over there (by id {one.id}, key {one.key:#x})"
-            hint = f"ipcrm -m {one.id} over there, if nobody needs that"
-            return Blocker("shm-taken", f"System V segment {id} (key {key:#x})", reason, hint)
-    return None
-
-
 def _refuse_taken(specs: Iterable[SegmentSpec]) -> None:
     wanted = [spec.sysv.desc for spec in specs if spec.sysv is not None]
     here = ProcReader().sysv_segments() if wanted else ()
-    if blockers := [found for desc in wanted if (found := refuse_sysv(desc.key, desc.id, here))]:
+    if blockers := [found for desc in wanted if (found := refuse_taken(SysvNeed(desc.key, desc.id), here))]:
         raise Refused(blockers)
 
 

@@ -302,8 +302,11 @@ def plan_controlling(path: str) -> Program:
     return opened, taken, Syscall("close", (Result(opened),), path)
 
 
-def plan_foreground(info: TtyInfoEntry) -> Program:
-    """Of a session's leader: the group that reads from its terminal, unless that has ended."""
+def plan_foreground(masters: Mapping[int, TtyInfoEntry], pid: int) -> Program:
+    """Of one that leads a session with a terminal: the group that reads from that, unless it has ended."""
+    info = next((one for one in masters.values() if one.sid == pid), None)
+    if info is None:
+        return ()
     why = f"terminal {info.pty.index}"
     opened = Syscall("openat", (AT_FDCWD, path_argument("/dev/tty"), os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK, 0), why)
     group = info.pgrp.to_bytes(4, "little")

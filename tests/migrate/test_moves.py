@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.hosts import Host
 from tests.migrate.moving import Pair, assert_nothing_left
 from tests.program_build import Program, discover
 from tests.waiting import wait_until
@@ -29,6 +30,19 @@ def test_program_passes_on_the_other_host(program: Program, pair: Pair) -> None:
     run.release()
     assert run.result() == "PASS"
     wait_until(lambda: not pair.b.alive(run.pid), "it ended by itself")
+
+
+def test_system_v_queues_and_semaphores_are_where_the_program_is_and_nowhere_else(pair: Pair) -> None:
+    def number_of(host: Host) -> int:
+        return sum("0x4d" in host.run(["ipcs", kind]).stdout for kind in ("-q", "-s"))
+
+    run = pair.start("sysv_ipc.c")
+    pair.move(run)
+    assert (number_of(pair.a), number_of(pair.b)) == (0, 2)
+    pair.move(run, back=True)
+    assert (number_of(pair.a), number_of(pair.b)) == (2, 0)
+    run.release()
+    assert run.result() == "PASS"
 
 
 def test_all_those_moves_left_nothing_behind(pair: Pair) -> None:

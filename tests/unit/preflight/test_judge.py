@@ -12,7 +12,7 @@ from core.preflight.destination import Destination, Listener
 from core.preflight.judge import judge, judge_file, judge_listen, overlaps
 from core.preflight.records import ASSUMED_SHARED, FileNeed, HostRecord, ListenNeed, TargetRecord
 from core.proc.sockets import InetSocket
-from core.proc.sysvipc import SysvSegment
+from core.proc.sysvipc import SysvNeed, SysvSegment
 
 EVERYTHING = (1 << 41) - 1
 HOST = HostRecord(
@@ -39,11 +39,13 @@ def codes(target: TargetRecord, here: Destination) -> list[str]:
 
 
 @pytest.mark.parametrize(("key", "id"), [(7, 99), (0, 40), (0x4D, 99), (0, 99)])
-def test_a_system_v_segment_needs_its_key_and_its_id(key: int, id: int) -> None:
+def test_what_is_of_system_v_needs_its_key_and_its_id(key: int, id: int) -> None:
     """There are 40 with key 7, and 41 with none: IPC_PRIVATE is in nobody's way."""
     there = [SysvSegment(7, 40, 0o600, 1, 2, 3, 0, 0, 0, 0, 0), SysvSegment(0, 41, 0o600, 1, 2, 3, 0, 0, 0, 0, 0)]
-    found = codes(replace(TARGET, sysv=((key, id),)), Destination(HOST, sysv=tuple(there)))
-    assert found == (["shm-taken"] if key == 7 or id == 40 else [])
+    for kind in ("shm", "msg", "sem"):
+        found = codes(replace(TARGET, sysv=(SysvNeed(key, id, kind),)), Destination(HOST, sysv={kind: there}))
+        assert found == ([f"{kind}-taken"] if key == 7 or id == 40 else [])
+    assert not codes(replace(TARGET, sysv=(SysvNeed(key, id, "msg"),)), Destination(HOST, sysv={"shm": there}))
 
 
 def test_a_host_that_has_all_has_nothing_against_it() -> None:

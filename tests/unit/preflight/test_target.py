@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -337,31 +336,3 @@ def test_many_mappings_are_told_by_threshold() -> None:
 
 def test_of_many_mappings_alike_a_few_are_named() -> None:
     assert len(refuse_memory(vmas(50, "anon_inode:[io_uring]"))) == 3
-
-
-USES_SYSV = """
-import ctypes
-libc = ctypes.CDLL(None, use_errno=True)
-IPC_PRIVATE, IPC_CREAT = 0, 0o1000
-set_id = libc.semget(IPC_PRIVATE, 1, IPC_CREAT | 0o600)
-libc.semop(set_id, (ctypes.c_short * 3)(0, 1, 0), 1)
-queue = libc.msgget(IPC_PRIVATE, IPC_CREAT | 0o600)
-libc.msgsnd(queue, ctypes.create_string_buffer(bytes([1, 0, 0, 0, 0, 0, 0, 0, 65])), 1, 0)
-print(set_id, queue, flush=True)
-import time
-while True: time.sleep(60)
-"""
-
-
-def test_system_v_queues_and_semaphores_that_it_used_are_refused_by_name(examine: Examine) -> None:
-    process = subprocess.Popen([sys.executable, "-c", USES_SYSV], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        set_id, queue = map(int, process.stdout.readline().split())
-        findings = examine(process.pid)
-        assert str(queue) in the(findings, "sysv-msg").reason and str(set_id) in the(findings, "sysv-sem").reason
-    finally:
-        process.kill()
-        process.communicate()
-        syscall("semctl", set_id, 0, IPC_RMID, 0)
-        syscall("msgctl", queue, IPC_RMID, 0)
