@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,24 @@ def test_the_unit_starts_a_command_that_there_is_and_locks_up_the_coordinator_al
     assert words[1] in COMMANDS
     # Whatever traces must run without these: no unit of ours starts an agent.
     assert [path.name for path in DEPLOY.glob("*.service")] == ["migrate-serve.service"]
+
+
+def test_ansible_understands_the_role(tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts.ini"
+    inventory.write_text("[movers]\nhost-a\n[coordinators]\nhost-b\n")
+    playbook = Path(sys.executable).with_name("ansible-playbook")
+    done = subprocess.run(
+        [playbook, "--syntax-check", "-i", inventory, DEPLOY / "ansible/site.yml"],
+        capture_output=True, text=True, check=False, env={**os.environ, "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stdout + done.stderr
+
+
+def test_every_variable_of_the_role_has_a_value() -> None:
+    role = DEPLOY / "ansible/roles/migrate"
+    known = set(re.findall(r"(?m)^(migrate_\w+):", (role / "defaults/main.yml").read_text()))
+    asked = {name for path in role.glob("tasks/*.yml") for name in re.findall(r"\bmigrate_\w+", path.read_text())}
+    assert asked - {"migrate_installed"} == known
 
 
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
