@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PYTEST := REQUIRE_ALL=1 $(PY) -m pytest
 
-.PHONY: demo test check lint build bench clean format
+.PHONY: demo test check lint build bench package clean format
 .DEFAULT_GOAL := check
 
 # Debian packages, virtual environment, Python packages, generated protobuf code, native code.
@@ -16,7 +16,7 @@ demo: build
 	@$(PY) -m demo
 
 test: build
-	@$(PYTEST) tests --ignore=tests/bench -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(PYTEST) tests --ignore=tests/bench --ignore=tests/package -n 2 --dist loadgroup --no-loadscope-reorder
 
 # ruff, mypy --strict, clang-format, the layer rule and the unit tests.
 check: build
@@ -29,6 +29,10 @@ format: build
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 	@clang-format -i core/native/*.[ch]
+
+# The Debian package, the archive and the wheel, in build/dist; each is installed where nothing else is, and used.
+package: build
+	@PACKAGES=build/dist $(PYTEST) tests/package
 
 bench: build
 	@$(PY) -m tests.bench

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 PYTHON_MINIMUM=3.11
 DEBIAN_PACKAGES=(
-	python3 python3-venv python3-dev gcc libc6-dev linux-libc-dev make binutils clang-format
+	python3 python3-venv python3-dev gcc libc6-dev linux-libc-dev make binutils dpkg-dev clang-format
 	redis-server nginx-light nodejs postgresql openssh-server openssh-client iproute2 util-linux procps criu curl chromium
 )
 VENV=.venv

@@ -9,8 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.errors import MigrateError, Refused, UsageError
+
+if TYPE_CHECKING:
+    import typer
 
 HELP_OPTIONS = ("-h", "--help")
 EXIT_CODES = """Exit codes:
@@ -47,6 +51,7 @@ COMMANDS = {
     "bundle": Command("install", "bundle", "Write this version into one file, to be installed without SSH."),
     "dest": Command("dest", "dest"),
     "agent": Command("agent", "agent"),
+    "manual": Command("manual", "manual"),
 }
 
 
@@ -107,8 +112,8 @@ def overview() -> str:
     return "\n".join(["\b", "Other commands:", *lines, "", "\b", EXIT_CODES])
 
 
-def call(function: Callable[..., int], arguments: list[str], name: str, epilog: str) -> int:
-    """Parse `arguments` as the signature of `function` says, and call it."""
+def as_typer(function: Callable[..., int], epilog: str = "") -> "typer.Typer":
+    """The program whose only command has the signature of `function`."""
     import typer
 
     from migrate.cli.usage import PlainUsage
@@ -116,6 +121,14 @@ def call(function: Callable[..., int], arguments: list[str], name: str, epilog: 
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     context = {"help_option_names": list(HELP_OPTIONS), "max_content_width": 110}
     app.command(cls=PlainUsage, epilog=epilog, context_settings=context)(function)
+    return app
+
+
+def call(function: Callable[..., int], arguments: list[str], name: str, epilog: str) -> int:
+    """Parse `arguments` as the signature of `function` says, and call it."""
+    import typer
+
+    app = as_typer(function, epilog)
     try:
         return int(app(arguments, prog_name=name, standalone_mode=False) or 0)
     except typer.TyperException as error:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from tests.api.fleet import Fleet
+from tests.hosts import Host
 from tests.program_build import Run
+from tests.waiting import wait_until
 
 ENDED = ("done", "failed", "refused", "in_doubt", "cancelled")
 
@@ -44,6 +46,7 @@ def test_a_migration_by_the_api_moves_the_process_and_tells_how(fleet: Fleet) ->
     done = fleet.wait_state(asked["id"], *ENDED)
     assert done["state"] == "done", done
     assert done["result"]["downtime_s"] > 0 and done["result"]["pids"] == [run.pid]
+    assert_unfettered(fleet.hosts["web-2"], run.pid)
     assert_moved(fleet, run, "web-1", "web-2")
     told = fleet.ops.run(["curl", "-sN", f"http://127.0.0.1:8467/api/v1/migrations/{asked['id']}/events"]).stdout
     bodies = [json.loads(line[6:])["body"] for line in told.splitlines() if line.startswith('data: {"number')]
@@ -62,10 +65,20 @@ def test_what_is_refused_says_why_and_stays(fleet: Fleet) -> None:
     assert run.result() == "PASS"
 
 
-def test_a_cancel_rolls_back(fleet: Fleet) -> None:
+def assert_unfettered(host: Host, pid: int) -> None:
+    """A tracer under a seccomp filter cannot suspend its target's; what is restored would inherit both."""
+    status = host.path(f"/proc/{pid}/status").read_text()
+    assert "\nSeccomp:\t0\n" in status and "\nNoNewPrivs:\t0\n" in status, status
+
+
+def test_what_traces_has_no_filter_and_a_cancel_rolls_back(fleet: Fleet) -> None:
     run = fleet.start("memory_churn.c", on="web-1")
     asked = ask(fleet, run, "web-1", "web-3", bandwidth="1MB")
     fleet.wait_state(asked["id"], "running")
+    source = fleet.hosts["web-1"]
+    job = source.path(f"/var/lib/migrate/jobs/{asked['id']}.json")
+    wait_until(lambda: job.exists() and "pid" in job.read_text(), "the agent has started it", deadline_s=60)
+    assert_unfettered(source, json.loads(job.read_text())["pid"])
     status, _ = fleet.http("POST", f"/migrations/{asked['id']}/cancel")
     assert status == 200
     ended = fleet.wait_state(asked["id"], *ENDED)
