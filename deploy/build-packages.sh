@@ -39,7 +39,8 @@ install -Dm644 deploy/debian/inventory.toml "$root/etc/migrate/inventory.toml"
 install -Dm644 "$out/migrate.8" "$root/usr/share/man/man8/migrate.8"
 doc=$root/usr/share/doc/migrate
 install -Dm644 -t "$doc/examples" deploy/inventory.toml deploy/prometheus.yml deploy/alerts.yml deploy/grafana.json
-install -Dm644 -t "$doc" README.md ARCHITECTURE.md docs/*.md
+install -Dm644 -t "$doc" README.md ARCHITECTURE.md
+install -Dm644 -t "$doc/docs" docs/*.md
 install -Dm644 CHANGELOG.md "$doc/changelog"
 install -Dm644 deploy/debian/copyright "$doc/copyright"
 gzip -9n "$root/usr/share/man/man8/migrate.8" "$doc/changelog"

@@ -39,12 +39,12 @@ def man_page() -> str:
         f'.TH MIGRATE 8 "" "migrate {VERSION}" "System Administration"',
         ".SH NAME", r"migrate \- move running processes to another host",
         ".SH SYNOPSIS", ".nf", *(_usage(name, command) for name, command in {"": MOVE, **listed}.items()), ".fi",
-        ".SH DESCRIPTION", *_prose(_typer(MOVE).help or ""),
+        ".SH DESCRIPTION", *_prose(command_of(MOVE).help or ""),
         ".SH OPTIONS", *_options(MOVE),
         ".SH COMMANDS",
     ]  # fmt: skip
     for name, command in listed.items():
-        lines += [f".SS migrate {_roff(name)}", *_prose(_typer(command).help or ""), *_options(command)]
+        lines += [f".SS migrate {_roff(name)}", *_prose(command_of(command).help or ""), *_options(command)]
     codes = [line.split(None, 1) for line in EXIT_CODES.splitlines()[1:]]
     lines += [".SH EXIT STATUS", *_table({code: meaning for code, meaning in codes})]
     lines += [".SH ENVIRONMENT", *_table(ENVIRONMENT), ".SH FILES", *_table(FILES)]
@@ -52,20 +52,20 @@ def man_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _typer(command: Command) -> Any:
+def command_of(command: Command) -> Any:
     """The command as typer's own click has it."""
     function = getattr(importlib.import_module(f"migrate.cli.{command.module}"), command.function)
     return get_command(as_typer(function))
 
 
 def _usage(name: str, command: Command) -> str:
-    arguments = [each for each in _typer(command).params if each.param_type_name == "argument"]
+    arguments = [each for each in command_of(command).params if each.param_type_name == "argument"]
     words = [each.metavar if each.required or each.metavar[0] == "[" else f"[{each.metavar}]" for each in arguments]
     return " ".join([rf"\fB{_roff(f'migrate {name}'.strip())}\fP", *map(_roff, words), "[OPTIONS]"])
 
 
 def _options(command: Command) -> Iterator[str]:
-    for option in _typer(command).params:
+    for option in command_of(command).params:
         if option.param_type_name == "argument" or option.hidden:
             continue
         words = ", ".join(rf"\fB{_roff(word)}\fP" for word in [*option.opts, *option.secondary_opts])
