@@ -144,11 +144,8 @@ class LiveDestination:
         """Complete the tree and park it: held, no tracer. `gone`: pages that landed and that a task no longer has."""
         watch = Stopwatch()
         tree = self._need_tree()
-        for id, ranges in gone.items():
-            if id in self.segments.ids():
-                self.segments.landing(id).zero(ranges)
-            else:
-                tree.skeletons[id].drop(ranges)
+        for pid, ranges in gone.items():
+            tree.skeletons[pid].drop(ranges)
         self.ghosts.settle(images)
         build.refuse_files(images)
         plan = compile_tree(images, self.reader.status(os.getpid()).cap_bnd, self.options)

@@ -1,73 +1,42 @@
 """Deleted files of a tree under migration: their content goes over in the rounds as pages do, changes once more."""
 
-import hashlib
 import os
-import time
+from array import array
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 from core.images import kinds
 from core.images.pb.files_pb2 import FdTypes, FileEntry
 from core.images.store import ImageSet
+from core.kernel import process_vm
 from core.kernel.calls import pidfd_getfd
-from core.memory.file_pages import FilePageReader, data_ranges, page_span
-from core.memory.ranges import EMPTY, Ranges
+from core.kernel.modify_watch import ModifyWatch
+from core.live.mappers import Mappers, inode_of
+from core.live.shared_file import FileTimes, SharedFile, Stores
 from core.plan.ghost_names import DELETED, GHOST_MEMORY
 from core.proc.reader import ProcReader
 from core.resources.ghost_file import Ghost, Ghosts, is_ghost
 from core.resources.regular_file import reg_file_entry
 from core.resources.shared_memory import kind_of_link
 
-CHUNK: Final = 1 << 20
-SETTLED_NS: Final = 100_000_000  # file times have the grain of the timer tick: what changed later may look unchanged
 
+class LiveGhost(SharedFile):
+    """One deleted file, or one of a tmpfs that is mapped."""
 
-class LiveGhost:
-    """One deleted file. `pending`: pages to be sent; `holes`: what was sent and is a hole now."""
-
-    def __init__(self, ghost: Ghost) -> None:
+    def __init__(self, ghost: Ghost, key: "array[int]") -> None:
+        super().__init__(ghost.fd, ghost.path, GHOST_MEMORY | ghost.id, key)
         self.ghost = ghost
-        self.pending = EMPTY
-        self.holes = EMPTY
-        self._state: tuple[int, int, int] | None = None
-        self._digests: dict[int, bytes] = {}
+        self.watched = 0  # its number among the modified
+        self._times = FileTimes()
 
-    @property
-    def memory_id(self) -> int:
-        """Its number in the page stream."""
-        return GHOST_MEMORY | self.ghost.id
-
-    def page_reader(self, buffers: int) -> FilePageReader:
-        """Reads its content."""
-        return FilePageReader(self.ghost.fd, buffers=buffers)
-
-    def look(self) -> None:
-        """What has changed since the last look is pending; nothing is read while its times and size stay."""
-        found = os.fstat(self.ghost.fd)
-        state = found.st_size, found.st_mtime_ns, found.st_ctime_ns
-        if state == self._state and not self.ghost.mapped:  # stores to mapped memory change no time
+    def look(self, mappers: Mappers, doubt: str, *, last: bool) -> None:
+        """What has changed since the last look; `doubt`: see find_changed. Nothing is read while it is not mapped and
+        its times and size stay."""
+        times_changed = self._times.changed(self.fd)
+        if not self.ghost.shared and not self.stores.watched:
+            if times_changed:
+                self.find_changed(Stores(), "it was written to", last=last)
             return
-        self._state = state if time.time_ns() - max(state[1:]) > SETTLED_NS else None
-        data = data_ranges(self.ghost.fd)
-        reader = self.page_reader(1)
-        chunks = {start for span in data for start in range(span[0] // CHUNK * CHUNK, span[1], CHUNK)}
-        for start in sorted(chunks | set(self._digests)):
-            chunk = Ranges.of([(start, start + CHUNK)])
-            part = data.intersect(chunk)
-            self._compare(start, part, chunk.intersect(page_span(found.st_size)).subtract(part), reader)
-
-    def _compare(self, start: int, part: Ranges, hole: Ranges, reader: FilePageReader) -> None:
-        digest = hashlib.sha256(str(part).encode())
-        for batch in reader.batches(part):
-            digest.update(batch.memory)
-        if self._digests.get(start) != digest.digest():
-            self._digests[start] = digest.digest()
-            self.pending = self.pending.subtract(hole).union(part)
-            self.holes = self.holes.subtract(part).union(hole)
-
-    def was_sent(self) -> None:
-        """What was pending is over there."""
-        self.pending = self.holes = EMPTY
+        self.find_changed(mappers.stores(inode_of(self.fd)), doubt or mappers.doubt(self), last=last)
 
 
 class LiveGhosts:
@@ -76,15 +45,17 @@ class LiveGhosts:
     def __init__(self) -> None:
         self.ghosts = Ghosts()
         self._live: dict[int, LiveGhost] = {}
+        self._key = process_vm.make_hash_key()
+        self._watch: ModifyWatch | None = None
 
     def __iter__(self) -> Iterator[LiveGhost]:
         return iter(self._live.values())
 
-    def find(self, processes: Sequence[tuple[int, int]], reader: ProcReader) -> None:
+    def find(self, processes: Sequence[tuple[int, int]], reader: ProcReader, mappers: Mappers) -> None:
         """The deleted files that the processes (pid and pidfd of each) have open; those that none has any more go."""
         found = {ghost.id for pid, pidfd in processes for ghost in self._of(pid, pidfd, reader)}
         self.ghosts.keep(found | {ghost.id for ghost in self.ghosts if ghost.mapped})
-        self.look()
+        self.look(mappers)
 
     def _of(self, pid: int, pidfd: int, reader: ProcReader) -> Iterator[Ghost]:
         try:
@@ -101,12 +72,37 @@ class LiveGhosts:
         finally:
             os.close(ours)
 
-    def look(self) -> None:
-        """What has changed in each."""
+    def look(self, mappers: Mappers, *, last: bool = False) -> None:
+        """What has changed in each. `last`: nothing runs any more."""
         kept = {ghost.id: ghost for ghost in self.ghosts if ghost.has_content}
-        self._live = {id: self._live.get(id) or LiveGhost(ghost) for id, ghost in kept.items()}
+        for id in set(self._live) - set(kept):
+            self._forget(self._live.pop(id))
+        for id, ghost in kept.items():
+            if id not in self._live:
+                self._live[id] = LiveGhost(ghost, self._key)
+        modified = self._watch.read({live.watched for live in self}) if self._watch is not None else set()
         for live in self:
-            live.look()
+            live.look(mappers, self._doubt(live, modified), last=last)
+
+    def _doubt(self, live: LiveGhost, modified: set[int]) -> str:
+        """Why a mapped one may have changed otherwise than by stores that its mappers tell of."""
+        if not live.ghost.on_tmpfs:
+            return "it is mapped, and not on a tmpfs"
+        if not live.ghost.shared:
+            return ""
+        if not live.watched:
+            try:
+                self._watch = self._watch or ModifyWatch()
+                live.watched = self._watch.add(live.fd)
+            except OSError as error:
+                return f"it cannot be watched: {error}"
+            return "it has not been watched until now"
+        return "it was written to" if live.watched in modified else ""
+
+    def _forget(self, live: LiveGhost) -> None:
+        live.close()
+        if self._watch is not None and live.watched:
+            self._watch.remove(live.watched)
 
     def describe(self, tree: ImageSet) -> None:
         """Add them to the images of a round: a file of its own for each."""
@@ -116,11 +112,12 @@ class LiveGhosts:
             tree.add(kinds.FILES, entry := FileEntry(type=FdTypes.REG, id=ghost.id, reg=reg))
             self.ghosts.describe_as(tree, entry, ghost)
 
-    def pending_pages(self) -> int:
-        """How much is to be sent."""
-        return sum(live.pending.total_pages for live in self)
-
     def close(self) -> None:
         """Let go of all."""
+        for live in self:
+            live.close()
         self._live.clear()
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.close()
         self.ghosts.close()

@@ -12,6 +12,7 @@ from core.images.pb.memory_pb2 import MmEntry, VmaEntry
 from core.images.store import ImageSet
 from core.kernel import ptrace
 from core.kernel.threads import ThreadState
+from core.live.mappers import NOTHING
 from core.memory.dirty import DirtyTracker, SharedWrites
 from core.memory.dirty.choose import choose_tracker
 from core.memory.dirty.kept import find_any_tracker
@@ -35,7 +36,6 @@ from core.tracee.lender import Lender, find_lender
 from core.tracee.uffd_loan import open_uffd
 from core.vdso.mark import unproxied
 
-NOT_LOOKED = SharedWrites()
 MM_MARKS = (
     "mm_start_code", "mm_end_code", "mm_start_data", "mm_end_data", "mm_start_stack", "mm_start_brk", "mm_brk",
     "mm_arg_start", "mm_arg_end", "mm_env_start", "mm_env_end", "exe_file_id",
@@ -60,7 +60,7 @@ class LiveProcess:
     kept: Ranges = EMPTY  # those of them that it is born with, in the round that comes
     has_relatives: bool = False  # which may share pages with it
     current: tuple[Vma, ...] = ()
-    shared: SharedWrites = NOT_LOOKED  # to memory of `segments`, since the look before
+    shared: SharedWrites = NOTHING  # by `shared_vmas`, since the look before
     _maps: bytes = b""  # that `current`, `memory` and `_entries` were made from
     _entries: Sequence[VmaEntry] = ()
     _vdso: bytes = b""  # content of its [vdso]
@@ -168,7 +168,7 @@ class LiveProcess:
     def look(self, maps: bytes, *, last: bool = False) -> None:
         """Which pages are dirty now (`pending`), and its address space as in `maps`; tracking begins anew unless it is
         the last."""
-        changed, self.shared = maps != self._maps, NOT_LOOKED
+        changed, self.shared = maps != self._maps, NOTHING
         if changed:
             self.current, self._maps, self._entries = self._own_vmas(maps), maps, ()
             self._vdso = self._read_vdso()
@@ -188,8 +188,8 @@ class LiveProcess:
 
     @property
     def shared_vmas(self) -> list[Vma]:
-        """Those at the last look that map memory of `segments` as shared."""
-        return [vma for vma in self.current if vma.shared and self.segments.known(vma) is not None]
+        """Those at the last look that map memory of `segments`, or such files of `ghosts`, as shared."""
+        return [vma for vma in self.current if vma.shared and (self.segments.has(vma) or self.ghosts.trackable(vma))]
 
     def _memory_image(self) -> ImageSet:
         """VMAs and the files they map: what a skeleton is made from."""

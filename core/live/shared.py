@@ -1,67 +1,61 @@
-"""Shared memory of a live source: its pages, whoever maps it, go over once and again when they have changed.
+"""Shared memory of a live source that no path leads to: each piece goes over once, whoever maps it.
 
-Owns whom to ask about stores, and the doubts: what nobody can tell of came and went between two looks.
+Owns which there are, and what is special about a memfd: it may be written to like a file.
 """
 
-import logging
+import fcntl
 import os
 from array import array
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from core.images.store import ImageSet
 from core.kernel import process_vm
-from core.kernel.mapping_watch import Happened, Inode, MappingWatch
-from core.live.segment import SharedSegment, Stores
-from core.memory.dirty import SharedWrites
-from core.memory.ranges import Ranges
-from core.proc.maps import Vma
+from core.live.mappers import Mappers, inode_of
+from core.live.shared_file import FileTimes, SharedFile
 from core.proc.reader import ProcReader
-from core.resources.shared_memory import Segments, kind_of_link
+from core.resources.shared_memory import F_GET_SEALS, Segment, Segments, kind_of_link
 
 OWNER_WRITES: Final = 0o200  # in the mode of /proc/PID/fd/N
-log = logging.getLogger(__name__)
+SEALED: Final = 0x8 | 0x10  # F_SEAL_WRITE, F_SEAL_FUTURE_WRITE
 
 
-@dataclass(frozen=True, slots=True)
-class Mapper:
-    """A process at the last look: its VMAs of shared memory, and what it stored there."""
+class SharedSegment(SharedFile):
+    """One of them."""
 
-    pid: int
-    vmas: Sequence[Vma]
-    writes: SharedWrites
+    def __init__(self, segment: Segment, key: "array[int]") -> None:
+        super().__init__(segment.fd, segment.link, segment.id, key)
+        self.segment = segment
+        self._times = FileTimes()
+        self._writable = self._was_writable = False  # open for writing at the last look; at the one before
+
+    def note_open(self, writable: bool) -> None:
+        """Before each look but the last: whether some task has it open for writing."""
+        self._writable, self._was_writable = writable, self._writable
+
+    def look(self, mappers: Mappers, *, last: bool) -> None:
+        """Which of its pages have changed."""
+        doubt = mappers.doubt(self)
+        if self._times.changed(self.fd) and self._may_be_written_to() and not doubt:
+            doubt = "it is open for writing, and was written to one way or another"  # stores change its times too
+        self.find_changed(mappers.stores(inode_of(self.fd)), doubt, last=last)
+
+    def _may_be_written_to(self) -> bool:
+        return (self._writable or self._was_writable) and not fcntl.fcntl(self.fd, F_GET_SEALS) & SEALED
 
 
 @dataclass(slots=True)
 class SharedPages:
-    """All shared memory of a tree. A look begins with listen(); then whoever finds some tells `segments`, then look."""
+    """All shared memory of a tree. Each round whoever finds some tells `segments`, then look."""
 
     segments: Segments = field(default_factory=lambda: Segments(ProcReader()))
     _known: dict[int, SharedSegment] = field(default_factory=dict)
     _key: "array[int]" = field(default_factory=process_vm.make_hash_key)
-    _watch: MappingWatch | None = None
-    _happened: Happened = field(default_factory=lambda: Happened(set(), set()))
     _writable: set[int] = field(default_factory=set)  # of those that some task has open for writing
-    _strangers: dict[Inode, set[int]] = field(default_factory=dict)  # who mapped it and was not in the tree
 
     def __iter__(self) -> Iterator[SharedSegment]:
         return iter(list(self._known.values()))
-
-    def pending_pages(self) -> int:
-        """How many pages have to go over."""
-        return sum(one.pending.total_pages for one in self)
-
-    def listen(self) -> None:
-        """Before it is asked who there is: what comes and goes from now on is told by the look after the next."""
-        if self._watch is None:
-            try:
-                self._watch = MappingWatch()
-            except OSError as error:
-                self._happened.unknown = True
-                log.info("mappings that come and go cannot be watched: %s", error)
-                return
-        self._happened.add(self._watch.read())
 
     def find_open(self, pid: int, reader: ProcReader) -> None:
         """Memfds that `pid` has open. OSError when it ends meanwhile."""
@@ -80,56 +74,24 @@ class SharedPages:
             try:
                 self.segments.describe(one.segment, images)
             except FileNotFoundError:
-                self._known.pop(one.id).close()
+                self._known.pop(one.segment.id).close()
 
-    def look(self, mappers: Collection[Mapper], *, last: bool = False) -> None:
+    def look(self, mappers: Mappers, *, last: bool = False) -> None:
         """Which pages of those that were found since the last look have to go over. `last`: nothing runs any more."""
-        if last:
-            self.listen()
         for id in self.segments.forget_unseen():
             if id in self._known:
                 self._known.pop(id).close()
         for segment in self.segments:
             if segment.id not in self._known:
                 self._known[segment.id] = SharedSegment(segment, self._key)
-        stores = {id: Stores() for id in self._known}
-        for mapper in mappers:
-            for vma in mapper.vmas:
-                if (mapped := self.segments.known(vma)) is not None:
-                    stores[mapped.id].add(mapper.pid, vma, mapper.writes)
-        tree = {mapper.pid for mapper in mappers}
         for one in self:
             if not last:
-                one.note_open(one.id in self._writable)
-            one.look(stores[one.id], self._doubt(one, stores[one.id], tree), last=last)
+                one.note_open(one.segment.id in self._writable)
+            one.look(mappers, last=last)
         self._writable.clear()
-        self._happened = Happened(set(), set())
-
-    def _doubt(self, one: SharedSegment, stores: Stores, tree: set[int]) -> str:
-        """Why stores to it may have been missed; "" when they were not."""
-        inode = self.segments.inode(one.segment)
-        strangers = self._strangers.setdefault(inode, set())
-        known = strangers - tree  # since an earlier look: not just a child that has not been met yet
-        mapped = {pid for found, pid in self._happened.mapped if found == inode and pid != os.getpid()}
-        strangers |= mapped
-        strangers -= tree
-        if self._happened.unknown:
-            return "mappings and processes that came and went could not be watched"
-        if any(os.path.exists(f"/proc/{pid}") for pid in known):
-            return "a process outside of the tree maps it"
-        if self._happened.forked & (one.pids | stores.pids):
-            return "a process that maps it has forked"
-        return "it was mapped anew" if mapped else ""
-
-    def gone(self) -> Mapping[int, Ranges]:
-        """Pages that went over and are holes now, by segment."""
-        return {one.id: one.gone for one in self if one.gone}
 
     def close(self) -> None:
         """Let go of all. Idempotent."""
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.close()
         for one in self:
             one.close()
         self.segments.close()

@@ -18,9 +18,11 @@ from core.images.pb.tty_pb2 import TtyInfoEntry
 from core.images.store import ImageSet
 from core.live.ending import end_all
 from core.live.ghosts import LiveGhosts
+from core.live.mappers import Mapper, Mappers
 from core.live.mould import find_mould, kept_of
 from core.live.process import LiveProcess
-from core.live.shared import Mapper, SharedPages
+from core.live.shared import SharedPages
+from core.live.shared_file import SharedFile
 from core.live.terminals import find_controlling
 from core.memory.ranges import EMPTY, Ranges
 from core.memory.sharing import Common
@@ -71,6 +73,7 @@ class LiveSource:
     shared: SharedPages = field(default_factory=SharedPages)
     processes: dict[int, LiveProcess] = field(default_factory=dict)  # by our pid, parents before children
     ghosts: LiveGhosts = field(default_factory=LiveGhosts)
+    _mappers: Mappers = field(default_factory=Mappers)
     _stack: ExitStack = field(default_factory=ExitStack)
     _family: Family = field(default_factory=Family)
     _held: bool = False
@@ -87,6 +90,11 @@ class LiveSource:
     def stopped_s(self) -> float:
         """For how long one of them stood still while it was attached, all added up."""
         return sum(process.stopped_s for process in self.processes.values())
+
+    @property
+    def files(self) -> list[SharedFile]:
+        """What the tree shares memory through, and its deleted files: their pages go over beside those of processes."""
+        return [*self.ghosts, *self.shared]
 
     @property
     def notices(self) -> list[str]:
@@ -165,7 +173,7 @@ class LiveSource:
 
     def scan(self) -> Scanned:
         """Which pages are dirty now; tracking begins anew. Nothing stops, but for a tracker that needs it."""
-        self.shared.listen()
+        self._mappers.listen()
         self._meet(read_settled(self.pid, self.reader, self.processes), {})
         stopped_s = 0.0
         if any(process.needs_stop for process in self.processes.values()):
@@ -178,14 +186,16 @@ class LiveSource:
 
     def _look_at_shared(self) -> None:
         """After the processes' own memory, which names what they map: deleted files and memfds that are open alone."""
-        self.ghosts.find([(pid, process.prepared.pidfd) for pid, process in self.processes.items()], self.reader)
+        self._look_at_mappers()
+        pidfds = [(pid, process.prepared.pidfd) for pid, process in self.processes.items()]
+        self.ghosts.find(pidfds, self.reader, self._mappers)
         for pid in self.processes:
             with suppress(OSError):  # it ended, or closed one meanwhile
                 self.shared.find_open(pid, self.reader)
-        self.shared.look(self._mappers())
+        self.shared.look(self._mappers)
 
-    def _mappers(self) -> list[Mapper]:
-        return [Mapper(pid, process.shared_vmas, process.shared) for pid, process in self.processes.items()]
+    def _look_at_mappers(self) -> None:
+        self._mappers.look([Mapper(pid, one.shared_vmas, one.shared) for pid, one in self.processes.items()])
 
     def _look_stopped(self) -> float:
         started = time.monotonic()
@@ -272,7 +282,7 @@ class LiveSource:
         for process in self.processes.values():
             with suppress(OSError):  # it has ended
                 process.read_flags()
-        self.shared.listen()  # there is less to hear of then
+        self._mappers.listen()  # there is less to hear of then
         watch = Stopwatch()
         family, frozen = stop_met(self.pid, self.reader, self._meet_all, self._prepared())
         watch.lap("freeze")
@@ -282,10 +292,11 @@ class LiveSource:
             gone = {process.own_pid: process.sent.subtract(process.present()) for process in self.processes.values()}
             watch.lap("last scan")
             self._images = images = self._collect(family, frozen)
-            self.ghosts.look()
             watch.lap("collect")
-            self.shared.look(self._mappers(), last=True)
-            gone |= self.shared.gone()
+            self._mappers.listen()
+            self._look_at_mappers()
+            self.ghosts.look(self._mappers, last=True)
+            self.shared.look(self._mappers, last=True)
             watch.lap("shared memory")
         except BaseException:
             self._unlock_network()
@@ -375,4 +386,5 @@ class LiveSource:
             process.close()
         self.ghosts.close()
         self.shared.close()
+        self._mappers.close()
         self._stack.close()

@@ -35,7 +35,9 @@ class Ghost:
     fd: int
     path: str
     keeps_name: bool = False  # a file of a tmpfs, which the other side does not have
+    on_tmpfs: bool = False
     mapped: bool = False  # as of the last look
+    shared: bool = False  # as of the last look some mapping of it is
 
     @property
     def has_content(self) -> bool:
@@ -106,13 +108,13 @@ class Ghosts:
             ours = os.open(f"/proc/self/fd/{fd}", access | os.O_CLOEXEC)
             self._last_id += 1
             path = link if keeps_name else living_path(last_name(link), root)
-            self._by_inode[key] = Ghost(self._last_id, ours, path, keeps_name)
+            self._by_inode[key] = Ghost(self._last_id, ours, path, keeps_name, on_tmpfs=is_on_tmpfs(ours))
         return self._by_inode[key]
 
     def begin_look(self) -> None:
         """What is mapped is told anew."""
         for ghost in self:
-            ghost.mapped = False
+            ghost.mapped = ghost.shared = False
 
     def add_mapped(self, pid: int, vma: Vma, reader: ProcReader, *, writable: bool) -> Ghost | None:
         """The file that a VMA of `pid` maps, if it has no name or is shared and of a tmpfs; None for others.
@@ -137,8 +139,13 @@ class Ghosts:
             ghost = self.add(fd, vma.path, root, keeps_name=not deleted)
         finally:
             os.close(fd)
-        ghost.mapped = True
+        ghost.mapped, ghost.shared = True, ghost.shared or vma.shared
         return ghost
+
+    def trackable(self, vma: Vma) -> bool:
+        """Whether a VMA maps one that is on a tmpfs: there device and inode are what they seem."""
+        ghost = self._by_inode.get((os.makedev(*vma.device), vma.inode))
+        return ghost is not None and ghost.on_tmpfs
 
     def _on_tmpfs(self, pid: int, vma: Vma, reader: ProcReader) -> bool:
         if vma.device not in self._tmpfs:

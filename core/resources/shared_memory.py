@@ -101,14 +101,9 @@ class Segments:
         self._areas.setdefault(known.id, set()).add((pid, vma.start))
         return known
 
-    def known(self, vma: Vma) -> Segment | None:
-        """The segment that a VMA maps, if it was met before."""
-        return self._by_inode.get((os.makedev(*vma.device), vma.inode)) if vma.inode else None
-
-    def inode(self, segment: Segment) -> Inode:
-        """Its device and inode."""
-        found = os.fstat(segment.fd)
-        return found.st_dev, found.st_ino
+    def has(self, vma: Vma) -> bool:
+        """Whether a VMA maps one that was met before."""
+        return (os.makedev(*vma.device), vma.inode) in self._by_inode
 
     def opened(self, way: str, link: str) -> Segment | None:
         """The memfd behind a descriptor, by the path that leads to it (/proc/PID/fd/N); None when it is none."""

@@ -97,7 +97,7 @@ class LiveSourceEngine:
     def _pending_pages(self) -> int:
         live = self._attached()
         own = sum(process.pending.total_pages for process in live.processes.values())
-        return own + live.ghosts.pending_pages() + live.shared.pending_pages()
+        return own + sum(file.pending.total_pages for file in live.files)
 
     def _round(self, number: int, tree: ImageSet) -> pb.Round:
         """Everybody's address space; a memory's number is its process's own pid."""
@@ -142,17 +142,11 @@ class LiveSourceEngine:
                 continue  # a child that has just ended: the next round does without it
             report.add(part.pages, part.sent_bytes)
             process.was_sent(part.missing)
-        for ghost in live.ghosts:
-            content = ghost.page_reader(SEND_BUFFERS)
-            part = sender.send_round(
-                number, ghost.memory_id, content, ghost.pending, report, zero=ghost.holes
-            )  # fmt: skip
+        for file in live.files:
+            content = file.buffers(SEND_BUFFERS)
+            part = sender.send_round(number, file.memory_id, content, file.pending, report, zero=file.holes)
             report.add(part.pages, part.sent_bytes)
-            ghost.was_sent()
-        for shared in live.shared:
-            part = sender.send_round(number, shared.id, shared.buffers(SEND_BUFFERS), shared.pending, report)
-            report.add(part.pages, part.sent_bytes)
-            shared.was_sent()
+            file.was_sent()
 
     def _send_mould(self, number: int, sender: PageSender, progress: Callable[[pb.Progress], None]) -> None:
         live = self._attached()

@@ -1,7 +1,5 @@
 """How long the freeze looks at shared memory of which 1 % was stored to since the last round: tracked, and compared."""
 
-import os
-
 from core import EMPTY, DumpOptions, LiveSource
 from core.options import TrackChoice
 from tests.bench.sheet import Scale, Sheet
@@ -39,14 +37,14 @@ def _one_run(target: Target, source: LiveSource, name: str, sheet: Sheet) -> Non
 
 def pages_of(source: LiveSource) -> int:
     """All that there are of shared memory."""
-    return sum(os.fstat(shared.segment.fd).st_size for shared in source.shared) // 4096
+    return sum(shared.size for shared in source.shared) // 4096
 
 
 def _take(source: LiveSource) -> int:
     """Read what is pending."""
     for process in source.processes.values():
         process.was_sent(EMPTY)
-    pages = source.shared.pending_pages()
+    pages = sum(shared.pending.total_pages for shared in source.shared)
     for shared in source.shared:
         for _ in shared.read(shared.pending):
             pass

@@ -78,9 +78,9 @@ def _round(source: LiveSource, destination: LiveDestination, tree: ImageSet) -> 
         for start, content in reader.read(process.pending):
             landing.land(Ranges.of([(start, start + len(content))]), content)
         process.was_sent(reader.missing)
-    landings = destination.landing_files()
-    for ghost in source.ghosts:
-        for start, content in ghost.page_reader(BUFFERS).read(ghost.pending):
-            landings[ghost.memory_id].land(Ranges.of([(start, start + len(content))]), content)
-        landings[ghost.memory_id].zero(ghost.holes)
-        ghost.was_sent()
+    landings = destination.landing_files() | {id: destination.segments.landing(id) for id in destination.segments.ids()}
+    for file in source.files:
+        for start, content in file.read(file.pending):
+            landings[file.memory_id].land(Ranges.of([(start, start + len(content))]), content)
+        landings[file.memory_id].zero(file.holes)
+        file.was_sent()

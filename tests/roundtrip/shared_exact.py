@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import cast
 
 from core import DumpOptions, LiveSource
-from core.live.segment import SharedSegment
-from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
+from core.live.shared_file import SharedFile
+from core.memory.ranges import EMPTY, PAGE_SIZE
 from core.options import TrackChoice
 from tests.roundtrip.dirty_exact import build
 from tests.roundtrip.targets import home_cgroup
@@ -57,27 +57,25 @@ class Copy:
         """What is pending goes over."""
         for process in source.processes.values():
             process.was_sent(EMPTY)
-        for shared in source.shared:
+        for shared in source.files:
             self.looks += 1
             self.doubts[shared.doubt] = self.doubts.get(shared.doubt, 0) + 1
             copied = self._copy_of(shared)
             for start, memory in shared.read(shared.pending):
                 copied[start : start + len(memory)] = bytes(memory)
+            for start, stop in shared.holes:
+                copied[start:stop] = bytes(stop - start)
             shared.was_sent()
 
-    def _copy_of(self, shared: SharedSegment) -> mmap.mmap:
-        return self.files.setdefault(shared.id, mmap.mmap(-1, 2 * shared.segment.size))
+    def _copy_of(self, shared: SharedFile) -> mmap.mmap:
+        return self.files.setdefault(shared.memory_id, mmap.mmap(-1, 2 * shared.size + PAGE_SIZE))
 
-    def drop(self, id: int, pages: Ranges) -> None:
-        for start, end in pages:
-            self.files[id][start:end] = bytes(end - start)
-
-    def wrong(self, shared: SharedSegment) -> Iterator[str]:
+    def wrong(self, shared: SharedFile) -> Iterator[str]:
         """Pages that differ."""
-        copied, size = self._copy_of(shared), shared.segment.size
+        copied, size = self._copy_of(shared), shared.size
         for start in range(0, size, PAGE_SIZE):
-            if os.pread(shared.segment.fd, PAGE_SIZE, start) != copied[start : start + PAGE_SIZE]:
-                yield f"{shared.segment.link}: {start:x}"
+            if os.pread(shared.fd, PAGE_SIZE, start) != copied[start : start + PAGE_SIZE]:
+                yield f"{shared.name}: {start:x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +106,9 @@ def _copy(source: LiveSource, seconds: float) -> Outcome:
         source.scan()
         copy.take(source)
         rounds += 1
-    froze = source.freeze()
+    source.freeze()
     copy.take(source)
-    for id, pages in froze.gone.items():
-        if id in copy.files:
-            copy.drop(id, pages)
-    wrong = [page for shared in source.shared for page in copy.wrong(shared)]
+    wrong = [page for shared in source.files for page in copy.wrong(shared)]
     return Outcome(rounds, wrong, copy.doubts)
 
 

@@ -1,5 +1,5 @@
-// Tasks that store to shared memory in every way, while somebody copies it from outside. `shared_stress calm|wild`: wild
-// ones also come and go, map it anew and move their mappings. Prints "ready" and works until it is killed.
+// Tasks that store to shared memory in every way, while somebody copies it from outside. `shared_stress calm|wild`:
+// wild ones also come and go, map it anew and move their mappings. Prints "ready" and works until it is killed.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
@@ -32,9 +32,9 @@
 	})
 
 /* The same memory may be mapped twice; `file` is a memfd that stays open. */
-static char *mappings[6];
+static char *mappings[7];
 static int sysv, file, wild;
-enum { ANONYMOUS, SYSV, MEMFD, MEMFD_AGAIN, FILE_MAPPED, FILE_HALF, MAPPINGS };
+enum { ANONYMOUS, SYSV, MEMFD, MEMFD_AGAIN, TMPFS, FILE_MAPPED, FILE_HALF, MAPPINGS };
 
 static uint64_t next(uint64_t *state)
 {
@@ -235,8 +235,10 @@ static void again(int signal_number)
 static void map_all(void)
 {
 	int memfd = MUST(memfd_create("stress", 0));
+	int tmpfs = MUST(open("/dev/shm", O_TMPFILE | O_RDWR, 0600));
 
 	file = MUST(memfd_create("stress-file", 0));
+	MUST(ftruncate(tmpfs, SIZE));
 	MUST(ftruncate(memfd, SIZE));
 	MUST(ftruncate(file, SIZE));
 	sysv = MUST(shmget(IPC_PRIVATE, SIZE, IPC_CREAT | 0600));
@@ -246,9 +248,11 @@ static void map_all(void)
 	mappings[MEMFD_AGAIN] = MUST(mmap(NULL, SIZE, READ_WRITE, MAP_SHARED, memfd, 0));
 	mappings[FILE_MAPPED] = MUST(mmap(NULL, SIZE, READ_WRITE, MAP_SHARED, file, 0));
 	mappings[FILE_HALF] = MUST(mmap(NULL, SIZE / 2, READ_WRITE, MAP_SHARED, file, SIZE / 2));
+	mappings[TMPFS] = MUST(mmap(NULL, SIZE, READ_WRITE, MAP_SHARED, tmpfs, 0));
 	close(memfd);
+	close(tmpfs);
 	MUST(shmctl(sysv, IPC_RMID, NULL)); /* goes with us, and can be attached until then */
-	for (int which = 0; which < 3; which++)
+	for (int which = 0; which < FILE_MAPPED; which++)
 		memset(mappings[which], which + 1, SIZE / 8 * 7);
 }
 

@@ -1,17 +1,23 @@
 """Does to its shared memory what each line of stdin names, and answers "done"; then it waits for the next.
 
-An anonymous piece, a memfd that stays open, one that does not, a System V segment: of PAGES pages each.
+An anonymous piece, a file of a tmpfs, a memfd that stays open, one that does not, a System V segment, PAGES pages each.
 """
 
 import ctypes
 import mmap
 import os
 import sys
+from pathlib import Path
 
 PAGE, PAGES = 4096, 64
 SIZE = PAGE * PAGES
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.shmat.restype = LIBC.mmap.restype = LIBC.mremap.restype = ctypes.c_void_p
+
+
+def name_of(pid: int) -> Path:
+    """Of the file of process `pid`."""
+    return Path(f"/dev/shm/migrate-shared-target-{pid}")
 
 
 def attach() -> int:
@@ -101,27 +107,41 @@ def write_and_close() -> None:
     os.close(opened_fd)
 
 
+def store_in_file() -> None:
+    ctypes.memset(named + 16 * PAGE, 16, 1)
+
+
+def write_by_name() -> None:
+    with name_of(os.getpid()).open("r+b", buffering=0) as file:
+        file.seek(17 * PAGE)
+        file.write(b"seventeen")
+
+
 def rest() -> None:
     """Nothing."""
 
 
-kept: list[int] = []
-anonymous = mmap.mmap(-1, SIZE)
-opened_fd, closed_fd = memfd(), memfd()
-opened, closed = mapped(opened_fd), mapped(closed_fd)
-os.close(closed_fd)
-os.write(opened_fd, bytes([255]) * (SIZE // 2))
-segment = LIBC.shmget(0, SIZE, 0o1600)
-system_v = attach()
-LIBC.shmctl(segment, 0, None)
-reserved = mmap.mmap(-1, SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-room = ctypes.addressof(ctypes.c_char.from_buffer(reserved))
-for page in range(PAGES // 2):
-    anonymous[page * PAGE] = 255
-    for start in (closed, system_v):
-        ctypes.memset(start + page * PAGE, 255, 1)
-print("done", flush=True)
-answers = os.dup(1)  # the pipes of a test are no matter of the copy
-for line in sys.stdin:
-    globals()[line.strip()]()
-    os.write(answers, b"done\n")
+if __name__ == "__main__":
+    kept: list[int] = []
+    anonymous = mmap.mmap(-1, SIZE)
+    opened_fd, closed_fd = memfd(), memfd()
+    opened, closed = mapped(opened_fd), mapped(closed_fd)
+    os.close(closed_fd)
+    os.write(opened_fd, bytes([255]) * (SIZE // 2))
+    segment = LIBC.shmget(0, SIZE, 0o1600)
+    system_v = attach()
+    LIBC.shmctl(segment, 0, None)
+    reserved = mmap.mmap(-1, SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    room = ctypes.addressof(ctypes.c_char.from_buffer(reserved))
+    for page in range(PAGES // 2):
+        anonymous[page * PAGE] = 255
+        for start in (closed, system_v):
+            ctypes.memset(start + page * PAGE, 255, 1)
+    with name_of(os.getpid()).open("x+b", buffering=0) as file:
+        file.write(bytes([255]) * SIZE)
+        named = mapped(file.fileno())
+    print("done", flush=True)
+    answers = os.dup(1)  # the pipes of a test are no matter of the copy
+    for line in sys.stdin:
+        globals()[line.strip()]()
+        os.write(answers, b"done\n")

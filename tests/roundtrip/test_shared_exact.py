@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from core import DumpOptions, LiveSource
+from core.live.shared import SharedSegment
+from core.live.shared_file import SharedFile
 from core.memory.dirty.choose import probe_uffd_tracking
 from core.memory.ranges import Ranges
 from core.options import TrackChoice
 from tests.requires import require, require_root
-from tests.roundtrip import shared_exact
+from tests.roundtrip import shared_exact, shared_target
 from tests.roundtrip.dirty_exact import build
 from tests.roundtrip.shared_exact import Copy, copy_while_it_runs
 from tests.roundtrip.targets import home_cgroup
@@ -61,28 +63,33 @@ class Tracked:
             self.process.stdin.flush()
             assert self.process.stdout.readline() == "done\n"
             self.source.scan()
-            told = {shared.segment.kind.name: shared.pending for shared in self.source.shared if shared.pending}
+            told = {kind_of(file): file.pending for file in self.source.files if file.pending}
             self.copy.take(self.source)
         return told
 
     def wrong(self) -> list[str]:
         """Pages of which the copy has other bytes."""
-        for shared in self.source.shared:
-            self.copy.drop(shared.id, shared.gone)
-        return [page for shared in self.source.shared for page in self.copy.wrong(shared)]
+        return [page for shared in self.source.files for page in self.copy.wrong(shared)]
 
     def doubts(self) -> set[str]:
         """Of the last look."""
-        return {shared.doubt for shared in self.source.shared}
+        return {file.doubt for file in self.source.files}
+
+
+def kind_of(file: SharedFile) -> str:
+    """A word for the test."""
+    return file.segment.kind.name if isinstance(file, SharedSegment) else "FILE"
 
 
 @pytest.fixture(scope="module")
 def tracked() -> Iterator[Tracked]:
     require_root()
     require(probe_uffd_tracking(), "userfaultfd WP_ASYNC and PAGEMAP_SCAN (Linux 6.7)")
-    command = [sys.executable, str(Path(__file__).with_name("shared_target.py"))]
+    command = [sys.executable, shared_target.__file__]
     with (
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process,
         home_cgroup(process.pid),
     ):
         assert process.stdout and process.stdout.readline() == "done\n"
@@ -96,6 +103,7 @@ def tracked() -> Iterator[Tracked]:
             source.thaw()
             source.close()
             process.kill()
+            shared_target.name_of(process.pid).unlink()
 
 
 def pages(*numbers: int) -> Ranges:
@@ -113,6 +121,7 @@ def test_nothing_goes_over_again_while_nothing_is_stored(tracked: Tracked) -> No
 def test_the_pages_that_were_stored_to_go_over_again_and_no_others(tracked: Tracked) -> None:
     assert tracked.do("store") == {"ANONYMOUS": pages(3), "MEMFD": pages(4)}
     assert tracked.do("store_by_kernel") == {"ANONYMOUS": pages(6)}
+    assert tracked.do("store_in_file") == {"FILE": pages(16)}
     assert tracked.wrong() == []
 
 
@@ -139,6 +148,7 @@ def test_a_page_that_was_removed_and_read_again_is_zero_over_there(tracked: Trac
         (["move_and_store"], "SYSV", 13),
         (["write_as_file"], "MEMFD", 14),
         (["write_and_close"], "MEMFD", 15),
+        (["write_by_name"], "FILE", 17),
     ],
 )
 def test_a_store_that_left_no_trace_is_found_by_comparing(
