@@ -109,12 +109,11 @@ class _Ring:
         attributes = bytearray(ATTRIBUTES.pack(
             TYPE_SOFTWARE, ATTRIBUTES.size, COUNT_SW_DUMMY, 0, 0, 0, WATCHED, 0, 0, 0, 0
         ))  # fmt: skip
-        self._fd = syscall("perf_event_open", address_of(attributes), -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)
+        fd = syscall("perf_event_open", address_of(attributes), -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)
         try:
-            self._memory = mmap.mmap(self._fd, PAGE + RING_BYTES, mmap.MAP_SHARED)
-        except BaseException:
-            os.close(self._fd)
-            raise
+            self._memory = mmap.mmap(fd, PAGE + RING_BYTES, mmap.MAP_SHARED)  # keeps the event
+        finally:
+            os.close(fd)
 
     def take(self) -> bytes:
         """The records since the last call."""
@@ -126,8 +125,8 @@ class _Ring:
         return first + rest
 
     def close(self) -> None:
+        """The event ends too."""
         self._memory.close()
-        os.close(self._fd)
 
 
 def read_online_cpus() -> str:

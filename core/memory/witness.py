@@ -21,9 +21,10 @@ class PageWitness:
     def __init__(self, fd: int, size: int) -> None:
         self.size = -(-size // PAGE_SIZE) * PAGE_SIZE
         self._known = EMPTY
-        self._address = syscall("mmap", 0, self.size, mmap.PROT_READ, mmap.MAP_PRIVATE, fd, 0)
+        self._address = 0
         self._uffd = self._pagemap_fd = -1
         try:
+            self._address = syscall("mmap", 0, self.size, mmap.PROT_READ, mmap.MAP_PRIVATE, fd, 0)
             # Else a fault maps pages around it as well, some of which may have been taken away since we looked.
             self._uffd = userfaultfd.open_own()
             userfaultfd.enable_async_tracking(self._uffd)
