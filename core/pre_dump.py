@@ -28,7 +28,7 @@ from core.parents import Parent, ParentTask, open_parent, read_carried, release_
 from core.plan.encode import Steps
 from core.prepare import Prepared, Stopwatch, prepare
 from core.proc.reader import ProcReader
-from core.resources.process_tree import collect_ids
+from core.resources.process_tree import host_ids
 from core.tracee.borrow import Borrow, Results
 from core.tracee.family import Member, has_ended, read_family, read_settled, release, stop_family
 from core.tracee.freezer import freeze, stop_thread
@@ -244,7 +244,7 @@ def _entry_of(this: _Round, task: _Task, name: str) -> DumpedTask:
 
 def _write_inventory(this: _Round, entries: list[DumpedTask]) -> None:
     images = ImageSet()
-    inventory = make_inventory(collect_ids(vm=1, files=1, fs=1, sighand=1))
+    inventory = make_inventory(host_ids())
     this.parent.sign(inventory, entries)
     images.add(kinds.INVENTORY, inventory)
     write_directory(images, this.directory)

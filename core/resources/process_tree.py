@@ -51,6 +51,11 @@ def collect_ids(vm: int, files: int, fs: int, sighand: int) -> TaskKobjIdsEntry:
     )  # fmt: skip
 
 
+def host_ids() -> TaskKobjIdsEntry:
+    """Whoever dumps has nothing in common with any task but the host's namespaces: criu looks at that."""
+    return collect_ids(vm=0, files=0, fs=0, sighand=0)
+
+
 def collect_cgroup(path: str | None) -> CgroupEntry:
     """Where the tree is in the v2 hierarchy, which has no name: `path` is below the mount point; None without v2."""
     if path is None:
@@ -61,8 +66,8 @@ def collect_cgroup(path: str | None) -> CgroupEntry:
 
 def cgroup_path(images: ImageSet) -> str | None:
     """Where the root was in the v2 hierarchy, as far as the images tell."""
-    if not images.has(kinds.CGROUP) and not images.one(kinds.INVENTORY).root_cg_set:  # 0, or absent: none was dumped
-        return None
+    if not images.has(kinds.CGROUP) and not images.one(kinds.INVENTORY).dump_id:
+        return None  # criu writes none of a tree that was where criu itself was; in a dump of ours it is missing
     sets = images.one(kinds.CGROUP).sets
     return next((one.path for entry in sets for one in entry.ctls if not one.name), None)
 

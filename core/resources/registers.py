@@ -13,7 +13,7 @@ from core.images.pb.x86_pb2 import NATIVE, ThreadInfoX86, UserX86FpregsEntry, Us
 from core.images.store import ImageSet
 from core.kernel.threads import REGISTER_NAMES, Registers, Rseq, ThreadState
 from core.kernel.xsave import area_size, component_place, xcr0
-from core.tracee.sigframe import rewound
+from core.tracee.sigframe import EINTR, made_again, rewound, signed
 
 LEGACY: Final = struct.Struct("<HHHHQQII128s256s")  # fxsave: control … mxcsr_mask, st, xmm; 416 bytes
 XSTATE_BV: Final = 512
@@ -22,7 +22,7 @@ AMX_TILE_DATA: Final = 18
 COMPONENTS: Final = {
     2: ("ymmh_space", 4, 256),
     3: ("bndreg_state", 8, 64),
-    4: ("bndcsr_state", 8, 16),
+    4: ("bndcsr_state", 8, 64),  # two words and padding
     5: ("opmask_reg", 8, 64),
     6: ("zmm_upper", 8, 512),
     7: ("hi16_zmm", 8, 1024),
@@ -98,7 +98,7 @@ def thread_state(core: CoreEntry, tid: int, sigmask: int) -> ThreadState:
     info, thread = core.thread_info, core.thread_core
     if info.gpregs.mode != NATIVE:
         raise ImageError(f"core of {tid}", "is a 32-bit task, which is not carried")
-    registers = Registers(**{name: getattr(info.gpregs, name) for name in REGISTER_NAMES})
+    registers = _undisturbed(core, Registers(**{name: getattr(info.gpregs, name) for name in REGISTER_NAMES}))
     rseq = thread.rseq_entry
     return ThreadState(
         tid=tid,
@@ -108,6 +108,15 @@ def thread_state(core: CoreEntry, tid: int, sigmask: int) -> ThreadState:
         rseq=Rseq(rseq.rseq_abi_pointer, rseq.rseq_abi_size, rseq.signature, 0),
         robust_list=(thread.futex_rla, thread.futex_rla_len),
     )
+
+
+def _undisturbed(core: CoreEntry, registers: Registers) -> Registers:
+    """criu's dump ends a sleep with EINTR. Where no signal is pending nothing else can have: the call is made again."""
+    signals = [*core.thread_core.signals_p.signals, *core.tc.signals_s.signals]
+    by_criu = not core.thread_core.xstate
+    if by_criu and not signals and signed(registers.ax) == EINTR and signed(registers.orig_ax) >= 0:
+        return made_again(registers)
+    return registers
 
 
 def fitted_xstate(xstate: bytes) -> bytes:

@@ -53,6 +53,24 @@ def test_registers_come_back_with_the_raw_area_and_from_the_fields_alone(seed: i
             assert back.xstate[place[0] : sum(place)] == state.xstate[place[0] : sum(place)], component
 
 
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_an_image_has_the_words_that_criu_counts(component: int) -> None:
+    """Whether this CPU has the component or not. Source: criu 3.17.1, which refuses any other number by name."""
+    field, width, size = COMPONENTS[component]
+    words = getattr(core_of(state_with(xstate=random_area(1)), raw=True).thread_info.fpregs.xsave, field)
+    assert (len(words), width) == ({2: 64, 3: 8, 4: 8, 5: 8, 6: 64, 7: 128, 9: 2}[component], size // len(words))
+
+
+@pytest.mark.parametrize(("raw", "signals", "again"), [(False, 0, True), (True, 0, False), (False, 1, False)])
+def test_a_sleep_that_crius_stop_has_ended_is_made_again(raw: bool, signals: int, again: bool) -> None:
+    """In images without our raw area, and where no signal is about to be taken."""
+    core = core_of(state_with(xstate=random_area(1), orig_ax=35, ax=-4, ip=0x400002), raw=raw)
+    for _ in range(signals):
+        core.thread_core.signals_p.signals.add(siginfo=bytes(128))
+    back = registers.thread_state(core, 7, 0).registers
+    assert (back.ax, back.ip) == ((35, 0x400000) if again else ((1 << 64) - 4, 0x400002))
+
+
 def test_a_call_that_waits_is_made_again_by_the_image() -> None:
     state = state_with(orig_ax=0, ax=-512, ip=0x400002)
     gpregs = registers.collect(state.registers, 0).gpregs
