@@ -30,7 +30,8 @@ POLL_S: Final = 0.1
 @dataclass(frozen=True, slots=True)
 class Process:
     """A process that could be moved. `memory_bytes` is resident; `unit` is its systemd unit, "" without one;
-    `faults_per_s` its page faults over its life so far, the cheapest hint at how fast it writes."""
+    `faults_per_s` its page faults over its life so far, the cheapest hint at how fast it writes; `ports`: TCP ports
+    that it listens on."""
 
     pid: int
     ppid: int
@@ -41,11 +42,13 @@ class Process:
     unit: str
     memory_bytes: int
     faults_per_s: float
+    ports: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What a host is and what it has to give. Sizes in bytes; `load` is the one-minute average."""
+    """What a host is and what it has to give. Sizes in bytes; `load` is the one-minute average; `ports`: TCP ports that
+    anybody listens on."""
 
     name: str
     version: str
@@ -57,6 +60,7 @@ class HostFacts:
     memory_available: int
     cpu_flags: tuple[str, ...]
     processes: tuple[Process, ...]
+    ports: tuple[int, ...] = ()
 
     def to_json(self) -> str:
         """One line."""
@@ -67,14 +71,27 @@ def read_facts() -> HostFacts:
     """This host, now. Kernel threads, PID 1 and our own ancestors are left out: nobody moves these."""
     memory = psutil.virtual_memory()
     own = {process.pid for process in psutil.Process().parents()} | {os.getpid(), 1}
-    found = [read_process(process) for process in psutil.process_iter() if process.pid not in own]
+    ports = read_ports()
+    found = [
+        read_process(process, ports.get(process.pid, ())) for process in psutil.process_iter() if process.pid not in own
+    ]
     return HostFacts(
         socket.gethostname(), VERSION, read_boot_id(), os.uname().release, os.cpu_count() or 1, os.getloadavg()[0],
         memory.total, memory.available, read_cpu_flags(), tuple(process for process in found if process is not None),
+        tuple(sorted({port for each in ports.values() for port in each})),
     )  # fmt: skip
 
 
-def read_process(process: psutil.Process) -> Process | None:
+def read_ports() -> dict[int | None, tuple[int, ...]]:
+    """TCP ports that are listened on, by process; None: it could not be told by whom."""
+    found: dict[int | None, set[int]] = {}
+    for one in psutil.net_connections("tcp"):
+        if one.laddr and one.status == psutil.CONN_LISTEN:
+            found.setdefault(one.pid, set()).add(one.laddr.port)
+    return {pid: tuple(sorted(ports)) for pid, ports in found.items()}
+
+
+def read_process(process: psutil.Process, ports: tuple[int, ...] = ()) -> Process | None:
     """The process as a workload; None for kernel threads, zombies and what ended meanwhile."""
     try:
         with process.oneshot():
@@ -86,7 +103,7 @@ def read_process(process: psutil.Process) -> Process | None:
             age_s = max(1.0, time.time() - process.create_time())
             return Process(
                 process.pid, process.ppid(), read_start_time(process.pid), process.username(), " ".join(words)[:400],
-                cgroup, unit_of(cgroup), process.memory_info().rss, round(faults / age_s, 1),
+                cgroup, unit_of(cgroup), process.memory_info().rss, round(faults / age_s, 1), ports,
             )  # fmt: skip
     except (psutil.Error, OSError, ValueError, KeyError, MigrateError):
         return None

@@ -1,10 +1,12 @@
 """Which workload goes to which host, and when: pure, and quick for a thousand hosts.
 
 A destination must be reachable and not cordoned, have the labels asked for, the CPU features of the source and room
-for the memory, and must not hold another workload of the same `apart` group, nor a process with the PID.
+for the memory, and must not hold another workload of the same `apart` group, nor a process with the PID, nor one that
+listens on a TCP port of it.
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
@@ -15,11 +17,12 @@ RESERVE: Final = 1.1  # memory that a copy takes while it lands, over what it ha
 USUAL_RATE: Final = 200e6  # bytes per second through SSH; measured
 EXPLAINED_AT_MOST: Final = 100  # hosts whose reasons are told of a workload that stays
 FIXED_S: Final = 3.0  # connecting, preflight, the last round
+OF_A_KIND: Final = 32  # so many with the same ports are worth a queue of their own
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A host that could take something. `groups`: the `apart` groups it holds already; `pids`: those in use."""
+    """A host that could take something. `groups`: the `apart` groups it holds; `pids` and `ports`: those in use."""
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -29,6 +32,7 @@ class Candidate:
     unreachable: str = ""
     groups: frozenset[str] = frozenset()
     pids: frozenset[int] = frozenset()
+    ports: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Load:
     needs: Mapping[str, str] = field(default_factory=dict)
     never_move: bool = False
     keeps_pid: bool = True
+    ports: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,23 +102,29 @@ class _Room:
     free_bytes: int
     groups: set[str]
     pids: set[int]
+    ports: set[int]
 
 
 def plan(source: Candidate, loads: Iterable[Load], hosts: Iterable[Candidate], wish: Wish) -> Plan:
     """Place every load of `source`, the most urgent first, each where most memory stays free; then time the moves."""
     rooms = [
-        _Room(host, host.free_bytes, set(host.groups), set(host.pids)) for host in hosts if host.name != source.name
+        _Room(host, host.free_bytes, set(host.groups), set(host.pids), set(host.ports))
+        for host in hosts
+        if host.name != source.name
     ]
+    loads = list(loads)
+    alike = Counter(load.ports for load in loads)
     open_rooms = [index for index, room in enumerate(rooms) if not _why_not_at_all(room.host, wish)]
     queues: dict[tuple[object, ...], list[tuple[int, int]]] = {}
     placed: list[tuple[Load, str]] = []
     stays: list[Stays] = []
     for load in sorted(loads, key=lambda load: _urgency(load, wish.order)):
-        kind = (load.apart, *sorted(load.needs.items()))
+        common = load.ports if alike[load.ports] > OF_A_KIND else frozenset()
+        kind = (load.apart, common, *sorted(load.needs.items()))
         if kind not in queues:
             queues[kind] = [(-rooms[index].free_bytes, index) for index in open_rooms]
             heapq.heapify(queues[kind])
-        index = None if load.never_move else _take_room(load, source, rooms, queues[kind])
+        index = None if load.never_move else _take_room(load, common, source, rooms, queues[kind])
         if index is None:
             stays.append(_stays(load, source, rooms, wish))
         else:
@@ -154,11 +165,14 @@ def _urgency(load: Load, order: Order) -> tuple[float, float, int]:
     return first, by_size, load.pid
 
 
-def _take_room(load: Load, source: Candidate, rooms: list[_Room], queue: list[tuple[int, int]]) -> int | None:
+def _take_room(
+    load: Load, common: frozenset[int], source: Candidate, rooms: list[_Room], queue: list[tuple[int, int]]
+) -> int | None:
     """The room that takes it, with its memory reserved; the emptiest is asked first.
 
-    `queue` is a heap of (-free bytes, room) for loads of this kind (same labels needed, same group), and may be behind:
-    a room has less by now than it says, never more. Rooms that will never do for the kind leave it.
+    `queue` is a heap of (-free bytes, room) for loads of this kind (same labels needed, same group, same `common`
+    ports), and may be behind: a room has less by now than it says, never more. Rooms that will never do for the kind
+    leave it.
     """
     need = int(load.memory_bytes * RESERVE)
     later: list[tuple[int, int]] = []
@@ -168,14 +182,15 @@ def _take_room(load: Load, source: Candidate, rooms: list[_Room], queue: list[tu
         room = rooms[index]
         if -free != room.free_bytes:
             heapq.heappush(queue, (-room.free_bytes, index))
-        elif _never(load, source, room):
+        elif _never(load, source, room) or common & room.ports:
             continue
-        elif load.keeps_pid and load.pid in room.pids:
+        elif (load.keeps_pid and load.pid in room.pids) or load.ports & room.ports:
             later.append((free, index))
         else:
             room.free_bytes -= need
             room.groups |= {load.apart} if load.apart else set()
             room.pids.add(load.pid)
+            room.ports |= load.ports
             later.append((-room.free_bytes, index))
             found = index
             break
@@ -217,6 +232,8 @@ def _why_not_this(load: Load, source: Candidate, room: _Room) -> str:
         return f"has {_mib(room.free_bytes)} MiB free, {_mib(need)} are needed"
     if load.keeps_pid and load.pid in room.pids:
         return f"has a process with PID {load.pid}"
+    if taken := load.ports & room.ports:
+        return f"has somebody who listens on port {min(taken)}"
     return _never(load, source, room)
 
 

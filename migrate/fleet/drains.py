@@ -93,7 +93,7 @@ def load_of(workload: Workload) -> placement.Load:
     selector = workload.selector
     return placement.Load(
         workload.pid, workload.name, workload.memory_bytes, selector.priority, workload.faults_per_s, selector.apart,
-        selector.needs, selector.never_move, selector.pid_mode == "keep",
+        selector.needs, selector.never_move, selector.pid_mode == "keep", frozenset(workload.ports),
     )  # fmt: skip
 
 

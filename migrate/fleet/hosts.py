@@ -85,4 +85,5 @@ def candidate_of(row: Row, selectors: Sequence[Selector], reserved_bytes: int = 
         row["unreachable"],
         frozenset(group for group in groups if group),
         frozenset(int(process["pid"]) for process in facts["processes"]),
+        frozenset(int(port) for port in facts.get("ports", ())),
     )

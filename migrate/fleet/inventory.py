@@ -111,6 +111,7 @@ class Workload(Model):
     memory_bytes: int
     faults_per_s: float
     processes: int
+    ports: list[int] = Field([], description="TCP ports that it listens on")
     selector: Selector
 
 
@@ -155,6 +156,7 @@ def find_workloads(host: str, processes: Sequence[dict[str, Any]], selectors: It
                 memory_bytes=sum(int(by_pid[member]["memory_bytes"]) for member in tree),
                 faults_per_s=sum(float(by_pid[member]["faults_per_s"]) for member in tree),
                 processes=len(tree),
+                ports=sorted({port for member in tree for port in by_pid[member].get("ports", ())}),
                 selector=claims[pid],
             )
         )

@@ -152,6 +152,8 @@ def test_a_drain_of_six_services_outlives_the_death_of_a_destination() -> None:
         assert all(source.alive(one.pid) for one in services)
         status, drain = fleet.http("POST", "/drains", {"host": "web-1", "bandwidth": TOTAL_RATE})
         assert status == 201 and drain["plan"]["unplaced"] == [], drain
+        seen = {one["name"]: one["ports"] for one in fleet.http("GET", "/workloads")[1]["items"]}
+        assert seen["redis"] == [REDIS_PORT] and seen["nginx"] == [NGINX_PORT] and seen["python"] == [], seen
         assert {move["pid"] for move in drain["plan"]["moves"]} == {one.pid for one in services}, drain
         dying = next(move["destination"] for move in drain["plan"]["moves"] if move["pid"] == python.pid)
         [surviving] = {"web-2", "web-3"} - {dying}

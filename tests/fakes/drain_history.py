@@ -44,6 +44,7 @@ def make_fleet(numbers: random.Random, hosts: int, loads: int) -> tuple[list[Loa
             pid, "w", numbers.randint(1, 3000) * MIB, numbers.randint(0, 3), numbers.uniform(0, 99),
             numbers.choice([None, None, None, "g", "h"]), numbers.choice([{}, {}, {"disk": "ssd"}]),
             numbers.random() < 0.02, numbers.random() < 0.8,
+            frozenset(numbers.choice([(), (), (80, 443), (6379,), (pid,)])),
         )
         for pid in range(1000, 1000 + loads)
     ]  # fmt: skip
@@ -53,6 +54,7 @@ def make_fleet(numbers: random.Random, hosts: int, loads: int) -> tuple[list[Loa
             numbers.choice(flags), numbers.random() < 0.05, numbers.choice(["", "", "", "", "down"]),
             frozenset(numbers.sample(["g", "h"], numbers.choice([0, 0, 0, 1]))),
             frozenset(numbers.sample(range(1000, 1000 + loads), min(loads, 3))),
+            frozenset(numbers.choice([(), (), (443,)])),
         )
         for number in range(hosts)
     ]  # fmt: skip
@@ -211,5 +213,7 @@ def assert_plan(found: Plan, loads: Sequence[Load], hosts: Sequence[Candidate]) 
         groups = [load.apart for load in here if load.apart] + list(host.groups)
         assert len(groups) == len(set(groups)), f"{host.name}: two of a group"
         assert not any(load.keeps_pid and load.pid in host.pids for load in here), f"{host.name}: PID"
+        ports = [port for load in here for port in load.ports] + list(host.ports)
+        assert len(ports) == len(set(ports)), f"{host.name}: two listen on one port"
         assert all(host.labels.get(key) == value for load in here for key, value in load.needs.items())
         assert not any(load.never_move for load in here)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate.drain.placement import RESERVE, Candidate, Load, Plan, Wish, plan
+from migrate.drain.placement import OF_A_KIND, RESERVE, Candidate, Load, Plan, Wish, plan
 
 GIB = 1 << 30
 SOURCE = Candidate("source", cpu_flags=frozenset({"avx"}))
@@ -29,6 +29,7 @@ def host(name: str, **changes: object) -> Candidate:
         (host("b"), Load(1, "w", GIB), Wish(to=("c",)), "destinations"),
         (host("b", groups=frozenset({"g"})), Load(1, "w", GIB, apart="g"), Wish(), "group g"),
         (host("b", pids=frozenset({1})), Load(1, "w", GIB), Wish(), "PID 1"),
+        (host("b", ports=frozenset({80})), Load(1, "w", GIB, ports=frozenset({80, 443})), Wish(), "port 80"),
         (host("b"), Load(1, "w", GIB, never_move=True), Wish(), "never_move"),
         (host("b"), Load(1, "w", 2 * GIB), Wish(seconds=5.0), "window"),
     ],
@@ -42,6 +43,14 @@ def test_what_has_no_place_stays_with_the_reason(there: Candidate, load: Load, w
 def test_another_pid_is_good_enough_for_who_says_so() -> None:
     load = Load(1, "w", GIB, keeps_pid=False)
     assert plan(SOURCE, [load], [host("b", pids=frozenset({1}))], Wish()).moves
+
+
+@pytest.mark.parametrize("count", [3, 3 * OF_A_KIND])
+def test_two_that_listen_on_one_port_go_to_two_hosts(count: int) -> None:
+    loads = [Load(number, "w", 1, ports=frozenset({6379})) for number in range(1, count + 1)]
+    found = plan(SOURCE, loads, [host("b"), host("c"), host("d", ports=frozenset({6379}))], Wish())
+    assert sorted(move.destination for move in found.moves) == ["b", "c"]
+    assert len(found.stays) == count - 2 and all("port 6379" in one.reason for one in found.stays)
 
 
 def test_two_of_a_group_go_to_two_hosts() -> None:
