@@ -53,4 +53,5 @@ class RestoreOptions:
     pid_mode: PidMode = "keep"
     hold: HoldChoice = "auto"
     scripts: ActionScripts = NO_SCRIPTS
+    auto_dedup: bool = False  # pages leave the images as soon as it runs
     terminal: str = ""  # path of the one that a shell's job is given; none: it is refused

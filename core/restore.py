@@ -10,6 +10,7 @@ from core import build
 from core.action_scripts import Action
 from core.errors import ImageError
 from core.images import kinds
+from core.images.dedup import punch_restored
 from core.images.ghosts import GhostImage
 from core.images.lineage import check_lineage
 from core.images.pagemap import PagemapReader
@@ -117,6 +118,8 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
     tree.let_go()
     watch.lap("task")
     notices += scripts.run_late(Action.POST_RESUME, stem.pid)
+    if options.auto_dedup:
+        notices += punch_restored(directory)
     return RestoreReport(stem.pid, tuple(watch.phases), tuple(notices), stem.init_pid or stem.pid)
 
 

@@ -1,4 +1,4 @@
-"""Pages in the files of a chain of dumps that newer ones have taken the place of: found, and given back to the disk.
+"""Pages in the files of a chain of dumps that nobody needs any more: found, and given back to the disk.
 
 A hole is punched where they were: the file keeps its size and the pages that count keep their place.
 """
@@ -44,8 +44,23 @@ def _pagemaps(directory: Path) -> Iterator[PagemapReader]:
 
 
 def _punch_parents(pagemap: PagemapReader) -> int:
+    return _punch(superseded(pagemap.chain(), list(pagemap.resolved())))
+
+
+def punch_restored(directory: Path) -> list[str]:
+    """Give back every page that a process has been restored from: it cannot be again. It runs, so what fails is but a
+    notice."""
+    try:
+        for pagemap in _pagemaps(directory):
+            _punch(pagemap.resolved())
+    except (ImageError, OSError) as error:
+        return [f"--auto-dedup: {error}"]
+    return []
+
+
+def _punch(pages: Iterable[tuple[Run, PagemapReader]]) -> int:
     punched = 0
-    for run, owner in superseded(pagemap.chain(), list(pagemap.resolved())):
+    for run, owner in pages:
         descriptor = os.open(owner.place, os.O_WRONLY | os.O_CLOEXEC)
         try:
             syscall("fallocate", descriptor, PUNCH_HOLE_KEEP_SIZE, run.offset or 0, run.nr_pages * PAGE_SIZE)

@@ -199,6 +199,9 @@ def restore(
         Path | None, typer.Option("--pidfile", metavar="FILE", help="Write its PID there before it runs; a new file.")
     ] = None,
     shell_job: ShellJob = False,
+    auto_dedup: Annotated[
+        bool, typer.Option("--auto-dedup", help="Pages leave the images once it runs; DIR cannot be restored again.")
+    ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, operation by operation.")] = False,
     tcp_close: TcpClose = False,
     pid_mode: PidMode = "keep",
@@ -229,6 +232,7 @@ def restore(
         detached, str(pidfile) if pidfile else None, shell_job, "close" if tcp_close else "refuse",
         "namespace" if parse_choice("--pid", pid_mode, PID_CHOICES) == "namespace" else "keep",
         scripts=core.ActionScripts(parse_scripts(action_script)), terminal=_own_terminal() if shell_job else "",
+        auto_dedup=auto_dedup,
     )  # fmt: skip
     if plan:
         say([core.plan_text(images_dir, options)], sys.stdout)

@@ -20,6 +20,8 @@ from tests.roundtrip.targets import READER, children, ended_afterwards, look_at,
 from tests.seeds import random_numbers
 from tests.waiting import wait_until
 
+NORMALLY = RestoreOptions()
+
 
 @pytest.fixture(autouse=True)
 def _root() -> None:
@@ -60,10 +62,10 @@ def kept(pid: int) -> int:
     return tracker.keeper
 
 
-def finish(run: Run, images: Path) -> None:
+def finish(run: Run, images: Path, how: RestoreOptions = NORMALLY) -> None:
     """The last dump's copy is right."""
     run.stop()
-    with ended_afterwards(restore(images, RestoreOptions()).pid):
+    with ended_afterwards(restore(images, how).pid):
         run.release()
         assert run.result() == "PASS"
 
@@ -244,6 +246,19 @@ def test_deduplication_gives_back_what_newer_pages_replace(tmp_path: Path) -> No
         punch_superseded(second)
         assert pages.stat().st_blocks * 512 <= before.st_blocks * 512 - 100 * 4096
         assert pages.stat().st_size == before.st_size
+
+
+def test_a_restore_that_deduplicates_gives_back_the_pages_of_the_whole_chain(tmp_path: Path) -> None:
+    first, last = directories(tmp_path, 2)
+    with ready("shared_memfds.c", tmp_path) as run:
+        pre_dump(run.pid, first, options())
+        dump(run.pid, last, options(first))
+        finish(run, last, RestoreOptions(auto_dedup=True))
+    [*pages] = last.parent.glob("*/pages-*.img")
+    assert len(pages) > 2
+    assert sum(one.stat().st_blocks for one in pages) < sum(one.stat().st_size for one in pages) // 512 // 4
+    with pytest.raises(ImageError, match="the page at offset"):
+        restore(last, RestoreOptions())
 
 
 @pytest.mark.parametrize("name", ["memory_protection.c", "memory_holes.c", "memory_many_vmas.c", "fd_table.c"])
