@@ -104,6 +104,8 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
             if before_run:
                 before_run(tree.root.stem.pid)
             tree.ask_scripts()
+            segments.commit()
+            ghosts.commit()
         except BaseException:
             tree.kill()
             ipc.abandon()
@@ -118,8 +120,7 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
     tree.let_go()
     watch.lap("task")
     notices += scripts.run_late(Action.POST_RESUME, stem.pid)
-    if options.auto_dedup:
-        notices += punch_restored(directory)
+    notices += punch_restored(directory) if options.auto_dedup else []
     return RestoreReport(stem.pid, tuple(watch.phases), tuple(notices), stem.init_pid or stem.pid)
 
 

@@ -11,6 +11,7 @@ from core import build
 from core.action_scripts import Action
 from core.errors import RestoreError
 from core.images.store import ImageSet
+from core.kernel.leftovers import adopt, sweep
 from core.memory.file_pages import LandingFile
 from core.memory.landing import LandingMemory
 from core.memory.ranges import Ranges
@@ -185,6 +186,8 @@ class LiveDestination:
 
     def resume(self) -> None:
         """Let the copy run. Idempotent."""
+        self.segments.commit()
+        self.ghosts.commit()
         self._need_holder().thaw()
 
     def let_go(self) -> list[str]:
@@ -215,6 +218,7 @@ class LiveDestination:
 def resume_parked(path: str) -> None:
     """Let a parked tree run, in the cgroup that ours was made in. Needs nobody who was there before; idempotent."""
     holder_at(path).give_back()
+    adopt()
 
 
 def remove_parked(path: str) -> None:
@@ -223,3 +227,4 @@ def remove_parked(path: str) -> None:
     holder.kill()
     holder.give_back()
     leave_home(os.path.dirname(path))
+    sweep()

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from core.kernel.leftovers import sweep
 from core.preflight.files import filesystem_id
 from core.preflight.fingerprint import Fingerprints, read_build_id
 from core.preflight.host import collect_host
@@ -58,6 +59,7 @@ def look(target: TargetRecord, *, host: HostRecord | None = None, reader: ProcRe
 
 
 def _find_sysv(reader: ProcReader) -> dict[str, Sequence[Named]]:
+    sweep()  # what a restore that was killed has left behind is in nobody's way
     return {"shm": reader.sysv_segments(), "msg": reader.message_queues(), "sem": reader.semaphore_sets()}
 
 

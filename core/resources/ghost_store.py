@@ -16,6 +16,7 @@ from core.images import kinds
 from core.images.pb.filesystem_pb2 import GhostFileEntry, Timeval
 from core.images.store import ImageSet
 from core.kernel.calls import address_of, syscall
+from core.kernel.leftovers import Leftovers, sweep
 from core.memory.file_pages import LandingFile
 from core.plan.ghost_names import GHOST_MEMORY, ghost_paths, linked_names, passing_name
 from core.plan.ops import path_argument
@@ -43,6 +44,7 @@ class GhostStore:
     def __init__(self) -> None:
         self._made: dict[int, _Made] = {}
         self._created: list[str] = []  # files that keep their names
+        self._leftovers = Leftovers()
 
     def make(self, images: ImageSet) -> None:
         """Make those of `images` that are not there yet, empty; Refused when their directories are not here."""
@@ -57,8 +59,11 @@ class GhostStore:
 
     def _make(self, id: int, path: str, entry: GhostFileEntry) -> _Made:
         if entry.keeps_name:
+            sweep()
             kept = _make_kept(path, entry)
-            self._created += [path] if kept.scratch < 0 else []
+            if kept.scratch < 0:
+                self._leftovers.note_file(path, kept.fd)
+                self._created.append(path)
             return kept
         name = passing_name(path, id, os.getpid())
         if stat.S_ISDIR(entry.mode) or stat.S_ISFIFO(entry.mode):
@@ -100,6 +105,11 @@ class GhostStore:
         while self._created:
             with suppress(FileNotFoundError):
                 os.unlink(self._created.pop())
+        self._leftovers.clear()
+
+    def commit(self) -> None:
+        """The tasks are about to run: all of it is theirs."""
+        self._leftovers.clear()
 
     def settle(self, images: ImageSet) -> None:
         """All content has landed: sizes, owners, modes and times as in `images`; those that are not there go."""

@@ -1,7 +1,7 @@
 """Makes the shared memory of a tree that is restored, and holds it while pages land in it and tasks attach to it.
 
 Anonymous memory and memfds are nobody's until a task has them: nothing is left when we die. System V segments are the
-host's: abandon() removes those that were made here.
+host's: abandon() removes those that were made here, and if we are killed the next restore does (core.kernel.leftovers).
 """
 
 import errno
@@ -15,6 +15,7 @@ from typing import Final, assert_never
 
 from core.errors import ImageError, Refused, RestoreError
 from core.kernel.calls import address_of, syscall
+from core.kernel.leftovers import Leftovers, sweep
 from core.memory.file_pages import LandingFile
 from core.plan.segments import FIRST_ID, SegmentKind, SegmentSpec
 from core.plan.terminals import FIRST_HANDED
@@ -53,6 +54,7 @@ class SegmentStore:
         """`elsewhere`: descriptors of what is handed to tasks and made by others, by id: files, terminals."""
         self._elsewhere = elsewhere
         self._made: dict[int, _Made] = {}
+        self._leftovers = Leftovers()
 
     def make(self, specs: Mapping[int, SegmentSpec]) -> None:
         """Make those that are not there yet, empty, give all their sizes, drop those that are not named any more.
@@ -72,6 +74,8 @@ class SegmentStore:
 
     def _update(self, id: int, spec: SegmentSpec) -> None:
         if id not in self._made:
+            if spec.sysv is not None:
+                self._leftovers.note_segment(spec.sysv.desc.id)
             self._made[id] = _make(spec)
         made = self._made[id]
         if spec.kind is SegmentKind.MEMFD and os.fstat(made.fd).st_size != spec.size:
@@ -115,6 +119,11 @@ class SegmentStore:
             if made.own_sysv and made.spec.sysv is not None:
                 made.own_sysv = False
                 syscall("shmctl", made.spec.sysv.desc.id, IPC_RMID, 0)
+        self._leftovers.clear()
+
+    def commit(self) -> None:
+        """The tasks are about to run: all of it is theirs."""
+        self._leftovers.clear()
 
     def close(self) -> None:
         """Let go of all; what tasks have lives on there. Idempotent."""
@@ -125,6 +134,8 @@ class SegmentStore:
 
 def _refuse_taken(specs: Iterable[SegmentSpec]) -> None:
     wanted = [spec.sysv.desc for spec in specs if spec.sysv is not None]
+    if wanted:
+        sweep()
     here = ProcReader().sysv_segments() if wanted else ()
     if blockers := [found for desc in wanted if (found := refuse_taken(SysvNeed(desc.key, desc.id), here))]:
         raise Refused(blockers)
