@@ -15,7 +15,7 @@ from core.plan.ops import Program, Syscall
 from core.proc.fdinfo import FileLock
 from core.resources.context import OpenFile, OpenTable
 
-FL_POSIX, FL_FLOCK, FL_LEASE, FL_OFDLCK = 1, 2, 32, 1024
+FL_POSIX, FL_FLOCK, FL_OFDLCK, FL_LEASE = 1, 2, 4, 8  # as criu 3.17.1 numbers them
 FLAGS: Final = {"POSIX": FL_POSIX, "FLOCK": FL_FLOCK, "LEASE": FL_LEASE, "OFDLCK": FL_OFDLCK}
 TYPES: Final = {"READ": fcntl.F_RDLCK, "WRITE": fcntl.F_WRLCK, "UNLCK": fcntl.F_UNLCK}
 F_OFD_SETLK: Final = 37

@@ -98,7 +98,8 @@ def thread_state(core: CoreEntry, tid: int, sigmask: int) -> ThreadState:
     info, thread = core.thread_info, core.thread_core
     if info.gpregs.mode != NATIVE:
         raise ImageError(f"core of {tid}", "is a 32-bit task, which is not carried")
-    registers = _undisturbed(core, Registers(**{name: getattr(info.gpregs, name) for name in REGISTER_NAMES}))
+    registers = Registers(**{name: getattr(info.gpregs, name) for name in REGISTER_NAMES})
+    registers = _undisturbed(core, registers, sigmask)
     rseq = thread.rseq_entry
     return ThreadState(
         tid=tid,
@@ -110,9 +111,10 @@ def thread_state(core: CoreEntry, tid: int, sigmask: int) -> ThreadState:
     )
 
 
-def _undisturbed(core: CoreEntry, registers: Registers) -> Registers:
-    """criu's dump ends a sleep with EINTR. Where no signal is pending nothing else can have: the call is made again."""
-    signals = [*core.thread_core.signals_p.signals, *core.tc.signals_s.signals]
+def _undisturbed(core: CoreEntry, registers: Registers, sigmask: int) -> Registers:
+    """criu's dump ends a sleep with EINTR. Where no signal is to be taken nothing else can have: it is made again."""
+    pending = [*core.thread_core.signals_p.signals, *core.tc.signals_s.signals]
+    signals = [one for one in pending if not sigmask << 1 >> int.from_bytes(one.siginfo[:4], "little") & 1]
     by_criu = not core.thread_core.xstate
     if by_criu and not signals and signed(registers.ax) == EINTR and signed(registers.orig_ax) >= 0:
         return made_again(registers)

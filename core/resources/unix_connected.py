@@ -114,13 +114,15 @@ class Sockets:
         return groups
 
     def _needs(self) -> Iterator[tuple[int, int]]:
-        by_name = {sock.name: sock.id for sock in self.by_id.values() if sock.name and sock.type == socket.SOCK_DGRAM}
+        by_name = {
+            plain(sock.name): sock.id for sock in self.by_id.values() if sock.name and sock.type == socket.SOCK_DGRAM
+        }
         for sock in self.by_id.values():
             if sock.peer in self.by_ino:
                 yield sock.id, self.by_ino[sock.peer].id
         for record in self._packets:
-            if record.message.sender in by_name:
-                yield record.message.id_for, by_name[record.message.sender]
+            if (sender := plain(record.message.sender)) in by_name:
+                yield record.message.id_for, by_name[sender]
 
     def _is_pair(self, sock: UnixSkEntry, peer: UnixSkEntry) -> bool:
         """Datagram sockets can be connected later by name, and must where others sent to them before."""
@@ -255,7 +257,8 @@ class Sockets:
             return Route(numbers[peer.id])
         if not receiver.name:
             raise ImageError("sk-queues.img", f"socket {receiver.id} has a queue and neither a peer nor a name")
-        sender = next((sock for sock in self.by_id.values() if packet.sender and sock.name == packet.sender), None)
+        name = plain(packet.sender)
+        sender = next((sock for sock in self.by_id.values() if name and plain(sock.name) == name), None)
         if sender is not None and sender.id in numbers:
             return Route(numbers[sender.id], receiver.name)
         return Route(None, receiver.name, b"" if is_path(packet.sender) else packet.sender)

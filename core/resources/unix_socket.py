@@ -20,7 +20,7 @@ from core.images.pb.sockets_pb2 import FilePermsEntry, SkOptsEntry, SkShutdown, 
 from core.kernel.unix_diag import UnixState
 from core.plan.ops import FdAllocator, Program, Syscall
 from core.plan.socket_options import borrowed_socket, has_filter, read_options
-from core.plan.unix_names import ESTABLISHED, EXTERN, LISTEN, UNCONNECTED, is_path, shown
+from core.plan.unix_names import ESTABLISHED, EXTERN, LISTEN, UNCONNECTED, is_path, plain, shown
 from core.resources.context import OpenFile, OpenTable, read_owner
 
 SO_PEEK_OFF: Final = 42
@@ -303,7 +303,7 @@ def verify(entry: UnixSkEntry, subject: str, root: str = "/") -> Blocker | None:
     """
     if not is_path(entry.name):
         return None
-    path = os.fsencode(root.rstrip("/")) + entry.name
+    path = os.fsencode(root.rstrip("/")) + plain(entry.name)
     where = shown(entry.name)
     outside = bool(entry.uflags & EXTERN)
     try:

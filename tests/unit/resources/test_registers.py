@@ -61,13 +61,15 @@ def test_an_image_has_the_words_that_criu_counts(component: int) -> None:
     assert (len(words), width) == ({2: 64, 3: 8, 4: 8, 5: 8, 6: 64, 7: 128, 9: 2}[component], size // len(words))
 
 
-@pytest.mark.parametrize(("raw", "signals", "again"), [(False, 0, True), (True, 0, False), (False, 1, False)])
-def test_a_sleep_that_crius_stop_has_ended_is_made_again(raw: bool, signals: int, again: bool) -> None:
-    """In images without our raw area, and where no signal is about to be taken."""
+@pytest.mark.parametrize(
+    ("raw", "signals", "again"), [(False, [], True), (False, [10], True), (True, [], False), (False, [10, 12], False)]
+)
+def test_a_sleep_that_crius_stop_has_ended_is_made_again(raw: bool, signals: list[int], again: bool) -> None:
+    """In images without our raw area, and where no signal is about to be taken: 10 is blocked, 12 is not."""
     core = core_of(state_with(xstate=random_area(1), orig_ax=35, ax=-4, ip=0x400002), raw=raw)
-    for _ in range(signals):
-        core.thread_core.signals_p.signals.add(siginfo=bytes(128))
-    back = registers.thread_state(core, 7, 0).registers
+    for number in signals:
+        core.thread_core.signals_p.signals.add(siginfo=number.to_bytes(128, "little"))
+    back = registers.thread_state(core, 7, 1 << 9).registers
     assert (back.ax, back.ip) == ((35, 0x400000) if again else ((1 << 64) - 4, 0x400002))
 
 

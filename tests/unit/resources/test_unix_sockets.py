@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from core.images.pb.sockets_pb2 import UnixSkEntry
 from core.kernel.unix_diag import read_backlog
 from core.resources import file_table, unix_socket
 from tests.unit.resources.local_executor import FILES_ID, LocalTask, restored_task, source_task
@@ -25,6 +26,14 @@ def serves(task: LocalTask, address: str | bytes, kind: int = socket.SOCK_STREAM
         with live.accept()[0] as accepted:
             client.send(b"hello")
             return accepted.recv(10) == b"hello"
+
+
+def test_criu_ends_a_path_with_a_nul(tmp_path: Path) -> None:
+    entry = UnixSkEntry(name=os.fsencode(tmp_path / "socket") + b"\0")
+    assert unix_socket.verify(entry, "fd 3") is None
+    (tmp_path / "socket").write_text("")
+    blocker = unix_socket.verify(entry, "fd 3")
+    assert blocker is not None and "something else" in blocker.reason
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
