@@ -4,12 +4,11 @@ Called again when the coordinator dies before its answer is written down, so a h
 """
 
 import asyncio
-import contextlib
 import os
 import signal
-from collections import deque
+import tempfile
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import IO, Final, Literal, TypeAlias
 
 Stage: TypeAlias = Literal["before-host", "before-workload", "after-workload", "after-host"]
 STAGES: Final[tuple[Stage, ...]] = ("before-host", "before-workload", "after-workload", "after-host")
@@ -36,31 +35,26 @@ class Hooks:
         if path.stat().st_mode & 0o022:
             return f"hook {path}: may be changed by others, so it was not called: chmod go-w"
         variables = {f"MIGRATE_{name.upper()}": str(value) for name, value in {"hook": stage, **facts}.items()}
-        try:
-            process = await asyncio.create_subprocess_exec(
-                path, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT, start_new_session=True, env={**os.environ, **variables},
-            )  # fmt: skip
-        except OSError as error:
-            return f"hook {path}: cannot be called: {error.strerror}"
-        try:
-            async with asyncio.timeout(self._within_s):
-                last = await _last_line(process)
-                status = await process.wait()
-        except TimeoutError:
-            return f"hook {path}: took longer than {self._within_s:g} s and was ended"
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-        return f"hook {path}: exit code {status}{f': {last}' if last else ''}" if status else ""
+        with tempfile.TemporaryFile() as said:  # no pipe: what it leaves running may keep that open
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    path, stdin=asyncio.subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+                    env={**os.environ, **variables},
+                )  # fmt: skip
+            except OSError as error:
+                return f"hook {path}: cannot be called: {error.strerror}"
+            try:
+                status = await asyncio.wait_for(process.wait(), self._within_s)
+            except TimeoutError:
+                return f"hook {path}: took longer than {self._within_s:g} s and was ended"
+            finally:
+                if process.returncode is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    await process.wait()
+            return f"hook {path}: exit code {status}{_last_line(said)}" if status else ""
 
 
-async def _last_line(process: asyncio.subprocess.Process) -> str:
-    """All that it says is read, the end of it is kept."""
-    assert process.stdout is not None
-    kept: deque[bytes] = deque(maxlen=2)
-    while read := await process.stdout.read(1 << 16):
-        kept.append(read)
-    lines = b"".join(kept).decode(errors="replace").strip().splitlines()
-    return lines[-1][-LINE_SHOWN:] if lines else ""
+def _last_line(said: IO[bytes]) -> str:
+    said.seek(max(0, said.seek(0, os.SEEK_END) - 4 * LINE_SHOWN))
+    lines = said.read().decode(errors="replace").strip().splitlines()
+    return f": {lines[-1][-LINE_SHOWN:]}" if lines else ""

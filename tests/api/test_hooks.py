@@ -1,14 +1,19 @@
 """The hooks of a drain: called in their order with what they need to know, and one that fails counts as a failure."""
 
+import asyncio
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from migrate.fleet import drains
+from migrate.fleet.hooks import Hooks
 from migrate.fleet.schema import MIGRATIONS
 from tests.api.made_up import Http, MadeUp, Services, run, until
+from tests.waiting import wait_until
 
 OVER = ("done", "failed", "cancelled")
 HOOK = """#!/bin/sh
@@ -117,6 +122,35 @@ def test_a_hook_that_others_may_change_is_not_called(tmp_path: Path) -> None:
 
     run(tmp_path, work, hooks=hooks)
     assert not (tmp_path / "log").exists()
+
+
+def call(folder: Path, text: str, within_s: float = 60.0) -> str:
+    """What is wrong with the hook `text`."""
+    path = folder / "before-host"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return asyncio.run(Hooks(folder, within_s).call("before-host", {}))
+
+
+def test_a_hook_may_leave_something_running(tmp_path: Path) -> None:
+    assert call(tmp_path, f"sleep 1000 & echo $! >{tmp_path}/pid") == ""
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)  # ProcessLookupError, had we ended it
+
+
+def test_a_hook_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    for within_s in (0.3, 3, 30):  # until the machine is quick enough for it to have begun
+        wrong = call(tmp_path, f"sleep 1000 & echo $! >{tmp_path}/pid; wait", within_s)
+        assert f"took longer than {within_s:g} s" in wrong
+        if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
+            break
+    stat = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
+    wait_until(lambda: not stat.exists() or ") Z" in stat.read_text(), "it is ended", deadline_s=30)
+
+
+def test_a_hook_that_cannot_be_executed_or_says_much_is_told_of(tmp_path: Path) -> None:
+    assert call(tmp_path, "yes | head -c 200000; echo the end; exit 3").endswith("exit code 3: the end")
+    (tmp_path / "before-host").chmod(0o644)
+    assert "cannot be called: Permission denied" in asyncio.run(Hooks(tmp_path).call("before-host", {}))
 
 
 def test_a_migration_whose_last_word_was_heard_by_a_coordinator_that_died_is_settled(tmp_path: Path) -> None:
