@@ -17,6 +17,7 @@ KCMP_VM: Final = 1
 KCMP_FILES: Final = 2
 KCMP_FS: Final = 3
 KCMP_SIGHAND: Final = 4
+MANY: Final = 8  # descriptors that look alike: fewer are compared one by one
 
 
 class Kcmp(Protocol):
@@ -49,17 +50,35 @@ class SharedIds:
         self._sighand = KcmpTree(_task_comparison(ask, KCMP_SIGHAND), count_from(1))
         self._held: list[int] = []
         self._same: dict[int, dict[int, int]] = {}  # by kind: pid → the first of those that share
+        self._same_files: dict[tuple[int, int], tuple[int, int]] = {}  # the first of those that are one open file
         weakref.finalize(self, _close_all, self._held)
 
     def compare(self, pids: Sequence[int]) -> None:
         """Learn at once what these tasks share, which is asked for one by one later."""
         for kind in (KCMP_VM, KCMP_FILES, KCMP_FS, KCMP_SIGHAND):
             try:
-                self._same[kind] = dict(zip(pids, find_shared(pids, kind)[0], strict=True))
+                places, _ = find_shared(pids, kind)
+                self._same[kind] = {pid: pids[place] for pid, place in zip(pids, places, strict=True)}
             except OSError as error:
                 if error.errno != errno.EOPNOTSUPP:
                     raise
                 return
+
+    def compare_files(self, references: Iterable[tuple[int, int, Hashable]]) -> None:
+        """Learn at once which of these descriptors (`pid`, `fd`, `key` as in file()) are of one open file."""
+        groups: dict[Hashable, list[tuple[int, int]]] = {}
+        for pid, fd, key in references:
+            groups.setdefault(key, []).append((pid, fd))
+        for group in groups.values():
+            if len(group) < MANY:
+                continue
+            try:
+                places, _ = find_shared([pid for pid, _ in group], KCMP_FILE, [fd for _, fd in group])
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+                return
+            self._same_files.update((one, group[place]) for one, place in zip(group, places, strict=True))
 
     def _task(self, kind: int, tree: KcmpTree[int], pid: int) -> tuple[int, bool]:
         """Number of an object of a task: who shares it with one before has its number."""
@@ -72,7 +91,8 @@ class SharedIds:
 
     def file(self, pid: int, fd: int, key: Hashable = None) -> tuple[int, bool]:
         """Number of the open file behind descriptor `fd` of `pid`; True when new. `key`: what equal files agree in."""
-        return self._file.insert((pid, fd), key)
+        first = self._same_files.get((pid, fd))
+        return self._file.insert((pid, fd), key) if first is None else self._file.insert(first, key=first)
 
     def vm(self, pid: int) -> tuple[int, bool]:
         """Number of the memory of task `pid`; True when new. The others below are alike."""

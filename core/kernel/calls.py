@@ -87,16 +87,18 @@ def kcmp(pid1: int, pid2: int, kind: int, index1: int = 0, index2: int = 0) -> i
     return syscall("kcmp", pid1, pid2, kind, index1, index2)
 
 
-def find_shared(pids: Sequence[int], kind: int) -> tuple[list[int], int]:
-    """Which processes share an object of kcmp(2)'s `kind`: for each the first of `pids` that has the same one.
+def find_shared(pids: Sequence[int], kind: int, fds: Sequence[int] | None = None) -> tuple[list[int], int]:
+    """Which processes share an object of kcmp(2)'s `kind`: for each the place of the first that has the same one.
+    `fds`: the descriptor of each, of open files.
 
     In O(n log n) comparisons, whose number comes with it. EOPNOTSUPP: this kernel does not tell an order.
     """
     same, comparisons = ffi.new("int[]", len(pids)), ffi.new("long long *")
-    error = lib.mg_find_shared(ffi.new("int[]", pids), len(pids), kind, same, comparisons)
+    numbers = ffi.NULL if fds is None else ffi.new("int[]", fds)
+    error = lib.mg_find_shared(ffi.new("int[]", pids), numbers, len(pids), kind, same, comparisons)
     if error < 0:
         raise OSError(-error, f"kcmp: {os.strerror(-error)}")
-    return [pids[index] for index in same], int(comparisons[0])
+    return list(same), int(comparisons[0])
 
 
 def prlimit(pid: int, resource: int, limits: tuple[int, int] | None = None) -> tuple[int, int]:

@@ -129,11 +129,19 @@ int mg_read_files(const char *names, int count, int links, unsigned char *buffer
 enum { KCMP_EQUAL, KCMP_LESS, KCMP_GREATER };
 
 struct comparing {
-	const int *pids;
+	const int *pids, *fds;
 	int kind;
 	long error;
 	long long *comparisons;
 };
+
+/* `fds` is NULL for objects of a process as such. */
+static long ask(const struct comparing *one, int a, int b)
+{
+	++*one->comparisons;
+	return mg_syscall(SYS_kcmp, one->pids[a], one->pids[b], one->kind, one->fds ? one->fds[a] : 0,
+			  one->fds ? one->fds[b] : 0, 0);
+}
 
 /* Order of two indexes into pids: by object, and of the same object by index. */
 static int compare(const void *one, const void *other, void *context)
@@ -144,8 +152,7 @@ static int compare(const void *one, const void *other, void *context)
 
 	if (a == b || comparing->error)
 		return 0;
-	++*comparing->comparisons;
-	order = mg_syscall(SYS_kcmp, comparing->pids[a], comparing->pids[b], comparing->kind, 0, 0, 0);
+	order = ask(comparing, a, b);
 	if (order > KCMP_GREATER)
 		order = -EOPNOTSUPP;
 	if (order < 0) {
@@ -155,9 +162,9 @@ static int compare(const void *one, const void *other, void *context)
 	return order == KCMP_LESS ? -1 : order == KCMP_GREATER ? 1 : a - b;
 }
 
-int mg_find_shared(const int *pids, int count, int kind, int *same, long long *comparisons)
+int mg_find_shared(const int *pids, const int *fds, int count, int kind, int *same, long long *comparisons)
 {
-	struct comparing comparing = {pids, kind, 0, comparisons};
+	struct comparing comparing = {pids, fds, kind, 0, comparisons};
 	int *sorted = malloc(count * sizeof(*sorted)), first = 0;
 
 	if (!sorted && count)
@@ -167,9 +174,8 @@ int mg_find_shared(const int *pids, int count, int kind, int *same, long long *c
 	qsort_r(sorted, count, sizeof(*sorted), compare, &comparing);
 	for (int i = 0; i < count && !comparing.error; i++) {
 		if (i) {
-			long order = mg_syscall(SYS_kcmp, pids[sorted[i - 1]], pids[sorted[i]], kind, 0, 0, 0);
+			long order = ask(&comparing, sorted[i - 1], sorted[i]);
 
-			++*comparisons;
 			if (order < 0)
 				comparing.error = order;
 			if (order != KCMP_EQUAL)

@@ -13,4 +13,4 @@ int mg_read_files(const char *names, int count, int links, unsigned char *buffer
 /* Which of the processes share an object of kcmp(2)'s `kind`: same[i] is the
  * index of the first in pids[] that has the same one as pids[i]. `comparisons`
  * counts the kcmp calls. -EOPNOTSUPP: this kernel does not tell an order. */
-int mg_find_shared(const int *pids, int count, int kind, int *same, long long *comparisons);
+int mg_find_shared(const int *pids, const int *fds, int count, int kind, int *same, long long *comparisons);

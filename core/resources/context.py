@@ -8,7 +8,7 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -95,6 +95,7 @@ class OpenTable:
     holders: Mapping[int, str] = field(default_factory=dict)  # who holds sockets outside, by inode; preflight knows
     pids: frozenset[int] = frozenset()  # whose files they are
     own_pids: frozenset[int] = frozenset()  # what the processes of the tree call themselves; none: not asked for
+    links: Mapping[str, Sequence[OpenFile]] = field(default_factory=dict)  # by link; of make_table
     unseen: bool = False  # more is in flight than anybody looked at: the tasks run
 
 
@@ -124,7 +125,11 @@ def make_table(files: Iterable[OpenFile], options: DumpOptions) -> OpenTable:
     sockets = [(file.local_fd, file.stat.st_ino) for file in kept if file.is_unix_socket]
     unseen = any(file.carries for file in kept) and not any(file.carrier for file in kept)
     states = read_states(sockets) if sockets else {}
-    return OpenTable(kept, options, states, pids=frozenset(file.pid for file in kept), unseen=unseen)
+    links: dict[str, list[OpenFile]] = {}
+    for file in kept:
+        links.setdefault(file.link, []).append(file)
+    pids = frozenset(file.pid for file in kept)
+    return OpenTable(kept, options, states, pids=pids, links=links, unseen=unseen)
 
 
 @contextmanager

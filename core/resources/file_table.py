@@ -215,6 +215,7 @@ def collect_tables(
         for task in tasks:
             images.add_empty(kinds.FDINFO, task.files_id)
         types = {entry.id: entry.type for entry in images.all(kinds.FILES)}
+        ids.compare_files((*_reference(file), _sharing_key(file)) for file in table.files)
         new: set[int] = set()
         locked: list[tuple[OpenFile, int, int]] = []
         for file in table.files:
@@ -271,9 +272,12 @@ def _collect_file(file: OpenFile, id: int, table: OpenTable, images: ImageSet, s
     return entry
 
 
+def _reference(file: OpenFile) -> tuple[int, int]:
+    return (os.getpid(), file.local_fd) if file.carrier else (file.pid, file.fd)
+
+
 def _identify(file: OpenFile, ids: SharedIds) -> tuple[int, bool]:
-    holder, fd = (os.getpid(), file.local_fd) if file.carrier else (file.pid, file.fd)
-    return ids.file(holder, fd, _sharing_key(file))
+    return ids.file(*_reference(file), _sharing_key(file))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
 
 def _refuse_lonely(file: OpenFile, table: OpenTable) -> Blocker | None:
     """An end whose other end is open, but not here."""
-    ends = [other for other in table.files if other.link == file.link]
+    ends = table.links.get(file.link, (file,))
     if not any(map(reads, ends)) and not polls(file.local_fd, select.POLLERR):
         return file.blocker("pipe-shared", "another process reads this pipe", "start it with output to a file")
     if not any(map(writes, ends)) and not polls(file.local_fd, select.POLLHUP):

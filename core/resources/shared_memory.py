@@ -74,6 +74,7 @@ class Segments:
         self._reader = reader
         self._by_inode: dict[Inode, Segment] = {}
         self._next_id = FIRST_ID
+        self._described: tuple[ImageSet | None, set[int]] = (None, set())  # memfds, in the images asked for last
         self._areas: dict[int, set[tuple[int, int]]] = {}  # who maps each where, since the last forget_unseen
 
     def __enter__(self) -> Self:
@@ -173,7 +174,7 @@ class Segments:
             case SegmentKind.FILE:
                 raise ValueError("files are described elsewhere")
             case SegmentKind.MEMFD:
-                if all(entry.shmid != segment.id for entry in images.all(kinds.MEMFD_INODE)):
+                if self._is_new(segment, images):
                     images.add(kinds.MEMFD_INODE, _memfd_entry(segment))
                 return SegmentUse(segment.kind, segment.id, segment.size)
             case SegmentKind.SYSV:
@@ -181,6 +182,16 @@ class Segments:
                 if all(one.segment != segment.id for one in images.all(kinds.IPCNS_SHM, IPC_NAMESPACE)):
                     images.add(kinds.IPCNS_SHM, entry, IPC_NAMESPACE)
                 return SegmentUse(segment.kind, entry.desc.id, entry.size)
+
+    def _is_new(self, segment: Segment, images: ImageSet) -> bool:
+        """True for a memfd that `images` do not have yet."""
+        known, described = self._described
+        if known is not images:
+            described = {entry.shmid for entry in images.all(kinds.MEMFD_INODE)}
+            self._described = images, described
+        is_new = segment.id not in described
+        described.add(segment.id)
+        return is_new
 
     def _sysv_entry(self, segment: Segment) -> IpcShmEntry:
         id = os.fstat(segment.fd).st_ino

@@ -276,6 +276,10 @@ class Table:
         for info in self.infos:
             self.by_id.setdefault(info.id, []).append(info)
         self._files = {entry.id: entry for entry in images.all(kinds.FILES)} | sockets.gone
+        self._ends: dict[tuple[int, int], list[FileEntry]] = {}
+        for entry in self._files.values():
+            if entry.type in (FdTypes.PIPE, FdTypes.FIFO):
+                self._ends.setdefault((entry.type, pipe_id(entry)), []).append(entry)
         self._contents = {
             (type, record.message.pipe_id): PipeContent(record.message, record.payload)
             for type, kind in ((FdTypes.PIPE, kinds.PIPES_DATA), (FdTypes.FIFO, kinds.FIFO_DATA))
@@ -300,8 +304,7 @@ class Table:
             return [self._files[one] for one in self.sockets.made_with(id)]
         if entry.type not in (FdTypes.PIPE, FdTypes.FIFO):
             return [entry]
-        ends = [other for other in self._files.values() if other.type == entry.type]
-        return [other for other in ends if pipe_id(other) == pipe_id(entry)]
+        return self._ends[entry.type, pipe_id(entry)]
 
     def content(self, entry: FileEntry) -> PipeContent | None:
         """What a pipe or a FIFO held."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import cow, downtime, fleet, freeze, image, precopy, shared, sharing, stopped, throughput
+from tests.bench import cow, descriptors, downtime, fleet, freeze, image, precopy, shared, sharing, stopped, throughput
 from tests.bench.sheet import FULL, TINY, Scale, Sheet, table
 
 BENCHES: dict[str, Callable[[Scale, Sheet], None]] = {
@@ -21,6 +21,7 @@ BENCHES: dict[str, Callable[[Scale, Sheet], None]] = {
     "trees": freeze.measure_trees,
     "sharing": sharing.measure,
     "cow": cow.measure,
+    "descriptors": descriptors.measure,
     "fleet": fleet.measure,
     "shared": shared.measure,
 }

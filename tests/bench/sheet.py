@@ -22,6 +22,7 @@ class Scale:
     moves: int
     fleet_hosts: int
     histories: int
+    descriptors: tuple[int, int]
 
 
 FULL = Scale(
@@ -35,6 +36,7 @@ FULL = Scale(
     moves=5,
     fleet_hosts=1000,
     histories=1000,
+    descriptors=(1000, 9000),
 )
 TINY = Scale(
     runs=1,
@@ -47,6 +49,7 @@ TINY = Scale(
     moves=1,
     fleet_hosts=20,
     histories=3,
+    descriptors=(20, 40),
 )
 
 
