@@ -88,8 +88,11 @@ class ImageSet:
         return len(self._files)
 
     def _create(self, kind: Kind[M], id: int | None) -> list[Record[Message]]:
-        kind.file_name(id)  # refuses an id too many or too few
-        return self._files.setdefault(_key(kind, id), [])
+        key = _key(kind, id)
+        if (records := self._files.get(key)) is None:
+            kind.file_name(id)  # refuses an id too many or too few
+            records = self._files[key] = []
+        return records
 
 
 def _key(kind: Kind[M], id: int | None) -> tuple[Kind[Message], int | None]:

@@ -8,6 +8,7 @@ from core.errors import CollectError
 from core.proc.text import malformed
 
 NANOSECONDS: Final = 1_000_000_000
+_PLAIN: Final = re.compile(r"pos:\t([0-9]+)\nflags:\t([0-7]+)\nmnt_id:\t([0-9]+)\nino:\t([0-9]+)\n")
 _PAIR: Final = re.compile(r"\((\d+), (\d+)\)$")
 _EPOLL: Final = re.compile(
     r"tfd:\s*(\d+) events:\s*([0-9a-f]+) data:\s*([0-9a-f]+)(?:\s+pos:(-?\d+) ino:([0-9a-f]+) sdev:([0-9a-f]+))?"
@@ -84,6 +85,9 @@ _SIMPLE: Final = {
 
 def parse_fdinfo(text: str, file: str = "fdinfo") -> FdInfo:
     """Record of one descriptor. Source: proc_pid_fdinfo(5)."""
+    if plain := _PLAIN.fullmatch(text):  # most are
+        pos, flags, mnt_id, ino = plain.groups()
+        return FdInfo(pos=int(pos), flags=int(flags, 8), mnt_id=int(mnt_id), ino=int(ino))
     numbers: dict[str, int] = {}
     times: dict[str, int] = {}
     targets: list[EpollTarget] = []

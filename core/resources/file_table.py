@@ -244,11 +244,11 @@ def collect_tables(
 def _collect_path(file: OpenFile, entry: FileEntry, images: ImageSet, ids: SharedIds, ghosts: Ghosts) -> None:
     """The file that says where it is, for kinds that have it beside their entry; and who has lost its name."""
     root = f"/proc/{file.pid}/root"
-    if terminal.claims(file):
+    if entry.type == FdTypes.TTY:
         path = terminal.collect_path(file, ids.next_file_id())
         entry.tty.regf_id = path.id
         images.add(kinds.FILES, path)
-    elif fifo.claims(file):
+    elif entry.type == FdTypes.FIFO:
         path = fifo.collect_path(file, ids.next_file_id())
         entry.fifo.regf_id = path.id
         images.add(kinds.FILES, path)
