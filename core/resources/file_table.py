@@ -4,7 +4,7 @@ Names the kinds; what a kind is, its own module knows. Making tables anew is tab
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fcntl import FD_CLOEXEC
@@ -90,14 +90,14 @@ def find_other_holders(table: OpenTable, pids: Sequence[int], reader: ProcReader
     for file in table.files:
         for link in _lonely_links(file):
             ours.setdefault(link, []).append(file)
-    shared: dict[int, tuple[OpenFile, int]] = {}
+    shared: dict[Hashable, tuple[OpenFile, int]] = {}
     for pid in reader.pids():
         if pid in pids:
             continue
         for fd, link in _links(pid, reader):
             for file in ours.get(link, ()):
                 if _is_same(file, pid, fd, link, reader):
-                    shared.setdefault(id(file), (file, pid))
+                    shared.setdefault(_what_is_shared(file), (file, pid))
     hint = "migrate it alone: start it with descriptors of its own"
     return [file.blocker("shared", f"process {pid} has it open too", hint) for file, pid in shared.values()]
 
@@ -108,6 +108,11 @@ def _lonely_links(file: OpenFile) -> Sequence[str]:
         return (file.link, terminal.slave_path(file)) if terminal.is_master(file) else ()
     written = regular_file.is_nameless(file) and file.flags & os.O_ACCMODE != os.O_RDONLY
     return (file.link,) if file.link.startswith(("pipe:", "socket:")) or fifo.claims(file) or written else ()
+
+
+def _what_is_shared(file: OpenFile) -> Hashable:
+    """Named once, however many descriptors lead there. All masters have one link."""
+    return file.link, terminal.number_of(file) if terminal.claims(file) else None
 
 
 def _is_same(file: OpenFile, pid: int, fd: int, link: str, reader: ProcReader) -> bool:
