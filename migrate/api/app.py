@@ -22,6 +22,7 @@ from migrate.api.models import Problem, Role
 from migrate.api.openapi import document
 from migrate.api.routes import BODY_BYTES_AT_MOST, PREFIX, ApiError, Route, as_problem, bind, problem_response
 from migrate.api.services import Services, find_token
+from migrate.api.traces import keep_tracing
 from migrate.fleet.drains import Controller
 from migrate.fleet.hosts import keep_looking
 from migrate.fleet.inventory import Workload
@@ -125,6 +126,8 @@ def _background(services: Services, owner: str, metrics: Metrics) -> Callable[[w
         controller = Controller(services.store, owner, services.news.tell, worker.wake, services.hooks)
         looking = keep_looking(services.store, services.reach, services.news.tell)
         tasks = [asyncio.create_task(each) for each in (worker.run(), controller.run(), looking)]
+        if services.traces:
+            tasks.append(asyncio.create_task(keep_tracing(services.store, services.news, services.traces)))
         yield
         for task in tasks:
             task.cancel()

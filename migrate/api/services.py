@@ -58,6 +58,7 @@ class Services:
     guard: Guard
     selectors: Sequence[Selector] = ()
     hooks: Hooks = field(default_factory=Hooks)
+    traces: str = ""  # URL of an OpenTelemetry collector
     news: News = field(default_factory=News)
     wake: Callable[[], None] = lambda: None
     closing: asyncio.Event = field(default_factory=asyncio.Event)

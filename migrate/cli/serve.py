@@ -51,6 +51,9 @@ def serve(
             metavar="DIR", help="Files called in drains: before-host, before-workload, after-workload, after-host."
         ),
     ] = None,
+    traces: Annotated[
+        str, typer.Option(metavar="URL", help="Send traces to this OpenTelemetry collector (OTLP/HTTP, JSON).")
+    ] = "",
     auth: Annotated[
         str, typer.Option(metavar="none|token", help="Who may ask; none is for loopback only.", show_default=True)
     ] = "",
@@ -78,6 +81,8 @@ def serve(
             f"--auth none: {address} can be reached from elsewhere",
             hint="--auth token, and `migrate serve --add-token NAME:admin`; or listen on 127.0.0.1",
         )
+    if traces and not traces.startswith(("http://", "https://")):
+        raise UsageError(f"--traces {traces}: is not the URL of a collector", hint="for example http://localhost:4318")
     if hooks is not None and not hooks.is_dir():
         raise UsageError(f"--hooks {hooks}: is not a directory")
     context = tls_context(tls_cert, tls_key, client_ca)
@@ -89,7 +94,7 @@ def serve(
         store, reach = await Store.open(database), SshReach()
         try:
             guard: Guard = OpenGuard() if kind == "none" else TokenGuard(store)
-            services = Services(store, reach, guard, known.workloads, Hooks(hooks))
+            services = Services(store, reach, guard, known.workloads, Hooks(hooks), traces=traces)
             await load_inventory(store, known)
             runner = web.AppRunner(make_app(services, owner), access_log=None, shutdown_timeout=2)
             await runner.setup()
