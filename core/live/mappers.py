@@ -40,13 +40,20 @@ class Mappers:
     _watch: MappingWatch | None = None
     _heard: Happened = field(default_factory=lambda: Happened(set(), set()))  # since the last look
     _happened: Happened = field(default_factory=lambda: Happened(set(), set()))  # from the look before to the last
+    _has_looked: bool = False
     _tree: frozenset[int] = frozenset()
     _stores: dict[Inode, Stores] = field(default_factory=dict)
     _strangers: dict[Inode, set[int]] = field(default_factory=dict)  # who mapped it and was not in the tree
 
-    def listen(self) -> None:
-        """Before it is asked who there is: who comes, maps and goes from now on is told by the look after the next."""
+    def listen(self, *, wanted: bool) -> None:
+        """Before it is asked who there is: who comes, maps and goes from now on is told by the look after the next.
+
+        `wanted`: there is memory to share already. The watch is of the whole host, so it begins only then.
+        """
         if self._watch is None:
+            if not wanted:
+                return
+            self._heard.unknown = self._has_looked
             try:
                 self._watch = MappingWatch()
             except OSError as error:
@@ -58,6 +65,7 @@ class Mappers:
     def look(self, mappers: Collection[Mapper]) -> None:
         """These are all."""
         self._happened, self._heard = self._heard, Happened(set(), set())
+        self._has_looked = True
         self._tree = frozenset(mapper.pid for mapper in mappers)
         self._stores = {}
         for mapper in mappers:

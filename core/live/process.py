@@ -36,6 +36,7 @@ from core.tracee.lender import Lender, find_lender
 from core.tracee.uffd_loan import open_uffd
 from core.vdso.mark import unproxied
 
+SHARED_FLAGS = frozenset({"sh", "mw"})
 MM_MARKS = (
     "mm_start_code", "mm_end_code", "mm_start_data", "mm_end_data", "mm_start_stack", "mm_start_brk", "mm_brk",
     "mm_arg_start", "mm_arg_end", "mm_env_start", "mm_env_end", "exe_file_id",
@@ -185,6 +186,11 @@ class LiveProcess:
         else:
             dirty = tracker.collect_and_rearm(self.current)
         self.pending, self.memory = dirty.ranges, memory
+
+    @property
+    def may_share(self) -> bool:
+        """Whether it maps anything shared that it may write to."""
+        return any(flags >= SHARED_FLAGS for flags in self.prepared.vma_flags.values())
 
     @property
     def shared_vmas(self) -> list[Vma]:

@@ -173,7 +173,7 @@ class LiveSource:
 
     def scan(self) -> Scanned:
         """Which pages are dirty now; tracking begins anew. Nothing stops, but for a tracker that needs it."""
-        self._mappers.listen()
+        self._listen()
         self._meet(read_settled(self.pid, self.reader, self.processes), {})
         stopped_s = 0.0
         if any(process.needs_stop for process in self.processes.values()):
@@ -193,6 +193,9 @@ class LiveSource:
             with suppress(OSError):  # it ended, or closed one meanwhile
                 self.shared.find_open(pid, self.reader)
         self.shared.look(self._mappers)
+
+    def _listen(self) -> None:
+        self._mappers.listen(wanted=bool(self.files) or any(one.may_share for one in self.processes.values()))
 
     def _look_at_mappers(self) -> None:
         self._mappers.look([Mapper(pid, one.shared_vmas, one.shared) for pid, one in self.processes.items()])
@@ -282,7 +285,7 @@ class LiveSource:
         for process in self.processes.values():
             with suppress(OSError):  # it has ended
                 process.read_flags()
-        self._mappers.listen()  # there is less to hear of then
+        self._listen()  # there is less to hear of then
         watch = Stopwatch()
         family, frozen = stop_met(self.pid, self.reader, self._meet_all, self._prepared())
         watch.lap("freeze")
@@ -293,7 +296,7 @@ class LiveSource:
             watch.lap("last scan")
             self._images = images = self._collect(family, frozen)
             watch.lap("collect")
-            self._mappers.listen()
+            self._mappers.listen(wanted=False)
             self._look_at_mappers()
             self.ghosts.look(self._mappers, last=True)
             self.shared.look(self._mappers, last=True)
