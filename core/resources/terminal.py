@@ -38,6 +38,7 @@ MASTER: Final = os.makedev(5, 2)
 OWN: Final = os.makedev(5, 0)
 OUTSIDE: Final = 1 << 29  # beside its device number: the number of a terminal that is no pseudo-terminal
 OPENING: Final = os.O_CREAT | os.O_EXCL | os.O_TRUNC
+ATTACHED_HINT: Final = "detach from it first, e.g. tmux detach-client"
 HINT: Final = "start it with input and output redirected, e.g. setsid PROGRAM </dev/null >log 2>&1"
 
 
@@ -111,7 +112,9 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
         return None
     master = _master_of(file, table.files)
     if master is None:
-        return None if table.options.files.terminal else file.blocker("terminal", "a terminal cannot be carried", HINT)
+        is_attached = any(claims(one) and is_master(one) for one in table.files)
+        hint = ATTACHED_HINT if is_attached else HINT
+        return None if table.options.files.terminal else file.blocker("terminal", "a terminal cannot be carried", hint)
     if is_stopped(master.local_fd, file.local_fd):
         return file.blocker("terminal-stopped", "its output is stopped (Ctrl-S, tcflow)", "press Ctrl-Q in it")
     return None

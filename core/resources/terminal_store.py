@@ -6,6 +6,7 @@ They are there before the tasks are: who is born into a session inherits its ter
 import fcntl
 import os
 import stat
+import struct
 import termios
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ class TerminalStore:
                 self._made[id] = _make(info)
             except OSError as error:
                 raise RestoreError(f"terminal /dev/pts/{info.pty.index}: cannot be made: {error.strerror}") from error
+            except struct.error as error:
+                raise ImageError(kinds.TTY_INFO.file_name(), f"terminal {id}: no window is that large") from error
 
     def fd(self, id: int) -> int:
         """A master, by its number among what is handed to tasks."""
@@ -73,8 +76,10 @@ class TerminalStore:
         for id, made in self._made.items():
             try:
                 _settle(made.master, infos[id], infos.get(id ^ 1), contents)
-            except (OSError, OverflowError, ValueError) as error:
+            except OSError as error:
                 raise RestoreError(f"terminal /dev/pts/{made.number}: {error}") from error
+            except (struct.error, ValueError) as error:
+                raise ImageError(kinds.TTY_INFO.file_name(), f"terminal {id}: is set to what there is not") from error
         old = {id: infos[id].pty.index for id in self._made}
         return [
             f"terminal /dev/pts/{old[id]} is /dev/pts/{made.number} here: that number is taken"
