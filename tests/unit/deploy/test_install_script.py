@@ -125,6 +125,10 @@ def test_the_bundle_is_what_runs_here_and_nothing_of_the_development() -> None:
     assert not any("__pycache__" in name or "/native/build/" in name for name in found.files)
 
 
+def test_deploy_has_the_very_script_that_bootstrap_sends() -> None:
+    assert (Path(__file__).resolve().parents[3] / "deploy/install.sh").resolve() == INSTALLER.resolve()
+
+
 def test_the_same_files_make_the_same_archive_and_another_byte_another_id(tmp_path: Path) -> None:
     def archive(content: bytes) -> tuple[str, bytes]:
         bundle, out = Bundle("1", {"a/b.py": content}), io.BytesIO()
