@@ -20,6 +20,7 @@ from migrate.messages import PROTOCOL_OLDEST, PROTOCOL_VERSION, VERSION
 from migrate.pb import control_pb2 as pb
 
 ANSWER_LIMIT_S = 10.0
+START_LIMIT_S = 120.0  # of who has to be started first, on a slow or busy host
 RECONNECT_S = 30.0
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 4.0
@@ -59,10 +60,10 @@ class Settled:
     text: str
 
 
-async def greet(peer: Peer) -> pb.HelloAnswer:
+async def greet(peer: Peer, limit_s: float = START_LIMIT_S) -> pb.HelloAnswer:
     """The handshake that every connection begins with."""
     hello = pb.Hello(protocol_min=PROTOCOL_OLDEST, protocol_max=PROTOCOL_VERSION, version=VERSION)
-    return await peer.ask(hello, pb.HelloAnswer, timeout_s=ANSWER_LIMIT_S)
+    return await peer.ask(hello, pb.HelloAnswer, timeout_s=limit_s)
 
 
 async def settle(means: Means, migration_id: str, limit_s: float = RECONNECT_S) -> pb.Resumed:
@@ -87,7 +88,7 @@ async def settle(means: Means, migration_id: str, limit_s: float = RECONNECT_S) 
 async def _resume_there(reach: Reach, migration_id: str) -> pb.Resumed:
     peer = await reach.attach(migration_id)
     try:
-        await greet(peer)
+        await greet(peer, RECONNECT_S)
         status = await peer.ask(pb.Status(migration_id=migration_id), pb.StatusAnswer, timeout_s=ANSWER_LIMIT_S)
         if status.state == CopyState.RESUMED:
             return pb.Resumed()
@@ -130,7 +131,7 @@ async def abort_there(means: Means, migration_id: str, reason: str) -> None:
     """Remove what the destination has, over a fresh connection; our journal must say that the source runs."""
     peer = await means.reach.attach(migration_id)
     try:
-        await greet(peer)
+        await greet(peer, RECONNECT_S)
         abort = pb.Abort(migration_id=migration_id, reason=reason)
         await peer.ask(abort, pb.Aborted, timeout_s=ANSWER_LIMIT_S)
     finally:

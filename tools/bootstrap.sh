@@ -2,6 +2,7 @@
 # Makes a bare Debian 12 ready for `make demo` and `make test`: Debian packages, virtual environment,
 # Python packages, generated protobuf code, native code. Steps whose inputs did not change are left out,
 # so that a second run takes no noticeable time. Nothing outside this directory changes but Debian packages.
+# Arguments are further ones that are wanted.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,6 +10,7 @@ PYTHON_MINIMUM=3.11
 DEBIAN_PACKAGES=(
 	python3 python3-venv python3-dev gcc libc6-dev linux-libc-dev make binutils dpkg-dev clang-format
 	redis-server nginx-light nodejs postgresql openssh-server openssh-client iproute2 util-linux procps criu curl chromium
+	"$@"
 )
 VENV=.venv
 STAMP=$VENV/.installed-from

@@ -4,7 +4,9 @@
 #include <sys/mman.h>
 
 #define WRITERS 2
+#ifndef PAGES
 #define PAGES 2048UL /* for each writer: 8 MiB */
+#endif
 
 static _Atomic bool stop;
 static uint32_t generations[WRITERS][PAGES];
