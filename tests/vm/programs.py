@@ -1,5 +1,8 @@
 """The self-checking programs of tests/programs inside guests, and what moves them from guest to guest."""
 
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +29,7 @@ PATIENT: Final = ("--max-downtime", "5m", "--deadline", "30m")  # nothing is eve
 BESIDE_CRIU: Final = Path(__file__).with_name("beside_criu.py")
 COMMAND_S: Final = 600.0  # of one command of ours; under emulation, on a busy machine
 PROGRAM_S: Final = 300.0  # to get ready, or to have a result
+LAST_PID: Final = "/proc/sys/kernel/ns_last_pid"
 IMAGES: Final = "/srv/images"
 LOWEST: Final = ("nice", "-n", "19")  # a guest has one processor, which a busy program would keep from us
 
@@ -57,9 +61,19 @@ def start_python(guest: Guest, name: str) -> Started:
 def _start(guest: Guest, name: str, command: list[str], arguments: tuple[str, ...]) -> Started:
     folder = f"/srv/{name}"
     make_anew(guest, folder)
-    guest.start_service([*LOWEST, *command, folder, *arguments])
-    guest.wait(f"test -e {folder}/ready -o -e {folder}/result", f"{name} is ready", PROGRAM_S)
+    with far_off(guest, name):
+        guest.start_service([*LOWEST, *command, folder, *arguments])
+        guest.wait(f"test -e {folder}/ready -o -e {folder}/result", f"{name} is ready", PROGRAM_S)
     return Started(int(guest.output("cat", f"{folder}/ready")), folder)
+
+
+@contextmanager
+def far_off(guest: Guest, name: str) -> Iterator[None]:
+    """What is started meanwhile gets PIDs of the name's own, which no kernel thread of another guest has."""
+    last = guest.output("cat", LAST_PID)
+    guest.output("sh", "-c", f"echo {20000 + zlib.crc32(name.encode()) % 100 * 100} >{LAST_PID}")
+    yield
+    guest.output("sh", "-c", f"echo {last} >{LAST_PID}")
 
 
 def make_anew(guest: Guest, *folders: str) -> None:
@@ -81,7 +95,7 @@ def carry(program: Started, here: Guest, there: Guest) -> None:
     make_anew(here, IMAGES)
     make_anew(there, IMAGES, program.folder)
     here.run(["migrate", "dump", "-t", str(program.pid), "-D", IMAGES], timeout_s=COMMAND_S)
-    here.run(["scp", "-q", "-r", IMAGES, f"root@{there.name}:/srv/"], timeout_s=COMMAND_S)
+    here.run(["scp", "-O", "-q", "-r", IMAGES, f"root@{there.name}:/srv/"], timeout_s=COMMAND_S)
     there.run(["migrate", "restore", "-D", IMAGES, "-d"], timeout_s=COMMAND_S)
 
 

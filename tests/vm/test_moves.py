@@ -3,7 +3,7 @@
 import pytest
 
 from tests.vm import Guest
-from tests.vm.programs import LOWEST, Started, migrate, start, start_python
+from tests.vm.programs import LOWEST, Started, far_off, migrate, start, start_python
 
 pytestmark = pytest.mark.timeout(1800)
 WRITER = "n=0; until [ -e /srv/stop ]; do n=$((n+1)); redis-cli SET n $n | grep -q OK && echo $n >/srv/acked; done"
@@ -29,8 +29,11 @@ def test_a_python_program_goes_there_and_back(guests: tuple[Guest, Guest]) -> No
 
 def test_redis_goes_there_and_back_with_all_that_it_acknowledged(guests: tuple[Guest, Guest]) -> None:
     old, new = guests
-    redis = Started(old.start_service(["redis-server", "--save", "", "--port", "6379", "--dir", "/srv"]), "/srv/redis")
-    old.wait("redis-cli PING | grep -q PONG", "redis answers")
+    with far_off(old, "redis"):
+        redis = Started(
+            old.start_service(["redis-server", "--save", "", "--port", "6379", "--dir", "/srv"]), "/srv/redis"
+        )
+        old.wait("redis-cli PING | grep -q PONG", "redis answers")
     old.output("redis-cli", "DEBUG", "POPULATE", "2000", "key", "500")
     digest = old.output("redis-cli", "DEBUG", "DIGEST")
     for here, there in ((old, new), (new, old)):

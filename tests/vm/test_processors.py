@@ -1,0 +1,27 @@
+"""Between processors: what has fewer registers and instructions is refused, what has more is gone to."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.vm import SUPPORTED_KERNELS, Guest, Lab
+from tests.vm.programs import COMMAND_S, make_anew, migrate, start
+
+pytestmark = pytest.mark.timeout(1800)
+# AVX without AVX2, protection keys or MPX: 832 bytes of registers where QEMU's largest processor has 2,696.
+SMALL = "SandyBridge"
+
+
+def test_a_smaller_processor_is_left_for_a_larger_one_and_refused_after(
+    lab: Lab, share: Path, guests: tuple[Guest, Guest]
+) -> None:
+    old, _ = guests
+    [small] = lab.boot({"vm-small": SUPPORTED_KERNELS[0]}, cpu=SMALL, share=share)
+    program = start(small, "avx")
+    migrate(program, small, old)
+    make_anew(small, program.folder)
+    said = old.run(["migrate", str(program.pid), f"root@{small.address}"], timeout_s=COMMAND_S, check=False)
+    assert said.returncode == 3, said.stdout + said.stderr
+    assert "avx2" in said.stderr and "PKU" in said.stderr
+    program.check(old)
+    small.close()
