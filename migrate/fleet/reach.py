@@ -50,8 +50,8 @@ class Reach(Protocol):
         """Its events from number `skip` on, until its last."""
         ...
 
-    async def cancel(self, host: Address, migration_id: str) -> None:
-        """Ask it to turn back."""
+    async def cancel(self, host: Address, migration_id: str) -> bool:
+        """Ask it to turn back; False when it does not run: it has not begun, or has ended."""
         ...
 
     async def resolve(self, host: Address, migration_id: str, keep: str | None) -> tuple[int, str]:
@@ -93,9 +93,9 @@ class SshReach:
         """See Reach."""
         await self._answer(host, ["agent", "start", migration_id, "--", *arguments])
 
-    async def cancel(self, host: Address, migration_id: str) -> None:
+    async def cancel(self, host: Address, migration_id: str) -> bool:
         """See Reach."""
-        await self._answer(host, ["agent", "cancel", migration_id])
+        return bool((await self._answer(host, ["agent", "cancel", migration_id]))["cancelled"])
 
     async def resolve(self, host: Address, migration_id: str, keep: str | None) -> tuple[int, str]:
         """See Reach."""

@@ -130,8 +130,7 @@ class _Job:
                 if row is not None and row["cancel"] and row["state"] == "running" and not self._cancelled:
                     source, _there = await self._hosts()
                     with contextlib.suppress(TransportError):
-                        await self._reach.cancel(source, row["id"])
-                        self._cancelled = True
+                        self._cancelled = await self._reach.cancel(source, row["id"])
 
     async def run(self) -> None:
         row = self._row

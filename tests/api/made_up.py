@@ -39,6 +39,7 @@ class MadeUp:
         self.ending: dict[str, Any] = DONE
         self.started: list[str] = []
         self.cancelled: list[str] = []
+        self.deaf: int | None = None  # a migration lasts until it is cancelled, and is not there for so many wishes
         self.unreachable: set[str] = set()
 
     async def facts(self, host: Address) -> dict[str, Any]:
@@ -64,10 +65,16 @@ class MadeUp:
         ending = {**self.ending, "pids": [int(migration_id.rpartition("-")[2])]} if "-" in migration_id else self.ending
         events = [{"event": "started"}, {"event": "phase_started", "phase": "connect"}, ending]
         for event in events[skip:]:
+            if event is ending and self.deaf is not None:
+                await until(self._is_turned)
             yield event
 
-    async def cancel(self, host: Address, migration_id: str) -> None:
+    async def _is_turned(self) -> bool:
+        return self.deaf is not None and len(self.cancelled) > self.deaf
+
+    async def cancel(self, host: Address, migration_id: str) -> bool:
         self.cancelled.append(migration_id)
+        return await self._is_turned()
 
     async def resolve(self, host: Address, migration_id: str, keep: str | None) -> tuple[int, str]:
         return 0, "Migration x is settled: it runs at the destination."

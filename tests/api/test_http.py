@@ -55,6 +55,22 @@ def test_every_ending_is_a_state_with_its_reason(tmp_path: Path, ending: dict[st
     run(tmp_path, work)
 
 
+def test_a_wish_to_cancel_that_comes_too_early_is_told_again(tmp_path: Path) -> None:
+    async def work(client: Http, _services: Services, reach: MadeUp) -> None:
+        reach.deaf, reach.ending = 1, {"event": "failed", "message": "interrupted", "hint": "", "kind": "K"}
+        asked = await (await client.post("/api/v1/migrations", json=MOVE)).json()
+
+        async def began() -> bool:
+            return asked["id"] in reach.started
+
+        await until(began)
+        await client.post(f"/api/v1/migrations/{asked['id']}/cancel")
+        assert (await ended(client, asked["id"]))["state"] == "cancelled"
+        assert reach.cancelled == [asked["id"]] * 2
+
+    run(tmp_path, work)
+
+
 def test_an_answer_that_did_not_change_is_not_sent_again(tmp_path: Path) -> None:
     async def work(client: Http, _services: Services, _reach: MadeUp) -> None:
         first = await client.get("/api/v1/windows")
