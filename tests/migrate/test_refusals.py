@@ -337,7 +337,7 @@ def test_a_host_without_the_program(pair: Pair, service: int) -> None:
         said = refused(pair, service)
     finally:
         aside.rename(command)
-    assert "not installed" in said.err and "install migrate there" in said.err
+    assert "not installed" in said.err and "migrate bootstrap" in said.err
 
 
 def test_check_touches_nothing_and_says_yes(pair: Pair, service: int) -> None:
