@@ -28,6 +28,7 @@ def fail_skip(report: Report) -> Report:
     return report
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which looks for the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What runs beside each other in `make test`: files; but whatever works on this very machine, one after another.
 

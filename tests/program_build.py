@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -214,13 +215,15 @@ def content_hash(path: Path, command: list[str]) -> str:
 
 
 def compile_into(binary: Path, command: list[str]) -> None:
-    """Run the compiler; the binary appears whole or not at all. What it says is the error."""
+    """Run the compiler; the binary appears whole or not at all, and one that is there stays: it may be running."""
     binary.parent.mkdir(parents=True, exist_ok=True)
     temporary = binary.with_name(f".{binary.name}.{os.getpid()}")
     done = subprocess.run([*command, "-o", str(temporary)], capture_output=True, text=True, timeout=60)
     if done.returncode:
         raise AssertionError(f"{binary.name}: does not compile\n{done.stderr}")
-    temporary.replace(binary)
+    with suppress(FileExistsError):
+        os.link(temporary, binary)
+    temporary.unlink()
 
 
 def start_here(argv: list[str]) -> "subprocess.Popen[bytes]":

@@ -15,6 +15,7 @@ from core.kernel.threads import ThreadState
 from core.native._kernel import ffi, lib
 
 SPAWN_TRIES: Final = 4
+STOP_TIMEOUT_S: Final = 30.0  # nobody waits for it yet, and the host may be busy
 OPTIONS: Final = ptrace.O_TRACESYSGOOD | ptrace.O_EXITKILL
 
 
@@ -52,7 +53,7 @@ def _spawn(
 
 def attach(pid: int) -> ThreadState:
     """Seize and stop a program that was just spawned."""
-    errors = ptrace.stop_threads([pid], OPTIONS)
+    errors = ptrace.stop_threads([pid], OPTIONS, STOP_TIMEOUT_S)
     if errors[pid]:
         raise RestoreError(f"pid {pid}: cannot attach to the stem: {os.strerror(errors[pid])}")
     return ptrace.read_threads([pid])[0]

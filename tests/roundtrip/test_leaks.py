@@ -2,8 +2,10 @@
 
 import itertools
 import os
+import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -131,17 +133,28 @@ def test_an_interrupt_from_the_keyboard_in_a_dump_leaves_the_process_as_it_was(
     real = core.collect._collect_process
 
     def interrupted(*args: object, **kwargs: object) -> None:
-        os.kill(os.getpid(), 2)
+        os.kill(os.getpid(), signal.SIGINT)
         real(*args, **kwargs)  # type: ignore[arg-type]
 
     with ready("threads50.c", tmp_path) as run:
         ours = own_fds()
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(core.collect, "_collect_process", interrupted)
-            dump(run.pid, images, DumpOptions())
+            with interruptible():
+                dump(run.pid, images, DumpOptions())
         assert own_fds() == ours
         run.release()
         assert run.result() == "PASS"
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also where whoever started us has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def live_once(pid: int) -> None:
