@@ -5,6 +5,8 @@ Only SSH is missing, and the engines move files instead of processes.
 
 import asyncio
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -246,7 +248,7 @@ def test_the_journal_answers_when_the_keeper_was_killed(hosts: Hosts) -> None:
     async def run() -> None:
         async with prepared(hosts) as peer:
             await make_ready(peer)
-            os.kill(keeper_pid(), 9)
+            kill(keeper_pid())
             with pytest.raises(ConnectionLost):
                 await peer.ask(pb.Resume(migration_id=ID), pb.Resumed)
             again = await hosts.far.attach(ID)
@@ -327,6 +329,16 @@ async def hosts_with_frozen_target(hosts: Hosts, world: World) -> None:
     keeper = await world.spawn_keeper(ID, [], os.open("/dev/null", os.O_RDONLY))
     await keeper.ask(pb.Attach(pid=4711), pb.Attached)
     await keeper.ask(pb.Freeze(), pb.Frozen)
+
+
+def kill(pid: int) -> None:
+    """SIGKILL; its descriptors are closed when this returns: nobody can connect to it any more."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        assert select.select([pidfd], [], [], 60)[0], f"pid {pid} does not end"
+    finally:
+        os.close(pidfd)
 
 
 def keeper_pid() -> int:
