@@ -16,7 +16,7 @@ demo: build
 	@$(PY) -m demo
 
 test: build
-	@$(PYTEST) tests --ignore=tests/bench --ignore=tests/package --ignore=tests/vm -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(PYTEST) tests --ignore=tests/bench --ignore=tests/package --ignore=tests/vm -n 2 --dist loadfile --no-loadscope-reorder
 
 # Two guests with other kernels, emulated (tests/vm); what they are made of is kept in ~/.cache/migrate-vm.
 vm:

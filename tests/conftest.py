@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Generator, Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -14,7 +13,6 @@ from tests.requires import require_root
 settings.register_profile("tests", derandomize=True, deadline=None)
 settings.load_profile("tests")
 
-ROUNDTRIP = Path(__file__).parent / "roundtrip"
 REQUIRE_ALL = os.environ.get("REQUIRE_ALL") == "1"
 Report = pytest.TestReport | pytest.CollectReport
 
@@ -26,18 +24,6 @@ def fail_skip(report: Report) -> Report:
         report.outcome = "failed"
         report.longrepr = f"REQUIRE_ALL=1 and this was skipped: {reason}"
     return report
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which looks for the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs beside each other in `make test`: files; but whatever works on this very machine, one after another.
-
-    That takes longest, so it begins first.
-    """
-    here = {item for item in items if item.path.is_relative_to(ROUNDTRIP)}
-    items.sort(key=lambda item: item not in here)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("roundtrip" if item in here else item.path.name))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,6 +1,7 @@
 """Coroutines in tests: one loop per test, never longer than the deadline. And a session to the test's server."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -17,7 +18,11 @@ def run(steps: Coroutine[object, object, T], *, deadline_s: float = 30) -> T:
 
 
 async def _limited(steps: Coroutine[object, object, T], deadline_s: float) -> T:
-    return await asyncio.wait_for(steps, deadline_s)
+    try:
+        return await asyncio.wait_for(steps, deadline_s)
+    finally:  # a proxy command that was ended is to be heard of, or asyncio complains later, in another test
+        await wait_for(lambda: not any("waitpid-" in one.name for one in threading.enumerate()), "reaped")
+        await asyncio.sleep(0)
 
 
 async def wait_for(condition: Callable[[], object], what: str, *, deadline_s: float = 10) -> None:

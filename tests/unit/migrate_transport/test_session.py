@@ -110,7 +110,7 @@ def test_a_missing_program_says_how_to_install_it(server: Server) -> None:
     error = first_word_error(server, "migrate-is-not-here")
     assert isinstance(error, RemoteProgramMissing)
     assert "127.0.0.1: migrate-is-not-here: not installed" in error.message
-    assert "install migrate there" in (error.hint or "")
+    assert "migrate bootstrap" in (error.hint or "")
 
 
 def test_a_missing_program_behind_sudo_is_missing_too(server: Server, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import os
 import signal
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def killed_after(work: Callable[[], None]) -> None:
         try:
             work()
             os.kill(os.getpid(), signal.SIGKILL)
+        except BaseException:  # noqa: BLE001  # a forked child must not come back into pytest
+            traceback.print_exc()
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
