@@ -166,10 +166,7 @@ class SharedFile:
     def read(self, ranges: Ranges) -> Iterator[tuple[int, memoryview]]:
         """See PageReader."""
         for batch in self.batches(ranges):
-            offset = 0
-            for start, end in batch.runs:
-                yield start, batch.memory[offset : offset + end - start]
-                offset += end - start
+            yield from batch.pieces()
 
     def was_sent(self) -> None:
         """What was pending is over there, and the holes are holes."""

@@ -73,10 +73,7 @@ class FilePageReader:
     def read(self, ranges: Ranges) -> Iterator[tuple[int, memoryview]]:
         """See PageReader."""
         for batch in self.batches(ranges):
-            offset = 0
-            for start, end in batch.runs:
-                yield start, batch.memory[offset : offset + end - start]
-                offset += end - start
+            yield from batch.pieces()
 
 
 class LandingFile:

@@ -26,6 +26,13 @@ class PageBatch:
     runs: Ranges
     memory: memoryview
 
+    def pieces(self) -> Iterator[tuple[int, memoryview]]:
+        """Each run's address and content."""
+        offset = 0
+        for start, end in self.runs:
+            yield start, self.memory[offset : offset + end - start]
+            offset += end - start
+
 
 class PageReader(Protocol):
     """Reads pages; what has gone meanwhile (the target may run on) collects in `missing` and is no error."""
@@ -94,10 +101,7 @@ class ReadPageReader:
     def read(self, ranges: Ranges) -> Iterator[tuple[int, memoryview]]:
         """See PageReader."""
         for batch in self.batches(ranges):
-            offset = 0
-            for start, end in batch.runs:
-                yield start, batch.memory[offset : offset + end - start]
-                offset += end - start
+            yield from batch.pieces()
 
     def _read_part(self, part: Ranges, buffer: memoryview) -> PageBatch:
         pid = 0 if self.keep_shared else self._pid
