@@ -5,7 +5,7 @@ Dumps of this kernel are given the vDSO of another before they are restored; fro
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,17 +93,23 @@ def dumped(run: Run, tmp_path: Path, name: str, *, leave_running: bool = False) 
     return directory
 
 
+@contextmanager
+def proxied(run: Run, tmp_path: Path, kernel: str) -> Iterator[None]:
+    """It was dumped by another kernel and runs here again, inside the vDSO nearly all of the time."""
+    images = dumped(run, tmp_path, "images-from")
+    run.stop()
+    make_foreign(images, run.pid, FOREIGN[kernel])
+    with ended_afterwards(run.pid):
+        restore(images, RestoreOptions())
+        leave_park(run, tmp_path)
+        yield
+
+
 @pytest.mark.parametrize("kernel", FOREIGN)
 def test_three_moves_in_a_row_from_another_kernel(kernel: str, run: Run, tmp_path: Path) -> None:
     ehdr = sysinfo(run.pid)
     assert ehdr
-    images = dumped(run, tmp_path, "images-0")
-    run.stop()
-    make_foreign(images, run.pid, FOREIGN[kernel])
-    with ExitStack() as stack:
-        stack.enter_context(ended_afterwards(run.pid))
-        restore(images, RestoreOptions())
-        leave_park(run, tmp_path)
+    with proxied(run, tmp_path, kernel):
         count = len(READER.maps(run.pid))
         for number in (1, 2):
             assert sysinfo(run.pid) == ehdr
@@ -120,12 +126,7 @@ def test_three_moves_in_a_row_from_another_kernel(kernel: str, run: Run, tmp_pat
 
 
 def test_a_proxied_program_runs_on_after_leave_running(run: Run, tmp_path: Path) -> None:
-    images = dumped(run, tmp_path, "images")
-    run.stop()
-    make_foreign(images, run.pid, FOREIGN["6.12"])
-    with ended_afterwards(run.pid):
-        restore(images, RestoreOptions())
-        leave_park(run, tmp_path)
+    with proxied(run, tmp_path, "6.12"):
         before = READER.text(run.pid, "maps")
         for number in range(8):
             dumped(run, tmp_path, f"images-{number}", leave_running=True)
@@ -136,17 +137,15 @@ def test_a_proxied_program_runs_on_after_leave_running(run: Run, tmp_path: Path)
 
 def test_a_proxied_program_moves_live(run: Run, tmp_path: Path) -> None:
     ehdr = sysinfo(run.pid)
-    images = dumped(run, tmp_path, "images")
-    run.stop()
-    make_foreign(images, run.pid, FOREIGN["6.12"])
-    with ended_afterwards(run.pid):
-        restore(images, RestoreOptions())
-        leave_park(run, tmp_path)
-        with home_cgroup(run.pid), moved(run.pid, "cgroup", between=[lambda: None]) as move:
-            copy = move.commit()
-            assert sysinfo(copy) == ehdr != kernel_places(copy)["[vdso]"][0]
-            run.release()
-            assert run.result() == "PASS"
+    with (
+        proxied(run, tmp_path, "6.12"),
+        home_cgroup(run.pid),
+        moved(run.pid, "cgroup", between=[lambda: None]) as move,
+    ):
+        copy = move.commit()
+        assert sysinfo(copy) == ehdr != kernel_places(copy)["[vdso]"][0]
+        run.release()
+        assert run.result() == "PASS"
 
 
 def test_a_tree_keeps_what_it_shares_behind_its_proxies(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import MigrateError, Refused, UsageError
+from migrate.cli import logs
 from migrate.cli.logs import MigrationStamp, keep_traceback, start_logging
 from migrate.cli.watch import ExitCode, View, Watch, watch
 from migrate.errors import HostUnreachable
@@ -72,7 +73,10 @@ def test_an_error_after_the_last_event_is_not_told_twice() -> None:
     assert seen[-1] == DOUBT and one.finish() == ExitCode.IN_DOUBT
 
 
-def test_a_bug_after_the_hand_over_began_is_doubt_and_names_the_command(tmp_path: Path) -> None:
+def test_a_bug_after_the_hand_over_began_is_doubt_and_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "TRACEBACK_DIRECTORIES", (str(tmp_path),))
     one, seen = watching(STARTED, PhaseStarted(Phase.HAND_OVER, 0))
     assert not one.can_turn_back
     one.doubt(ValueError("boom"))
