@@ -53,11 +53,11 @@ class Stop:
         return self.event == PTRACE_EVENT_STOP
 
 
-class TraceeExited(Exception):
+class TraceeExited(ProcessLookupError):
     """The thread ended while we waited for it: `status` is the wait status."""
 
     def __init__(self, tid: int, status: int) -> None:
-        super().__init__(f"thread {tid} ended")
+        super().__init__(errno.ESRCH, f"thread {tid} ended")
         self.tid = tid
         self.status = status
 
@@ -242,5 +242,5 @@ def reap_killed(tids: list[int]) -> None:
             while True:
                 wait_stop(tid)
                 resume(tid)
-        except (TraceeExited, ChildProcessError, ProcessLookupError):
+        except (ChildProcessError, ProcessLookupError):
             pass

@@ -301,11 +301,14 @@ class LiveSource:
             self.ghosts.look(self._mappers, last=True)
             self.shared.look(self._mappers, last=True)
             watch.lap("shared memory")
-        except BaseException:
+        except BaseException as error:
             self._unlock_network()
             for process in self.processes.values():
                 process.frozen = None
+            killed = [pid for pid in frozen if has_ended(pid, self.reader)] if isinstance(error, Exception) else []
             release(frozen)
+            if killed:
+                raise TraceeError(killed[0], "was killed while it stood still") from error
             raise
         return Froze(self._tree_images(family, images), images, gone, tuple(watch.phases))
 

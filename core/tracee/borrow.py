@@ -263,5 +263,5 @@ def _recover(thread: ThreadState) -> None:
     try:
         ptrace.stop_anew(thread.tid)
         _give_back(thread)
-    except (ProcessLookupError, ChildProcessError, ptrace.TraceeExited):  # it is gone: the error on its way says so
+    except (ProcessLookupError, ChildProcessError):  # it is gone: the error on its way says so
         pass

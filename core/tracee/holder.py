@@ -95,7 +95,7 @@ class HeldProcess:
         """True when any thread is, be it for a tracer that has just let it go."""
         reader = ProcReader()
         with suppress(ProcessLookupError):
-            return self._is_it() and any(reader.stat(self.pid, tid).state in "Tt" for tid in reader.tids(self.pid))
+            return self.is_there() and any(reader.stat(self.pid, tid).state in "Tt" for tid in reader.tids(self.pid))
         return False
 
     def wait_gone(self, deadline_s: float) -> None:
@@ -106,7 +106,8 @@ class HeldProcess:
                 poll.register(pidfd, select.POLLIN)
                 poll.poll(deadline_s * 1000)
 
-    def _is_it(self) -> bool:
+    def is_there(self) -> bool:
+        """Until its parent has seen it end."""
         try:
             return ProcReader().stat(self.pid).start_time == self.start_time
         except ProcessLookupError:
@@ -121,7 +122,7 @@ class HeldProcess:
             yield None
             return
         try:
-            yield pidfd if self._is_it() else None
+            yield pidfd if self.is_there() else None
         finally:
             os.close(pidfd)
 
@@ -176,8 +177,8 @@ class StopHolder:
         self._asked = False
 
     def pids(self) -> list[int]:
-        """Whom it holds."""
-        return [member.pid for member in self.members]
+        """Whom it holds, of those that have not gone."""
+        return [member.pid for member in self.members if member.is_there()]
 
     def limit_cpu(self, share: float) -> None:
         """Not without a cgroup."""
@@ -240,10 +241,12 @@ def hold_processes(read_pids: Callable[[], list[int]], name: str, choice: HoldCh
             raise KernelLacks("cgroup freezer", reason) from error
         return leaf
 
-    pids = read_pids()
     otherwise = StopHolder()
-    for pid in pids:
-        otherwise.add_spawned(pid)
+    root, *below = read_pids()
+    otherwise.add_spawned(root)
+    for pid in below:
+        with suppress(ProcessLookupError):  # ended meanwhile
+            otherwise.add_spawned(pid)
     return choose_holder(choice, make, otherwise)
 
 
