@@ -2,14 +2,13 @@
 
 import sys
 
+from migrate.cli.incomplete import tell_incomplete
+
 
 def main() -> None:
     """Run the command line and exit. An installation that is not whole is said in a sentence, too."""
     try:
         from migrate.cli import commands
     except ImportError as error:
-        sys.stderr.write(
-            f"migrate: is not installed completely: {error}\n  → `make build` in its directory completes it\n"
-        )
-        sys.exit(1)
+        sys.exit(tell_incomplete(error))
     commands.main()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import MigrateError, Refused, UsageError
+from migrate.cli.incomplete import tell_incomplete
 
 if TYPE_CHECKING:
     import typer
@@ -153,6 +154,8 @@ def _end(code: int, how: str, error: MigrateError, argv: list[str]) -> int:
 def _internal(error: Exception, argv: list[str]) -> int:
     from migrate.cli.logs import keep_traceback
 
+    if isinstance(error, ImportError):
+        return tell_incomplete(error)
     named = next((argv[at + 1] for at, word in enumerate(argv[:-1]) if word == "--log-file"), None)
     place = keep_traceback(error, Path(named) if named else None)
     sys.stderr.write(f"migrate: internal error: {type(error).__name__}: {error}; details in {place}\n")

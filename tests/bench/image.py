@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core import DumpOptions, DumpReport, RestoreOptions, dump
-from core.restore import RestoreReport, restore
+from core import DumpOptions, DumpReport, RestoreOptions, RestoreReport, dump, restore
 from tests.bench.sheet import Scale, Sheet
 from tests.bench.target import Target, floor, kill_session, started
 from tests.waiting import wait_until

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from core import DumpOptions, RestoreOptions, dump, prepare, restore
+from core import DumpOptions, RestoreOptions, dump, restore
 from core.errors import CollectError, MigrateError, Refused
 from core.plan.ops import Syscall
+from core.prepare import prepare
 from core.tracee.freezer import freeze
 from core.tracee.lender import borrow, find_lender
 from tests.program_build import ENVIRONMENT

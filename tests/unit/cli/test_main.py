@@ -167,6 +167,6 @@ def test_dest_started_by_a_person_ends_at_once() -> None:
 
 def test_an_incomplete_installation_is_a_sentence() -> None:
     code = "import sys; sys.modules['core.native._kernel'] = None; from migrate.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, "features"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.startswith("migrate: is not installed completely: ") and "Traceback" not in done.stderr
