@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from core.memory.landing import LandingMemory
     from core.memory.pages import PageBatch, PageReader, ReadPageReader, drop_zero
     from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
-    from core.options import DumpOptions, FileChoices, RestoreOptions, TrackChoice
+    from core.options import DumpOptions, FileChoices, RestoreOptions, TerminalChoice, TrackChoice
     from core.pre_dump import PreDumpReport, pre_dump
     from core.preflight import (
         FileNeed,
@@ -54,7 +54,7 @@ _EXPORTS: Final = {
     "core.memory.landing": ("LandingMemory",),
     "core.memory.pages": ("PageBatch", "PageReader", "ReadPageReader", "drop_zero"),
     "core.memory.ranges": ("EMPTY", "PAGE_SIZE", "Ranges"),
-    "core.options": ("DumpOptions", "FileChoices", "RestoreOptions", "TrackChoice"),
+    "core.options": ("DumpOptions", "FileChoices", "RestoreOptions", "TerminalChoice", "TrackChoice"),
     "core.pre_dump": ("PreDumpReport", "pre_dump"),
     "core.preflight": (
         "FileNeed",
@@ -107,6 +107,7 @@ __all__ = [
     "SysvNeed",
     "TargetFindings",
     "TargetRecord",
+    "TerminalChoice",
     "TrackChoice",
     "collect_facts",
     "collect_host",

@@ -8,6 +8,7 @@ from core.action_scripts import NO_SCRIPTS, ActionScripts
 TcpChoice = Literal["refuse", "close", "established"]
 TrackChoice = Literal["uffd-wp", "soft-dirty", "hash"]
 PidMode = Literal["keep", "namespace"]
+TerminalChoice = Literal["refuse", "given", "new"]  # of a terminal outside of the tree, which stays behind
 PageMode = Literal["read", "splice"]  # how pages leave a process for a directory
 HoldChoice = Literal["auto", "cgroup", "stop"]  # what keeps a process stopped when nobody traces it
 
@@ -20,7 +21,8 @@ class FileChoices:
     file_locks: bool = False  # locks and leases are carried
     link_remap: bool = False  # a file that lost this name but has another gets a new one beside it
     ghost_limit: int | None = None  # bytes of a deleted file; None: as many as it has
-    terminal: bool = False  # the terminal of a shell's job stays behind: whoever restores it offers another
+    # given: whoever restores it offers another; new: one is made for it, which a person can attach to (live only)
+    terminal: TerminalChoice = "refuse"
 
 
 NO_CHOICES: Final = FileChoices()

@@ -89,6 +89,10 @@ class Journal:
         """Where the destination's keeper listens."""
         return self.state_dir / "run" / f"{checked_id(migration_id)}.sock"
 
+    def terminal_path(self, migration_id: str) -> Path:
+        """Where `migrate attach` finds the terminal that the copy was given."""
+        return self.state_dir / "terminals" / f"{checked_id(migration_id)}.sock"
+
     def log_path(self, migration_id: str, role: Role) -> Path:
         """Where a keeper logs."""
         return self.state_dir / "log" / f"{checked_id(migration_id)}.{role}.log"

@@ -157,6 +157,7 @@ class Migration:
             source_name=self._world.host_name,
             root_pid=target.pids[0] if target.pids else request.pid,
             shell_job=request.shell_job,
+            tty=request.tty,
             action_scripts=request.action_scripts,
         )
         agreed = await self._parties.there.ask(agree, pb.Agreed)

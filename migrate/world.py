@@ -36,6 +36,7 @@ class MigrationRequest:
     shell_job: bool = False
     sync_files: str = "none"
     files: FileChoices = field(default_factory=FileChoices)
+    tty: str = ""  # what stands in for a terminal outside of the tree: "new", or the path of one over there
     assume_shared: tuple[str, ...] = ()  # paths below which both hosts have the same files
     action_scripts: tuple[str, ...] = ()  # the same files on both hosts
     throttle: bool = True

@@ -4,13 +4,13 @@ import os
 from collections.abc import Generator, Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.hosts import Host, make_hosts
 from tests.requires import require_root
 
 # The same examples in every run, and no limit of time for one: a busy machine is no failure.
-settings.register_profile("tests", derandomize=True, deadline=None)
+settings.register_profile("tests", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
 REQUIRE_ALL = os.environ.get("REQUIRE_ALL") == "1"

@@ -4,7 +4,7 @@ Speaks no protocol and journals nothing: that is migrate/keeper's.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from core import build
@@ -45,6 +45,11 @@ class Parked:
     notices: tuple[str, ...]
 
 
+# Takes the master of a terminal that stands in for one outside of the tree, which must live as long as the process of
+# this PID, whatever becomes of us; the descriptor is to be copied.
+KeepTerminal = Callable[[int, int], None]
+
+
 @dataclass(slots=True)
 class LiveDestination:
     """One tree in the making. Every way out of it is resume() after finish(), or abort()."""
@@ -57,6 +62,7 @@ class LiveDestination:
     ghosts: GhostStore = field(default_factory=GhostStore)
     ipc: IpcStore = field(default_factory=IpcStore)
     terminals: TerminalStore = field(default_factory=TerminalStore)
+    keep_terminal: KeepTerminal | None = None
     segments: SegmentStore = field(init=False)
     _shapes: tuple[TaskShape, ...] = ()
     _kernel: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
@@ -159,7 +165,7 @@ class LiveDestination:
         notices = tree.complete(plan, images, self.ghosts)
         self.ipc.settle()
         self.ghosts.close()
-        self.terminals.close()
+        self._hand_terminals(tree, images)
         wait_caught_up(images, self._offsets or NO_OFFSETS)
         watch.lap("task")
         tree.ask_scripts()
@@ -168,6 +174,13 @@ class LiveDestination:
         watch.lap("park")
         notices += [notice] if (notice := self._need_holder().notice) else []
         return Parked(pids, self._need_holder().path, tuple(watch.phases), tuple(notices))
+
+    def _hand_terminals(self, tree: SkeletonTree, images: ImageSet) -> None:
+        for master in self.terminals.without_holder(images):
+            if self.keep_terminal is None:
+                raise RestoreError("nobody keeps the terminal that the copy was given")
+            self.keep_terminal(master, tree.root.stem.pid)
+        self.terminals.close()
 
     def _need_holder(self) -> Holder:
         if self.holder is None:

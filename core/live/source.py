@@ -23,7 +23,7 @@ from core.live.mould import find_mould, kept_of
 from core.live.process import LiveProcess
 from core.live.shared import SharedPages
 from core.live.shared_file import SharedFile
-from core.live.terminals import find_controlling
+from core.live.terminals import find_controlling, stand_in_for_outside
 from core.memory.ranges import EMPTY, Ranges
 from core.memory.sharing import Common
 from core.options import DumpOptions
@@ -181,7 +181,8 @@ class LiveSource:
         else:
             self._look()
         self._look_at_shared()
-        self._terminals = find_controlling(self._family, self._prepared().values(), self.reader)
+        stand_in = self.options.files.terminal == "new"
+        self._terminals = find_controlling(self._family, self._prepared().values(), self.reader, stand_in=stand_in)
         return Scanned(self._tree_images(self._family), stopped_s, self._cast())
 
     def _look_at_shared(self) -> None:
@@ -329,7 +330,10 @@ class LiveSource:
         parents = {member.pid: member.parent for member in family.living}
         statuses = self.reader.brief_statuses({pid: one.tids for pid, one in frozen.items()})
         subjects = [process.subject(parents[pid], statuses[pid]) for pid, process in self.processes.items()]
-        return collect_tree(subjects, zombies_of(family), self.options, self.ghosts.ghosts, self.shared.segments)
+        images = collect_tree(subjects, zombies_of(family), self.options, self.ghosts.ghosts, self.shared.segments)
+        if self.options.files.terminal == "new":
+            stand_in_for_outside(family.members[0], images, self.reader)
+        return images
 
     def hold(self) -> None:
         """Let the cgroup hold the freeze instead of us: it survives our death. Returns when everything stands still."""

@@ -12,6 +12,7 @@ from core.kernel.pty import CHARACTERS, Settings
 
 FIRST_HANDED: Final = 1 << 40  # numbers from here on are of terminals, among what is handed to tasks
 HUNG_UP: Final = 1 << 30  # the number of all slaves that are cut off
+OUTSIDE: Final = 1 << 29  # beside its device number: the number of a terminal that is no pseudo-terminal
 
 
 def master_id(number: int) -> int:
@@ -32,6 +33,18 @@ def masters(images: ImageSet) -> dict[int, TtyInfoEntry]:
 def controlling(images: ImageSet) -> dict[int, int]:
     """Session → master of its controlling terminal."""
     return {info.sid: id for id, info in masters(images).items() if info.sid}
+
+
+def outside(images: ImageSet) -> set[int]:
+    """Numbers of the pseudo-terminals that tasks have open and whose masters nobody described."""
+    slaves = {info.id for info in images.all(kinds.TTY_INFO) if not info.id & 1 and info.id < OUTSIDE}
+    return {id >> 1 for id in slaves if master_id(id >> 1) not in masters(images)}
+
+
+def without_holder(images: ImageSet) -> set[int]:
+    """Masters that no task has: they stand in for terminals outside of the tree."""
+    held = {entry.tty.tty_info_id for entry in images.all(kinds.FILES) if entry.HasField("tty")}
+    return set(masters(images)) - held
 
 
 def settings_of(entry: TermiosEntry) -> Settings:

@@ -27,7 +27,7 @@ from core.images.pb.tty_pb2 import (
 from core.kernel import pty
 from core.kernel.pty_content import PtyContent, copy_content, is_stopped
 from core.plan.ops import FdAllocator, Program, Result, Syscall, path_argument
-from core.plan.terminals import HUNG_UP, master_id, settings_of, slave_id
+from core.plan.terminals import HUNG_UP, OUTSIDE, master_id, settings_of, slave_id
 from core.proc.fdinfo import FdInfo
 from core.proc.reader import ProcReader
 from core.resources.context import OpenFile, OpenTable, owner_and_flags_ops, read_owner
@@ -36,10 +36,9 @@ AT_FDCWD: Final = -100
 TERMINAL_MAJORS: Final = frozenset([4, 5, *range(136, 144)])
 MASTER: Final = os.makedev(5, 2)
 OWN: Final = os.makedev(5, 0)
-OUTSIDE: Final = 1 << 29  # beside its device number: the number of a terminal that is no pseudo-terminal
 OPENING: Final = os.O_CREAT | os.O_EXCL | os.O_TRUNC
 ATTACHED_HINT: Final = "detach from it first, e.g. tmux detach-client"
-HINT: Final = "start it with input and output redirected, e.g. setsid PROGRAM </dev/null >log 2>&1"
+HINT: Final = "--tty new gives it one over there; or start it without: setsid PROGRAM </dev/null >log 2>&1"
 
 
 def claims(file: OpenFile) -> bool:
@@ -114,10 +113,26 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
     if master is None:
         is_attached = any(claims(one) and is_master(one) for one in table.files)
         hint = ATTACHED_HINT if is_attached else HINT
-        return None if table.options.files.terminal else file.blocker("terminal", "a terminal cannot be carried", hint)
+        return _refuse_outside(file, table, hint)
     if is_stopped(master.local_fd, file.local_fd):
         return file.blocker("terminal-stopped", "its output is stopped (Ctrl-S, tcflow)", "press Ctrl-Q in it")
     return None
+
+
+def _refuse_outside(file: OpenFile, table: OpenTable, hint: str) -> Blocker | None:
+    choice = table.options.files.terminal
+    if choice == "refuse":
+        return file.blocker("terminal", "a terminal cannot be carried", hint)
+    if choice == "new" and number_of(file) is None:
+        return file.blocker("terminal", "is no pseudo-terminal: no new one can stand in for it", None)
+    if choice == "new" and len({number_of(one) for one in table.files if _is_outside(one, table)}) > 1:
+        return file.blocker("terminal", "is one of several terminals outside: one new one can stand in for one", None)
+    return None
+
+
+def _is_outside(file: OpenFile, table: OpenTable) -> bool:
+    is_slave = claims(file) and not is_master(file) and not is_hung_up(file)
+    return is_slave and _master_of(file, table.files) is None
 
 
 def collect(file: OpenFile, id: int, table: OpenTable) -> FileEntry:
@@ -210,18 +225,33 @@ def collect_end(master: int, *, is_master: bool) -> TtyInfoEntry:
         entry.packet_mode = bool(pty.read_switch(master, pty.TIOCGPKT))
         entry.exclusive = bool(pty.read_switch(master, pty.TIOCGEXCL))
     entry.locked = bool(pty.read_switch(master, pty.TIOCGPTLCK))
-    entry.sid, entry.pgrp = map(_own, pty.read_session(master))
+    entry.sid, entry.pgrp = map(own_number, pty.read_session(master))
     entry.termios.CopyFrom(_termios(pty.read_settings(master)))
     entry.termios_locked.CopyFrom(_termios(pty.read_locked(master)))
-    size = pty.read_window(master)
-    entry.winsize.CopyFrom(
-        WinsizeEntry(ws_row=size.rows, ws_col=size.columns, ws_xpixel=size.width, ws_ypixel=size.height)
-    )
+    entry.winsize.CopyFrom(_winsize(pty.read_window(master)))
     entry.pty.CopyFrom(TtyPtyEntry(index=number))
     return entry
 
 
-def _own(pid: int) -> int:
+def collect_outside_pair(slave: int, session: int, group: int) -> tuple[TtyInfoEntry, TtyInfoEntry]:
+    """Master and slave of a pair that is to stand in for a pseudo-terminal outside of the tree, by a descriptor of that
+    one. `session`: who will lead it (0: nobody), `group`: who reads from it, both as they see themselves."""
+    number, found = os.minor(os.fstat(slave).st_rdev), os.fstat(slave)
+    master = _info(master_id(number), MASTER)
+    master.sid, master.pgrp = session, group
+    master.termios.CopyFrom(_termios(pty.read_settings(slave)))
+    master.winsize.CopyFrom(_winsize(pty.read_window(slave)))
+    master.pty.CopyFrom(TtyPtyEntry(index=number))
+    end = _info(slave_id(number), found.st_rdev)
+    end.uid, end.gid, end.mode = found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)
+    return master, end
+
+
+def _winsize(size: pty.WindowSize) -> WinsizeEntry:
+    return WinsizeEntry(ws_row=size.rows, ws_col=size.columns, ws_xpixel=size.width, ws_ypixel=size.height)
+
+
+def own_number(pid: int) -> int:
     """What a session or group that we see as `pid` is called inside; when its leader is gone the number is all there
     is."""
     try:

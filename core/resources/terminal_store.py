@@ -18,7 +18,7 @@ from core.images.pb.tty_pb2 import TtyDataEntry, TtyInfoEntry
 from core.images.store import ImageSet
 from core.kernel import pty
 from core.kernel.pty_content import PtyContent, put_content
-from core.plan.terminals import FIRST_HANDED, masters, settings_of
+from core.plan.terminals import FIRST_HANDED, masters, settings_of, without_holder
 
 TRIES: Final = 1024  # to come by a number: lower ones that are free are taken for a moment
 
@@ -86,6 +86,10 @@ class TerminalStore:
             for id, made in self._made.items()
             if made.number != old[id]
         ]
+
+    def without_holder(self, images: ImageSet) -> list[int]:
+        """Masters that no task has, as descriptors of ours: somebody else has to keep them, or their tasks hang up."""
+        return [self._made[id].master for id in sorted(without_holder(images)) if id in self._made]
 
     def close(self) -> None:
         """Let go of the masters; those of tasks live on. Idempotent."""

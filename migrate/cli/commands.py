@@ -38,6 +38,7 @@ class Command:
 MOVE = Command("move", "move")
 COMMANDS = {
     "check": Command("move", "check", "Name everything that would be in the way; touch nothing."),
+    "attach": Command("attach", "attach", "Go to the terminal of a process that was moved here with --tty new."),
     "status": Command("settle", "status", "List the migrations this host took part in."),
     "resolve": Command("settle", "resolve", "Settle a migration that was left in the middle."),
     "dump": Command("images", "dump", "Write a process into a directory of images."),

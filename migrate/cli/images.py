@@ -4,7 +4,6 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -109,7 +108,7 @@ def dump(
     options = core.DumpOptions(
         leave_running, shell_job, "close" if tcp_close else "refuse",
         scripts=core.ActionScripts(parse_scripts(action_script)), prev_images_dir=prev_images_dir,
-        files=replace(FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit).parsed(), terminal=shell_job),
+        files=FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit, _job_terminal(shell_job)).parsed(),
         auto_dedup=auto_dedup, page_mode=_page_mode(pre_dump_mode),
     )  # fmt: skip
     _refuse(pid, core.PreflightOptions(options.tcp, shell_job, files=options.files))
@@ -165,7 +164,7 @@ def pre_dump(
         shell_job=shell_job, tcp="close" if tcp_close else "refuse", prev_images_dir=prev_images_dir,
         auto_dedup=auto_dedup, page_mode=_page_mode(pre_dump_mode),
     )  # fmt: skip
-    files = replace(FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit).parsed(), terminal=shell_job)
+    files = FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit, _job_terminal(shell_job)).parsed()
     _refuse(pid, core.PreflightOptions(options.tcp, shell_job, files=files))
     with page_sink(server) as sink:
         report = core.pre_dump(pid, images_dir, options, sink)
@@ -259,6 +258,11 @@ def _refuse(pid: int, options: "PreflightOptions") -> None:
 
 def _phase_lines(phases: tuple[tuple[str, float], ...], verbose: int) -> list[str]:
     return [f"  {name:<12} {spent * 1e3:8.1f} ms" for name, spent in phases] if verbose else []
+
+
+def _job_terminal(shell_job: bool) -> str | None:
+    """What stands in for the terminal of a shell's job: that of whoever restores it."""
+    return "/dev/tty" if shell_job else None
 
 
 def _own_terminal() -> str:

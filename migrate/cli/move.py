@@ -28,6 +28,7 @@ from migrate.cli.options import (
     ShellJob,
     SyncFiles,
     Tcp,
+    Tty,
     Verbose,
     refuse_later,
 )
@@ -57,6 +58,7 @@ def move(
     pid_mode: PidMode = "keep",
     shared: Shared = None,
     shell_job: ShellJob = False,
+    tty: Tty = None,
     action_script: ActionScript = None,
     ext_unix_sk: ExtUnixSk = False,
     file_locks: FileLocks = False,
@@ -84,7 +86,7 @@ def move(
     Its memory goes over while it runs; it stands still only for the last pages. If anything fails it runs on here.
     """
     refuse_later(move_address=move_address)
-    files = FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit)
+    files = FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit, tty)
     subject = Subject(
         pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job, action_script, files, sync_files
     )  # fmt: skip
@@ -106,6 +108,7 @@ def check(
     pid_mode: PidMode = "keep",
     shared: Shared = None,
     shell_job: ShellJob = False,
+    tty: Tty = None,
     action_script: ActionScript = None,
     ext_unix_sk: ExtUnixSk = False,
     file_locks: FileLocks = False,
@@ -121,7 +124,7 @@ def check(
 
     Exit code 0: it can move. 3: it cannot, and every reason is named.
     """
-    files = FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit)
+    files = FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit, tty)
     subject = Subject(
         pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job, action_script, files
     )  # fmt: skip

@@ -48,6 +48,14 @@ Shared: TypeAlias = Annotated[
 ShellJob: TypeAlias = Annotated[
     bool, typer.Option("-j", "--shell-job", help="Leave the session leader or the terminal behind.")
 ]
+Tty: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--tty",
+        metavar="new|PATH",
+        help="Give it a terminal over there in place of the one here: a new one for `migrate attach`, or that at PATH.",
+    ),
+]
 
 ActionScript: TypeAlias = Annotated[
     list[Path] | None,

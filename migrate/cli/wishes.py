@@ -13,7 +13,7 @@ from migrate.journal import checked_id
 from migrate.transport.destination import parse_destination
 
 if TYPE_CHECKING:
-    from core import FileChoices
+    from core import FileChoices, TerminalChoice
     from migrate.world import MigrationRequest
 
 TCP_CHOICES = ("refuse", "close", "established")
@@ -32,13 +32,15 @@ class FileWishes:
     file_locks: bool = False
     link_remap: bool = False
     ghost_limit: str | None = None
+    tty: str | None = None
 
     def parsed(self) -> "FileChoices":
         """Every value checked."""
         import core
 
         return core.FileChoices(
-            self.ext_unix_sk, self.file_locks, self.link_remap, parse_ghost_limit(self.ghost_limit)
+            self.ext_unix_sk, self.file_locks, self.link_remap, parse_ghost_limit(self.ghost_limit),
+            parse_tty(self.tty),
         )  # fmt: skip
 
 
@@ -90,8 +92,9 @@ def parse_request(subject: Subject, pace: Pace) -> "MigrationRequest":
         route=parse_route(subject),
         tcp=subject.tcp,
         pid_mode=parse_choice("--pid", subject.pid_mode, PID_CHOICES),
-        shell_job=subject.shell_job,
+        shell_job=subject.shell_job or subject.files.tty is not None,
         files=subject.files.parsed(),
+        tty=subject.files.tty or "",
         sync_files=parse_choice("--sync-files", subject.sync_files, SYNC_CHOICES),
         assume_shared=parse_shared(subject.shared),
         action_scripts=parse_scripts(subject.action_scripts),
@@ -111,6 +114,17 @@ def parse_streams(text: str) -> int:
     if streams > 1:
         raise UsageError(f"--streams {streams}: more than one is not carried yet", hint="leave it out")
     return streams
+
+
+def parse_tty(text: str | None) -> "TerminalChoice":
+    """--tty: `new`, or the path of a terminal over there."""
+    if text is None:
+        return "refuse"
+    if text != "new" and not text.startswith("/"):
+        raise UsageError(
+            f"--tty {text}: is neither `new` nor an absolute path", hint="over there tty(1) tells the path"
+        )
+    return "new" if text == "new" else "given"
 
 
 def parse_shared(paths: Sequence[Path] | None) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ Turns messages into calls and back, and joins pages with their streams; decides 
 import logging
 import os
 import select
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal, cast
@@ -22,6 +21,7 @@ from core import (
     LiveDestination,
     LiveSource,
     RestoreOptions,
+    TerminalChoice,
     TrackChoice,
     decode_stream,
     encode_stream,
@@ -30,16 +30,20 @@ from core import (
 )
 from core.errors import KernelLacks, PageStreamError, TraceeError
 from migrate.errors import OutOfOrder
-from migrate.keeper.reporter import Reporter
+from migrate.journal import Journal
+from migrate.keeper.landing import Landing
+from migrate.keeper.reporter import Reporter, count_all
 from migrate.keeper.runs import make_runs, parse_runs
 from migrate.pagesrv.lander import PageLander
 from migrate.pagesrv.receiver import PageReceiver
 from migrate.pagesrv.sender import PageSender, RoundCount
 from migrate.pb import control_pb2 as pb
+from migrate.terminal.keeping import TerminalKeeper, refuse_no_terminal
 
 log = logging.getLogger(__name__)
 
 SEND_BUFFERS = 3
+NEW_TERMINAL = "new"
 MOULD = 0  # the memory of what several have in common; all others have their process's own pid
 SCRIPT_LIMIT_S = 5.0  # less than our coordinator's patience with us
 
@@ -68,8 +72,7 @@ class LiveSourceEngine:
         )  # fmt: skip
         processes = live.processes.values()
         return pb.Attached(
-            threads=sum(len(live.reader.tids(process.pid)) for process in processes),
-            fds=sum(len(live.reader.fds(process.pid)) for process in processes),
+            threads=count_all(live.reader.tids, live.processes), fds=count_all(live.reader.fds, live.processes),
             vmas=sum(len(process.prepared.vma_flags) for process in processes),
             tracker=next(process.tracker_name for process in processes),
             cgroup=live.holder.path if live.holder else "",
@@ -206,7 +209,8 @@ class LiveSourceEngine:
 
 def _file_choices(choices: pb.FileChoices) -> FileChoices:
     limit = choices.ghost_limit if choices.HasField("ghost_limit") else None
-    return FileChoices(choices.ext_unix_sk, choices.file_locks, choices.link_remap, limit)
+    terminal = cast(TerminalChoice, choices.terminal or "refuse")
+    return FileChoices(choices.ext_unix_sk, choices.file_locks, choices.link_remap, limit, terminal)
 
 
 def _tcp(choice: str) -> Literal["refuse", "close", "established"]:
@@ -221,32 +225,6 @@ def _phases(phases: Sequence[tuple[str, float]]) -> list[pb.PhaseTime]:
     return [pb.PhaseTime(name=name, seconds=seconds) for name, seconds in phases]
 
 
-class _Landing(threading.Thread):
-    """Lands one round of one stream; `done` is readable when it has ended, well or not."""
-
-    def __init__(self, receiver: PageReceiver, number: int) -> None:
-        super().__init__(daemon=True)
-        self._receiver = receiver
-        self._number = number
-        self.done = os.eventfd(0, os.EFD_CLOEXEC)
-        self.count = RoundCount()
-        self.error: Exception | None = None
-        self.start()
-
-    def run(self) -> None:
-        """One round."""
-        try:
-            self.count = self._receiver.run_until_round_end(self._number)
-        except Exception as error:  # noqa: BLE001 whatever it was, the keeper's thread reports it
-            self.error = error
-        finally:
-            os.eventfd_write(self.done, 1)
-
-    def close(self) -> None:
-        """Forget it; a thread still reading ends with its stream."""
-        os.close(self.done)
-
-
 class LiveDestinationEngine:
     """DestinationEngine over core.LiveDestination."""
 
@@ -255,19 +233,39 @@ class LiveDestinationEngine:
         self._live: LiveDestination | None = None
         self._streams: list[int] = []
         self._receivers: list[PageReceiver] = []
-        self._landings: list[_Landing] = []
+        self._landings: list[Landing] = []
         self._memories: dict[int, LandingMemory | LandingFile] = {}
         self._number: int | None = None
         self._resumed = False
+        self._terminal: TerminalKeeper | None = None
+        self._notices: list[str] = []
 
     def prepare(self, request: pb.Agree) -> pb.Agreed:
         """See DestinationEngine."""
         pid_mode: Literal["keep", "namespace"] = "namespace" if request.pid_mode == "namespace" else "keep"
         options = RestoreOptions(
-            tcp="close", shell_job=request.shell_job, pid_mode=pid_mode, scripts=_scripts(request.action_scripts)
-        )
+            tcp="close", shell_job=request.shell_job, pid_mode=pid_mode, scripts=_scripts(request.action_scripts),
+            terminal="" if request.tty == NEW_TERMINAL else request.tty,
+        )  # fmt: skip
+        if options.terminal:
+            refuse_no_terminal(options.terminal)
         self._live = LiveDestination(f"migrate-{self._id}-copy", options)
+        if request.tty == NEW_TERMINAL:
+            self._terminal = TerminalKeeper(Journal.default(), self._id)
+            self._live.keep_terminal = self._keep_terminal
         return pb.Agreed(cgroup=self._live.prepare(request.target.cgroup or None, request.root_pid))
+
+    def _keep_terminal(self, master: int, pid: int) -> None:
+        if self._terminal is None:
+            raise OutOfOrder("the copy has a terminal already")
+        self._terminal.keep(master, pid)
+        self._notices = [f"its terminal is kept there: migrate attach {self._id}"]
+        self._leave_terminal()
+
+    def _leave_terminal(self) -> None:
+        if self._terminal is not None:
+            self._terminal.close()
+            self._terminal = None
 
     def _prepared(self) -> LiveDestination:
         if self._live is None:
@@ -279,7 +277,7 @@ class LiveDestinationEngine:
         self._streams.append(fd)
         self._receivers.append(PageReceiver(fd, PageLander(self._memories)))
         if self._number is not None:
-            self._landings.append(_Landing(self._receivers[-1], self._number))
+            self._landings.append(Landing(self._receivers[-1], self._number))
 
     def begin_round(self, request: pb.Round) -> Sequence[int]:
         """See DestinationEngine."""
@@ -296,7 +294,7 @@ class LiveDestinationEngine:
             self._memories.update({memory.mm_id: live.landing_memory(memory.pid) for memory in request.memories})
             self._memories.update({id: live.segments.landing(id) for id in live.segments.ids()})
         self._number = request.number
-        self._landings = [_Landing(receiver, request.number) for receiver in self._receivers]
+        self._landings = [Landing(receiver, request.number) for receiver in self._receivers]
         return fresh
 
     def land(self, end: pb.RoundEnd | None, wake: Sequence[int]) -> pb.RoundLanded | None:
@@ -344,7 +342,8 @@ class LiveDestinationEngine:
         """See DestinationEngine."""
         gone = {runs.mm_id: parse_runs(runs) for runs in request.gone}
         parked = self._prepared().finish(decode_stream(request.images), gone)
-        return pb.Ready(phases=_phases(parked.phases), cgroup=parked.cgroup, notices=parked.notices, pids=parked.pids)
+        notices = [*parked.notices, *self._notices]
+        return pb.Ready(phases=_phases(parked.phases), cgroup=parked.cgroup, notices=notices, pids=parked.pids)
 
     def resume(self) -> Sequence[pb.PhaseTime]:
         """See DestinationEngine."""
@@ -356,12 +355,14 @@ class LiveDestinationEngine:
     def abort(self) -> None:
         """See DestinationEngine."""
         self._close_streams()
+        self._leave_terminal()
         if self._live is not None:
             self._live.abort()
 
     def close(self) -> None:
         """See DestinationEngine. A copy that runs gets rid of what held it."""
         self._close_streams()
+        self._leave_terminal()
         if self._resumed:
             try:
                 for notice in self._prepared().let_go():

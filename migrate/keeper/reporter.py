@@ -1,7 +1,8 @@
-"""What a keeper tells of pages on their way, not too often."""
+"""What a keeper tells of pages on their way, not too often, and of what it attached to."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from migrate.pb import control_pb2 as pb
 
@@ -34,3 +35,12 @@ class Reporter:
                     sent_bytes=self._bytes + sent_bytes,
                 )
             )
+
+
+def count_all(read: Callable[[int], Sequence[int]], pids: Iterable[int]) -> int:
+    """How many there are of all; those who end meanwhile have none."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            total += len(read(pid))
+    return total

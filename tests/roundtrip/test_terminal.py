@@ -66,7 +66,7 @@ def test_a_job_goes_on_in_the_terminal_that_it_is_restored_from(tmp_path: Path) 
         with job(tmp_path, path) as process:
             os.write(first, b"one")
             assert os.read(first, 5) == b"[one]"
-            dump(process.pid, images, DumpOptions(shell_job=True, files=FileChoices(terminal=True)))
+            dump(process.pid, images, DumpOptions(shell_job=True, files=FileChoices(terminal="given")))
             process.wait()
         with pytest.raises(Refused, match="is the terminal of a shell's job"):
             restore(images, RestoreOptions(shell_job=True))

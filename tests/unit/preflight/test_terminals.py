@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from core.options import FileChoices
 from core.preflight import PreflightOptions, collect_facts
 from core.proc.reader import ProcReader
 from core.tracee.family import read_family
@@ -42,6 +43,18 @@ def test_a_terminal_is_refused_and_its_loss_told(tmp_path: Path) -> None:
         assert [blocker.code for blocker in findings.blockers] == ["fd-terminal"]
         assert "its controlling terminal stays here: it has none over there" in findings.notices
         assert not any("terminal" in notice for notice in shell_job.notices)
+
+
+def test_one_new_terminal_stands_in_for_one_terminal(tmp_path: Path) -> None:
+    options = PreflightOptions(shell_job=True, files=FileChoices(terminal="new"))
+    with terminal_of_ours() as first, terminal_of_ours() as second:
+        with python(f"os.open({first!r}, os.O_RDWR | os.O_NOCTTY)", tmp_path) as pid:
+            assert collect_facts(pid, options).blockers == ()
+        both = f"for path in {first!r}, {second!r}: os.open(path, os.O_RDWR | os.O_NOCTTY)"
+        with python(both, tmp_path) as pid:
+            blockers = collect_facts(pid, options).blockers
+        assert len(blockers) == 2
+        assert all("one of several terminals" in blocker.reason for blocker in blockers)
 
 
 def test_a_terminal_with_both_ends_goes_unless_somebody_else_has_it_open(tmp_path: Path) -> None:
