@@ -12,6 +12,7 @@ import pytest
 
 from tests.program_build import Program, Run, discover, discover_all, find
 from tests.requires import require
+from tests.waiting import wait_until
 
 PIDFD_GETFD = 438
 libc = ctypes.CDLL(None, use_errno=True)
@@ -83,6 +84,13 @@ def interrupt_all_threads(pid: int) -> None:
     for tid in os.listdir(f"/proc/{pid}/task"):
         if int(tid) != pid and libc.syscall(234, pid, int(tid), signal.SIGUSR1) < 0:  # tgkill
             raise OSError(ctypes.get_errno(), "tgkill")
+        # Else it would be one with that of release().
+        wait_until(lambda tid=tid: not is_pending(pid, tid, signal.SIGUSR1), "the signal was taken")  # type: ignore[misc]
+
+
+def is_pending(pid: int, tid: str, number: int) -> bool:
+    status = Path(f"/proc/{pid}/task/{tid}/status").read_text()
+    return bool(int(status.split("SigPnd:")[1].split()[0], 16) >> (number - 1) & 1)
 
 
 DISTURBANCES: dict[str, Callable[[int], None]] = {
