@@ -20,6 +20,7 @@ from core.live.ending import end_all
 from core.live.ghosts import LiveGhosts
 from core.live.mappers import Mapper, Mappers
 from core.live.mould import find_mould, kept_of
+from core.live.network_files import FileHolder, NetworkFiles
 from core.live.process import LiveProcess
 from core.live.shared import SharedPages
 from core.live.shared_file import SharedFile
@@ -30,7 +31,7 @@ from core.options import DumpOptions
 from core.prepare import STARTING_POLL_S, Prepared, Stopwatch, family_images, prepare, stop_met, zombies_of
 from core.proc.reader import ProcReader, content_of
 from core.resources import sysv_ipc
-from core.tracee.family import Family, has_ended, read_family, read_settled, release, without
+from core.tracee.family import Family, has_ended, read_family, read_settled, refuse_strays, release, without
 from core.tracee.freezer import FrozenProcess, freeze
 from core.tracee.holder import Holder, hold_processes
 
@@ -82,9 +83,11 @@ class LiveSource:
     _images: ImageSet = field(default_factory=ImageSet)  # of the freeze
     _told: tuple[object, ...] = ()  # what was born over there
     _network: Network = field(init=False)
+    _network_files: NetworkFiles = field(init=False)
 
     def __post_init__(self) -> None:
         self._network = Network(self.options.scripts, self.pid)
+        self._network_files = NetworkFiles(self.reader)
 
     @property
     def stopped_s(self) -> float:
@@ -212,6 +215,9 @@ class LiveSource:
             release(frozen)
         return time.monotonic() - started
 
+    def _file_holders(self) -> list[FileHolder]:
+        return [FileHolder(pid, one.prepared.pidfd, one.current) for pid, one in self.processes.items()]
+
     def _prepared(self) -> dict[int, Prepared]:
         return {pid: process.prepared for pid, process in self.processes.items()}
 
@@ -287,6 +293,7 @@ class LiveSource:
             with suppress(OSError):  # it has ended
                 process.read_flags()
         self._listen()  # there is less to hear of then
+        self._network_files.flush_before(self._file_holders())
         watch = Stopwatch()
         family, frozen = stop_met(self.pid, self.reader, self._meet_all, self._prepared())
         watch.lap("freeze")
@@ -295,6 +302,8 @@ class LiveSource:
             self._look(last=True)
             gone = {process.own_pid: process.sent.subtract(process.present()) for process in self.processes.values()}
             watch.lap("last scan")
+            if self._network_files.flush(self._file_holders()):
+                watch.lap("network files")
             self._images = images = self._collect(family, frozen)
             watch.lap("collect")
             self._mappers.listen(wanted=False)
@@ -314,17 +323,8 @@ class LiveSource:
         return Froze(self._tree_images(family, images), images, gone, tuple(watch.phases))
 
     def _meet_all(self, family: Family, frozen: dict[int, FrozenProcess]) -> None:
-        self._refuse_strays(family)
+        refuse_strays(family, self.holder.pids() if self.holder else [])
         self._meet(family, frozen)
-
-    def _refuse_strays(self, family: Family) -> None:
-        """A process that left the tree (its parent ended) is still in our cgroup, and would be killed with it."""
-        members = {member.pid for member in family.members}
-        held = self.holder.pids() if self.holder else []
-        if strays := [pid for pid in held if pid not in members]:
-            raise TraceeError(strays[0], "left the tree while it was copied: its parent has ended", hint="try again")
-        if free := [member.pid for member in family.living if member.pid not in held]:
-            raise TraceeError(free[0], "is not held with its tree: it would run on beside its copy", hint="try again")
 
     def _collect(self, family: Family, frozen: dict[int, FrozenProcess]) -> ImageSet:
         parents = {member.pid: member.parent for member in family.living}

@@ -222,6 +222,16 @@ def without(family: Family, gone: set[int]) -> Family:
     return Family(tuple(kept))
 
 
+def refuse_strays(family: Family, held: Collection[int]) -> None:
+    """A process that left the tree (its parent ended) is still in our cgroup, `held`, and would be killed with it;
+    TraceeError names it, or one of the tree that is not there."""
+    members = {member.pid for member in family.members}
+    if strays := [pid for pid in held if pid not in members]:
+        raise TraceeError(strays[0], "left the tree while it was copied: its parent has ended", hint="try again")
+    if free := [member.pid for member in family.living if member.pid not in held]:
+        raise TraceeError(free[0], "is not held with its tree: it would run on beside its copy", hint="try again")
+
+
 def release(frozen: dict[int, FrozenProcess]) -> None:
     """Let all of them run."""
     ptrace.detach([tid for process in frozen.values() for tid in process.tids])
