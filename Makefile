@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PYTEST := REQUIRE_ALL=1 $(PY) -m pytest
 
-.PHONY: demo test vm check lint build bench package clean format
+.PHONY: demo test vm fuzz check lint build bench package clean format
 .DEFAULT_GOAL := check
 
 # Debian packages, virtual environment, Python packages, generated protobuf code, native code.
@@ -22,6 +22,11 @@ test: build
 vm:
 	@tools/bootstrap.sh mmdebstrap kmod lz4 e2fsprogs
 	@$(PYTEST) -s tests/vm
+
+# Hostile images, frames and messages, coverage-guided: a minute for each reader. What is found is in build/fuzz.
+fuzz: build
+	@$(PY) -m pip install -q -c constraints.txt atheris
+	@for target in images stream control pages plan; do $(PY) -m tests.fuzz $$target || exit; done
 
 # ruff, mypy --strict, clang-format, the layer rule and the unit tests.
 check: build
