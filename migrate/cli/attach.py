@@ -15,7 +15,7 @@ HINT = "migrate PID user@host --tty new makes one over there"
 
 def attach(
     migration_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="Of the migration that brought it.", show_default=False)
+        str | None, typer.Argument(metavar="ID", help="Of the migration that brought it.", show_default=False)
     ] = None,
 ) -> int:
     """Go to the terminal of a process that was moved here with `--tty new`. Ctrl-\\ leaves it, and the process runs on.
