@@ -9,6 +9,7 @@ TcpChoice = Literal["refuse", "close", "established"]
 TrackChoice = Literal["uffd-wp", "soft-dirty", "hash"]
 PidMode = Literal["keep", "namespace"]
 TerminalChoice = Literal["refuse", "given", "new"]  # of a terminal outside of the tree, which stays behind
+CpuCheck = Literal["ins", "fpu"]  # as criu's --cpu-cap: registers and instructions, or registers alone
 PageMode = Literal["read", "splice"]  # how pages leave a process for a directory
 HoldChoice = Literal["auto", "cgroup", "stop"]  # what keeps a process stopped when nobody traces it
 

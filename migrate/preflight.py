@@ -101,7 +101,7 @@ def target_to_facts(target: TargetRecord) -> pb.TargetFacts:
         xfeatures_in_use=target.xfeatures, kernel_needs=target.kernel_needs, user_ids=target.user_ids,
         capabilities=target.capabilities, capability_bounding=target.capability_bounding, cgroup=target.cgroup,
         host_machine_id=target.host.machine_id, host=host_to_facts(target.host), pid_mode=target.pid_mode,
-        max_fd=target.max_fd, limits=limits,
+        cpu_check=target.cpu_check, max_fd=target.max_fd, limits=limits,
         sysv=[pb.SysvNeed(key=one.key, id=one.id, kind=one.kind) for one in target.sysv],
     )  # fmt: skip
 
@@ -114,7 +114,8 @@ def target_from_facts(facts: pb.TargetFacts) -> TargetRecord:
         xfeatures=facts.xfeatures_in_use, kernel_needs=tuple(facts.kernel_needs), user_ids=tuple(facts.user_ids),
         capabilities=facts.capabilities, capability_bounding=facts.capability_bounding, cgroup=facts.cgroup,
         host=host_from_facts(facts.host), pid_mode="namespace" if facts.pid_mode == "namespace" else "keep",
-        max_fd=facts.max_fd, limits=tuple((one.resource, one.soft, one.hard) for one in facts.limits),
+        cpu_check="fpu" if facts.cpu_check == "fpu" else "ins", max_fd=facts.max_fd,
+        limits=tuple((one.resource, one.soft, one.hard) for one in facts.limits),
         sysv=tuple(SysvNeed(one.key, one.id, one.kind or "shm") for one in facts.sysv),
     )  # fmt: skip
 

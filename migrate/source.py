@@ -109,6 +109,7 @@ class Migration:
         self._notice(self._world.far.notices)
         self._enter(Phase.PREFLIGHT)
         view.target.pid_mode = self._request.pid_mode
+        view.target.cpu_check = self._request.cpu_check
         checked = await check(self._parties.there, view.target, self._request.pid, self._request.sync_files)
         self._notice(notice.text for notice in checked.notices)
         blockers += [blocker_from_text(text) for text in checked.blockers]

@@ -33,6 +33,7 @@ class MigrationRequest:
     tcp: str = "refuse"
     pid_mode: str = "keep"
     track: str = "auto"
+    cpu_check: str = "ins"
     shell_job: bool = False
     sync_files: str = "none"
     files: FileChoices = field(default_factory=FileChoices)

@@ -102,10 +102,15 @@ def judge_processor(target: TargetRecord, host: HostRecord) -> Iterator[Blocker]
         numbers = [number for number in range(missing.bit_length()) if missing >> number & 1]
         names = ", ".join(XFEATURE_NAMES.get(number, f"component {number}") for number in numbers)
         yield Blocker("cpu-registers", host.hostname, f"its processor lacks the registers of {names}", hint)
-    lacking = sorted(INSTRUCTION_FLAGS & set(target.host.cpu_flags) - set(host.cpu_flags))
-    if lacking and host.cpu_flags:
+    if (lacking := _lacking(target, host)) and target.cpu_check == "ins":
         reason = f"its processor lacks {_some(lacking)}, which the process may have chosen at its start"
-        yield Blocker("cpu-instructions", host.hostname, reason, hint)
+        sure = "; or --cpu-check fpu, if you know that it did not"
+        yield Blocker("cpu-instructions", host.hostname, reason, hint + sure)
+
+
+def _lacking(target: TargetRecord, host: HostRecord) -> list[str]:
+    """Instructions that only the source has."""
+    return sorted(INSTRUCTION_FLAGS & set(target.host.cpu_flags) - set(host.cpu_flags)) if host.cpu_flags else []
 
 
 def _some(names: list[str]) -> str:
@@ -236,6 +241,8 @@ def _notices(target: TargetRecord, here: Destination) -> Iterator[str]:
     if narrower:
         names = _some(capability_names(narrower))
         yield f"the bounding set on {host.hostname} lacks {names}: programs it starts can never get them"
+    if target.cpu_check == "fpu" and (lacking := _lacking(target, host)):
+        yield f"{host.hostname}'s processor lacks {_some(lacking)}: if the process uses any, it ends there by SIGILL"
     if 0 < host.monotonic_ns < target.host.monotonic_ns:
         yield f"{host.hostname} booted later than the source: a time namespace keeps its clocks from going back"
 

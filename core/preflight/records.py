@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from core.options import NO_CHOICES, DumpOptions, FileChoices, PidMode, TcpChoice, TrackChoice
+from core.options import NO_CHOICES, CpuCheck, DumpOptions, FileChoices, PidMode, TcpChoice, TrackChoice
 from core.proc.sysvipc import SysvNeed
 
 ASSUMED_SHARED: Final = "assumed"  # filesystem_id of a file that the user says is the same over there
@@ -114,6 +114,7 @@ class TargetRecord:
     cgroup: str = ""
     host: HostRecord = HostRecord()
     pid_mode: PidMode = "keep"
+    cpu_check: CpuCheck = "ins"
     max_fd: int = 0
     limits: tuple[tuple[int, int, int], ...] = ()
     sysv: tuple[SysvNeed, ...] = ()

@@ -10,6 +10,7 @@ from core.errors import MigrateError, UsageError
 from migrate.cli import interrupt
 from migrate.cli.options import (
     ActionScript,
+    CpuCheck,
     EventsFile,
     ExtUnixSk,
     FileLocks,
@@ -59,6 +60,7 @@ def move(
     shared: Shared = None,
     shell_job: ShellJob = False,
     tty: Tty = None,
+    cpu_check: CpuCheck = "ins",
     action_script: ActionScript = None,
     ext_unix_sk: ExtUnixSk = False,
     file_locks: FileLocks = False,
@@ -88,7 +90,8 @@ def move(
     refuse_later(move_address=move_address)
     files = FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit, tty)
     subject = Subject(
-        pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job, action_script, files, sync_files
+        pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job, action_script, files, sync_files,
+        cpu_check,
     )  # fmt: skip
     request = parse_request(subject, Pace(max_downtime, deadline, bandwidth, streams, compress, track, migration_id))
     with watch(View(json, verbose, log_file, events_file)) as watching:
@@ -109,6 +112,7 @@ def check(
     shared: Shared = None,
     shell_job: ShellJob = False,
     tty: Tty = None,
+    cpu_check: CpuCheck = "ins",
     action_script: ActionScript = None,
     ext_unix_sk: ExtUnixSk = False,
     file_locks: FileLocks = False,
@@ -126,7 +130,8 @@ def check(
     """
     files = FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit, tty)
     subject = Subject(
-        pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job, action_script, files
+        pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job, action_script, files,
+        cpu_check=cpu_check,
     )  # fmt: skip
     request = parse_request(subject, Pace())
     with watch(View(json, verbose, log_file, title=CHECKING)) as watching:

@@ -48,6 +48,15 @@ Shared: TypeAlias = Annotated[
 ShellJob: TypeAlias = Annotated[
     bool, typer.Option("-j", "--shell-job", help="Leave the session leader or the terminal behind.")
 ]
+CpuCheck: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--cpu-check",
+        metavar="ins|fpu",
+        help="What the other processor must have: registers and instructions, or the registers alone.",
+        show_default=True,
+    ),
+]
 Tty: TypeAlias = Annotated[
     str | None,
     typer.Option(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TCP_CHOICES = ("refuse", "close", "established")
 PID_CHOICES = ("keep", "namespace")
 COMPRESS_CHOICES = ("auto", "zstd", "none")
+CPU_CHOICES = ("ins", "fpu")
 SYNC_CHOICES = ("none", "missing", "changed")
 TRACK_CHOICES = ("auto", "uffd-wp", "soft-dirty", "hash")
 STREAMS_AT_MOST = 8
@@ -63,6 +64,7 @@ class Subject:
     action_scripts: Sequence[Path] | None = None
     files: FileWishes = NO_WISHES
     sync_files: str = "none"
+    cpu_check: str = "ins"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ def parse_request(subject: Subject, pace: Pace) -> "MigrationRequest":
         shell_job=subject.shell_job or subject.files.tty is not None,
         files=subject.files.parsed(),
         tty=subject.files.tty or "",
+        cpu_check=parse_choice("--cpu-check", subject.cpu_check, CPU_CHOICES),
         sync_files=parse_choice("--sync-files", subject.sync_files, SYNC_CHOICES),
         assume_shared=parse_shared(subject.shared),
         action_scripts=parse_scripts(subject.action_scripts),

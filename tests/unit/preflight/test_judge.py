@@ -73,6 +73,16 @@ def test_what_a_host_lacks_is_one_blocker(change: dict[str, object], code: str) 
     assert codes(TARGET, Destination(lacking(HOST, **change))) == [code]
 
 
+def test_instructions_may_be_left_out_of_the_check_registers_may_not() -> None:
+    daring = replace(TARGET, cpu_check="fpu")
+    fewer = Destination(replace(HOST, cpu_flags=("avx2",)))
+    verdict = judge(daring, fewer)
+    assert verdict.blockers == ()
+    assert any("lacks avx512f" in notice and "SIGILL" in notice for notice in verdict.notices)
+    assert "--cpu-check fpu" in (judge(TARGET, fewer).blockers[0].hint or "")
+    assert codes(daring, Destination(replace(HOST, xfeatures=0x7))) == ["cpu-registers"]
+
+
 def test_a_limit_above_theirs_needs_a_capability() -> None:
     wanting = replace(TARGET, limits=((7, 1024, 1 << 20),))
     without = replace(HOST, capabilities=EVERYTHING & ~capability_mask("SYS_RESOURCE"))
