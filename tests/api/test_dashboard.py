@@ -26,7 +26,7 @@ def test_a_migration_is_checked_started_and_followed_to_its_end(fleet: Fleet) ->
 
 
 def test_a_migration_is_cancelled(fleet: Fleet) -> None:
-    run = fleet.start("memory_churn.c", on="web-1")
+    run = fleet.start("memory_big.c", on="web-1")
     browse(fleet, f"cancel web-1 {run.pid} web-3")
     assert fleet.hosts["web-1"].alive(run.pid) and not fleet.hosts["web-3"].alive(run.pid)
     run.release()

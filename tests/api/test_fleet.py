@@ -72,7 +72,7 @@ def assert_unfettered(host: Host, pid: int) -> None:
 
 
 def test_what_traces_has_no_filter_and_a_cancel_rolls_back(fleet: Fleet) -> None:
-    run = fleet.start("memory_churn.c", on="web-1")
+    run = fleet.start("memory_big.c", on="web-1")  # a minute at that rate
     asked = ask(fleet, run, "web-1", "web-3", bandwidth="1MB")
     fleet.wait_state(asked["id"], "running")
     source = fleet.hosts["web-1"]
