@@ -38,8 +38,8 @@ def database(host: Host) -> Iterator[str]:
 def test_the_work_of_a_killed_coordinator_is_taken_over_and_done_once(fleet: Fleet) -> None:
     with database(fleet.ops) as url:
         servers = {port: fleet.start_server("--database", url, "--name", f"c{port}", port=port) for port in PORTS}
-        run = fleet.start("memory_churn.c", on="web-1")
-        body = {"source": "web-1", "pid": run.pid, "destination": "web-2", "options": {"bandwidth": "2MB"}}
+        run = fleet.start("memory_big.c", on="web-1")
+        body = {"source": "web-1", "pid": run.pid, "destination": "web-2", "options": {"bandwidth": "8MB"}}
         status, asked = fleet.http("POST", "/migrations", body, port=PORTS[0])
         assert status == 201, asked
         fleet.wait_state(asked["id"], "running", port=PORTS[1])

@@ -89,8 +89,8 @@ def test_what_traces_has_no_filter_and_a_cancel_rolls_back(fleet: Fleet) -> None
 
 
 def test_a_coordinator_that_dies_leaves_the_migration_running_and_the_next_one_follows_it(fleet: Fleet) -> None:
-    run = fleet.start("memory_churn.c", on="web-1")
-    asked = ask(fleet, run, "web-1", "web-2", bandwidth="4MB")
+    run = fleet.start("memory_big.c", on="web-1")
+    asked = ask(fleet, run, "web-1", "web-2", bandwidth="8MB")
     fleet.wait_state(asked["id"], "running")
     fleet.stop_server()
     fleet.start_server()
