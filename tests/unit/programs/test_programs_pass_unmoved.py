@@ -89,7 +89,10 @@ def interrupt_all_threads(pid: int) -> None:
 
 
 def is_pending(pid: int, tid: str, number: int) -> bool:
-    status = Path(f"/proc/{pid}/task/{tid}/status").read_text()
+    try:
+        status = Path(f"/proc/{pid}/task/{tid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it has taken it, and ended
+        return False
     return bool(int(status.split("SigPnd:")[1].split()[0], 16) >> (number - 1) & 1)
 
 
