@@ -65,7 +65,8 @@ async def _changes(call: Call, wanted: set[str] | None) -> AsyncIterator[str]:
         yield ""
         while not call.services.closing.is_set():
             try:
-                what = await asyncio.wait_for(queue.get(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    what = await queue.get()
             except TimeoutError:
                 what = ""
             if not what or wanted is None or what in wanted:

@@ -44,7 +44,8 @@ class Hooks:
             except OSError as error:
                 return f"hook {path}: cannot be called: {error.strerror}"
             try:
-                status = await asyncio.wait_for(process.wait(), self._within_s)
+                async with asyncio.timeout(self._within_s):
+                    status = await process.wait()
             except TimeoutError:
                 return f"hook {path}: took longer than {self._within_s:g} s and was ended"
             finally:

@@ -44,7 +44,8 @@ async def look_at(store: Store, reach: Reach, name: str) -> Row:
     """Ask the host for its facts and write them down, or why it could not be asked."""
     try:
         host = await find_address(store, name)
-        facts = await asyncio.wait_for(reach.facts(host), ASK_WITHIN_S)
+        async with asyncio.timeout(ASK_WITHIN_S):
+            facts = await reach.facts(host)
         await store.change(HOSTS, HOSTS.c.name == name, facts=facts, facts_at=store.now(), unreachable="")
     except TimeoutError:
         await store.change(HOSTS, HOSTS.c.name == name, unreachable=f"no answer within {ASK_WITHIN_S:.0f} s")

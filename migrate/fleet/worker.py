@@ -68,7 +68,8 @@ class Worker:
                 await self._take_all()
                 self._wake.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), LOOK_S)
+                    async with asyncio.timeout(LOOK_S):
+                        await self._wake.wait()
         finally:
             for task in self._tasks:
                 task.cancel()

@@ -237,8 +237,10 @@ async def close_connection(connection: asyncssh.SSHClientConnection) -> None:
     """Close and wait, but not long: a dead peer must not hold us."""
     connection.close()
     try:
-        await asyncio.wait_for(connection.wait_closed(), CLOSE_WITHIN_S)
+        async with asyncio.timeout(CLOSE_WITHIN_S):
+            await connection.wait_closed()
     except TimeoutError:
         connection.abort()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(connection.wait_closed(), CLOSE_WITHIN_S)
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await connection.wait_closed()

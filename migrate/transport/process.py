@@ -71,7 +71,8 @@ class RemoteProcess:
         await self.end_input()
         self._process.close()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait_closed(), END_WITHIN_S)
+            async with asyncio.timeout(END_WITHIN_S):
+                await self._process.wait_closed()
         self._reading_stderr.cancel()
         await asyncio.gather(self._reading_stderr, return_exceptions=True)
 
@@ -98,7 +99,8 @@ class RemoteProcess:
     async def _explain_end(self) -> TransportError | None:
         """Why stdout ended: None when the program ended well after it spoke, or only closed its stdout."""
         try:
-            status = await asyncio.wait_for(self._wait_status(), END_WITHIN_S)
+            async with asyncio.timeout(END_WITHIN_S):
+                status = await self._wait_status()
         except TimeoutError:
             return None
         except ConnectionLost as error:

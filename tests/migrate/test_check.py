@@ -185,8 +185,8 @@ def test_records_travel_whole() -> None:
                       ("kcmp", "cgroup2_freezer"), 10, "vdso")  # fmt: skip
     file = FileNeed("/x", 0o100644, 1, 2, "ab", b"cd", True, True, True, 0, "ext4", "id", 3, ("fd 1", "exe"))
     listen = ListenNeed("tcp6", "::1", socket.IPPROTO_TCP, "/p", True, "fd 2")
-    target = TargetRecord((1, 2), "n", (file,), (listen,), 3, 4, ("kcmp",), (5,), 6, 7, "/c", host, "namespace", 8,
-                          ((7, 1, 2),))  # fmt: skip
+    target = TargetRecord((1, 2), "n", (file,), (listen,), 3, 4, ("kcmp",), (5,), 6, 7, "/c", host, "namespace", "fpu",
+                          8, ((7, 1, 2),))  # fmt: skip
     assert host_from_facts(host_to_facts(host)) == host
     assert target_from_facts(target_to_facts(target)) == target
 
