@@ -38,7 +38,7 @@ def controlling(images: ImageSet) -> dict[int, int]:
 def outside(images: ImageSet) -> set[int]:
     """Numbers of the pseudo-terminals that tasks have open and whose masters nobody described."""
     slaves = {info.id for info in images.all(kinds.TTY_INFO) if not info.id & 1 and info.id < OUTSIDE}
-    return {id >> 1 for id in slaves if master_id(id >> 1) not in masters(images)}
+    return {id >> 1 for id in slaves - {id & ~1 for id in masters(images)}}
 
 
 def without_holder(images: ImageSet) -> set[int]:

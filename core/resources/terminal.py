@@ -37,6 +37,7 @@ TERMINAL_MAJORS: Final = frozenset([4, 5, *range(136, 144)])
 MASTER: Final = os.makedev(5, 2)
 OWN: Final = os.makedev(5, 0)
 OPENING: Final = os.O_CREAT | os.O_EXCL | os.O_TRUNC
+PATH_HINT: Final = "--tty PATH gives it a terminal that is there"
 ATTACHED_HINT: Final = "detach from it first, e.g. tmux detach-client"
 HINT: Final = "--tty new gives it one over there; or start it without: setsid PROGRAM </dev/null >log 2>&1"
 
@@ -124,9 +125,11 @@ def _refuse_outside(file: OpenFile, table: OpenTable, hint: str) -> Blocker | No
     if choice == "refuse":
         return file.blocker("terminal", "a terminal cannot be carried", hint)
     if choice == "new" and number_of(file) is None:
-        return file.blocker("terminal", "is no pseudo-terminal: no new one can stand in for it", None)
+        return file.blocker("terminal", "is no pseudo-terminal: no new one can stand in for it", PATH_HINT)
     if choice == "new" and len({number_of(one) for one in table.files if _is_outside(one, table)}) > 1:
-        return file.blocker("terminal", "is one of several terminals outside: one new one can stand in for one", None)
+        return file.blocker(
+            "terminal", "is one of several terminals outside: one new one can stand in for one", PATH_HINT
+        )
     return None
 
 
@@ -236,7 +239,8 @@ def collect_end(master: int, *, is_master: bool) -> TtyInfoEntry:
 def collect_outside_pair(slave: int, session: int, group: int) -> tuple[TtyInfoEntry, TtyInfoEntry]:
     """Master and slave of a pair that is to stand in for a pseudo-terminal outside of the tree, by a descriptor of that
     one. `session`: who will lead it (0: nobody), `group`: who reads from it, both as they see themselves."""
-    number, found = os.minor(os.fstat(slave).st_rdev), os.fstat(slave)
+    found = os.fstat(slave)
+    number = os.minor(found.st_rdev)
     master = _info(master_id(number), MASTER)
     master.sid, master.pgrp = session, group
     master.termios.CopyFrom(_termios(pty.read_settings(slave)))

@@ -5,7 +5,7 @@ from enum import IntEnum
 from typing import Final
 
 HEAD: Final = struct.Struct(">BH")  # kind, length of the payload
-WINDOW: Final = struct.Struct(">4H")  # rows, columns, width and height in pixels: as struct winsize has them
+WINDOW: Final = struct.Struct(">2H")  # rows, columns
 PAYLOAD_AT_MOST: Final = 4096
 READY, KEPT = b"r", b"k"  # what a server tells the keeper that started it
 

@@ -28,7 +28,11 @@ class TerminalKeeper:
                 stdin=theirs.fileno(),
                 start_new_session=True,
             )
-        self._expect(READY, START_LIMIT_S)
+        try:
+            self._expect(READY, START_LIMIT_S)
+        except BaseException:
+            self.close()  # it ends then
+            raise
 
     def keep(self, master: int, pid: int) -> None:
         """Copies of the master and of a pidfd are over there when this returns."""

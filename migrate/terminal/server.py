@@ -10,7 +10,6 @@ import fcntl
 import os
 import signal
 import socket
-import struct
 import sys
 import termios
 from pathlib import Path
@@ -99,13 +98,10 @@ class TerminalServer:
 
     def _resize(self, payload: bytes, *, redraw: bool) -> None:
         """SIGWINCH goes to the foreground group when the size is another one: `redraw` makes it so."""
-        rows, columns, width, height = WINDOW.unpack(payload)
+        rows, columns = WINDOW.unpack(payload)
         if redraw:
-            self._set_window(rows, (columns + 1) & 0xFFFF, width, height)
-        self._set_window(rows, columns, width, height)
-
-    def _set_window(self, *size: int) -> None:
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("4H", *size))
+            termios.tcsetwinsize(self._master, (rows, (columns + 1) & 0xFFFF))
+        termios.tcsetwinsize(self._master, (rows, columns))
 
 
 def main() -> None:

@@ -71,8 +71,7 @@ def _received(server: socket.socket) -> bytes:
 
 
 def _window(fd: int) -> bytes:
-    rows, columns = termios.tcgetwinsize(fd)
-    return frame(Kind.WINDOW, WINDOW.pack(rows, columns, 0, 0))
+    return frame(Kind.WINDOW, WINDOW.pack(*termios.tcgetwinsize(fd)))
 
 
 def _write_all(fd: int, data: bytes) -> None:
