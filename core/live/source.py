@@ -318,7 +318,7 @@ class LiveSource:
             killed = [pid for pid in frozen if has_ended(pid, self.reader)] if isinstance(error, Exception) else []
             release(frozen)
             if killed:
-                raise TraceeError(killed[0], "was killed while it stood still") from error
+                raise TraceeError(killed[0], "was killed while it stood still", hint="try again") from error
             raise
         return Froze(self._tree_images(family, images), images, gone, tuple(watch.phases))
 

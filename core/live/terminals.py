@@ -59,7 +59,8 @@ def _collect_outside(root: Member, numbers: Collection[int], reader: ProcReader)
         try:
             slave = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            raise CollectError(f"terminal /dev/pts/{number}", f"cannot be looked at: {error.strerror}") from error
+            reason = f"cannot be looked at: {error.strerror}"
+            raise CollectError(f"terminal /dev/pts/{number}", reason, hint=terminal.PATH_HINT) from error
         try:
             is_own = terminal.number_of_device(root.terminal) == number
             group = terminal.own_number(reader.stat(root.pid).tpgid) if is_own else 0

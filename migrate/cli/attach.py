@@ -32,7 +32,8 @@ def attach(
     try:
         left = view(journal.terminal_path(name), sys.stdin.fileno(), sys.stdout.fileno())
     except OSError as error:
-        raise MigrateError(f"{name}: nobody keeps its terminal any more: {error.strerror}") from error
+        gone = f"{name}: nobody keeps its terminal any more: {error.strerror}"
+        raise MigrateError(gone, hint="its process has ended, or moved on") from error
     runs_on = f"Left {name}; it runs on. migrate attach {name} comes back."
     say([runs_on if left is Left.DETACHED else f"{name} has ended."], sys.stdout)
     return ExitCode.DONE
