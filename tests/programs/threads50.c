@@ -40,6 +40,13 @@ static void *verify_until_stop(void *argument)
 	return NULL;
 }
 
+static void wait_for_rounds(long count)
+{
+	for (int i = 0; i < THREADS; i++)
+		while (rounds[i] < count)
+			check_nap();
+}
+
 int main(int argc, char **argv)
 {
 	pthread_t threads[THREADS];
@@ -47,12 +54,11 @@ int main(int argc, char **argv)
 	check_init(argc, argv);
 	for (long i = 0; i < THREADS; i++)
 		threads[i] = thread_start(verify_until_stop, (void *)i);
+	wait_for_rounds(1); /* each has its memory: the mappings stay as they are */
 	check_ready_and_wait();
 	for (int i = 0; i < THREADS; i++)
 		rounds[i] = 0;
-	for (int i = 0; i < THREADS; i++)
-		while (rounds[i] < 2) /* all of them work on */
-			check_nap();
+	wait_for_rounds(2);
 	stop = true;
 	for (int i = 0; i < THREADS; i++)
 		thread_join(threads[i]);

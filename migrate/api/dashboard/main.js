@@ -9,7 +9,7 @@ const TOGETHER_MS = 300; // changes within this time are one look
 
 function page(parts, store) {
   const [first, second, third] = parts;
-  if (first === "migrations" && second) return html`<${Migration} id=${second} store=${store} />`;
+  if (first === "migrations" && second) return html`<${Migration} key=${second} id=${second} store=${store} />`;
   if (first === "migrations") return html`<${Migrations} store=${store} />`;
   if (first === "move") return html`<${Move} store=${store} source=${second} pid=${third} />`;
   if (first === "drains" && second === "new") return html`<${NewDrain} store=${store} host=${third} />`;

@@ -1,5 +1,5 @@
 // The pages. Each takes {store}, what main.js keeps fresh, and asks the server for what is its own.
-import { html, useEffect, useState } from "/static/vendor/preact-htm.js";
+import { html, useEffect, useRef, useState } from "/static/vendor/preact-htm.js";
 import { Badge, Curves, PhaseBar, Table, Trouble } from "/static/parts.js";
 import { ask, follow } from "/static/server.js";
 import { bytes, moment, seconds } from "/static/words.js";
@@ -17,6 +17,23 @@ function useAct() {
     try { return await work(); } catch (caught) { setError(caught); return undefined; } finally { setBusy(false); }
   };
   return { error, busy, act };
+}
+
+// What the server says at `path`, asked again whenever one of `changes` does; an answer older than the one shown is
+// dropped. Apart from useAct(): a look in the background never disables a button nor takes a message away.
+function useAnswer(path, changes) {
+  const [seen, setSeen] = useState({ answer: null, error: null });
+  const number = useRef({ asked: 0, shown: 0 });
+  useEffect(() => {
+    const mine = ++number.current.asked;
+    const show = (answer, error) => {
+      if (mine < number.current.shown) return;
+      number.current.shown = mine;
+      setSeen((before) => ({ answer: answer ?? before.answer, error }));
+    };
+    ask("GET", path).then((answer) => show(answer, null), (error) => show(null, error));
+  }, [path, ...changes]);
+  return seen;
 }
 
 export function Hosts({ store }) {
@@ -46,17 +63,16 @@ export function Migrations({ store }) {
 
 export function Migration({ id, store }) {
   const [events, setEvents] = useState([]);
-  const [one, setOne] = useState(null);
   const { error, busy, act } = useAct();
+  const { answer: one, error: unanswered } = useAnswer(`/migrations/${id}`, [store.beat, events.length, busy]);
   useEffect(() => { setEvents([]); return follow(id, (event) => setEvents((known) => [...known, event])); }, [id]);
-  useEffect(() => { act(async () => setOne(await ask("GET", `/migrations/${id}`))); }, [id, store.beat, events.length]);
-  if (!one) return html`<h1>Migration ${id}</h1><${Trouble} error=${error} />`;
+  if (!one) return html`<h1>Migration ${id}</h1><${Trouble} error=${unanswered} />`;
   const rounds = events.map((event) => event.body).filter((body) => body.event === "round_done");
   const xs = rounds.map((round) => round.number);
   const notices = events.map((event) => event.body).filter((body) => body.event === "notice");
   const last = rounds[rounds.length - 1];
   const resolve = (keep) => act(() => ask("POST", `/migrations/${id}/resolve`, { keep }));
-  return html`<h1>Migration ${id} <${Badge} state=${one.state} /></h1><${Trouble} error=${error} />
+  return html`<h1>Migration ${id} <${Badge} state=${one.state} /></h1><${Trouble} error=${error || unanswered} />
     <p>${one.workload.command || `pid ${one.pid}`}<br /><small>pid ${one.pid}, ${one.source} → ${one.destination}, asked for by ${one.requested_by}, ${moment(one.created_at)}</small></p>
     ${one.message && html`<p><strong>${one.message}</strong>${one.hint && html`<br /><span class="hint">→ ${one.hint}</span>`}</p>`}
     ${["queued", "running"].includes(one.state) && html`<p aria-busy="true">${one.phase || "queued"}${last ? `, round ${last.number}, expected downtime ${seconds(last.expected_downtime_s)}` : ""}</p>
@@ -139,14 +155,13 @@ export function NewDrain({ store, host = "" }) {
 }
 
 export function Windows({ store }) {
-  const { error, act } = useAct();
-  const [windows, setWindows] = useState([]);
-  const load = () => act(async () => setWindows((await ask("GET", "/windows")).items));
-  useEffect(() => { load(); }, [store.beat]);
-  const add = (event) => { event.preventDefault(); const form = event.target; const body = pick(form); act(async () => { await ask("POST", "/windows", { name: body.name, text: body.text }); form.reset(); await load(); }); };
-  const remove = (name) => act(async () => { await ask("DELETE", `/windows/${name}`); await load(); });
+  const { error, busy, act } = useAct();
+  const { answer, error: unanswered } = useAnswer("/windows", [store.beat, busy]);
+  const windows = answer?.items ?? [];
+  const add = (event) => { event.preventDefault(); const form = event.target; const body = pick(form); act(async () => { await ask("POST", "/windows", { name: body.name, text: body.text }); form.reset(); }); };
+  const remove = (name) => act(() => ask("DELETE", `/windows/${name}`));
   const sorted = [...windows].sort((a, b) => (a.opens_at || "").localeCompare(b.opens_at || ""));
-  return html`<h1>Windows</h1><${Trouble} error=${error} />
+  return html`<h1>Windows</h1><${Trouble} error=${error || unanswered} />
     <${Table} heads=${["name", "when", "opens next", "closes", ""]} empty="No window yet."
       rows=${sorted.map((one) => [one.name, html`<code>${one.text}</code>`, moment(one.opens_at), moment(one.closes_at), html`<button class="secondary outline" onClick=${() => remove(one.name)}>Remove</button>`])} />
     <h2>Waiting drains</h2><${Table} heads=${["host", "opens", "closes"]} empty="None waits." rows=${store.drains.filter((one) => one.state === "waiting").map((one) => [one.host, moment(one.opens_at), moment(one.closes_at)])} />
