@@ -3,11 +3,13 @@
 Rows are plain dicts. Every method is one transaction. Owns leases and fences; decides nothing about migrations.
 """
 
+import asyncio
+import functools
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -19,6 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from migrate.errors import StoreError
 from migrate.fleet.schema import AUDIT, DRAINS, EVENTS, MIGRATIONS
 
+Asked = ParamSpec("Asked")
+Answer = TypeVar("Answer")
 Row: TypeAlias = dict[str, Any]
 LEASE_S: Final = 10.0
 FINAL_STATES: Final = ("done", "failed", "refused", "cancelled")
@@ -28,6 +32,31 @@ VERSIONS: Final = Path(__file__).with_name("versions")
 
 class FenceLost(StoreError):
     """Another coordinator has taken this over: whoever hears it stops working on it, and writes nothing."""
+
+
+def _whole(
+    transaction: Callable[Asked, Coroutine[Any, Any, Answer]],
+) -> Callable[Asked, Coroutine[Any, Any, Answer]]:
+    """Whoever is cancelled in a transaction, once or more often, goes when it is over: after LEASE_S at the latest.
+
+    Cut off twice, SQLAlchemy closes the connection behind the caller's back with nobody waiting for it; at the end of
+    the event loop, aiosqlite then waits for ever for a thread that is gone.
+    """
+
+    @functools.wraps(transaction)
+    async def run(*args: Asked.args, **kwargs: Asked.kwargs) -> Answer:
+        task = asyncio.create_task(transaction(*args, **kwargs))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            until = time.monotonic() + LEASE_S
+            while not task.done() and (left := until - time.monotonic()) > 0:
+                with suppress(asyncio.CancelledError):  # the first is raised again below
+                    await asyncio.wait([task], timeout=left)
+            task.cancel()
+            raise
+
+    return run
 
 
 class Store:
@@ -79,6 +108,7 @@ class Store:
         except (SQLAlchemyError, OSError) as error:
             raise StoreError(f"database: {error}") from error
 
+    @_whole
     async def rows(
         self,
         table: Table,
@@ -97,6 +127,7 @@ class Store:
         found = await self.rows(table, *where, limit=1)
         return found[0] if found else None
 
+    @_whole
     async def add(self, table: Table, values: Mapping[str, Any]) -> bool:
         """Insert one row; False when its key is taken."""
         try:
@@ -106,6 +137,7 @@ class Store:
             return False
         return True
 
+    @_whole
     async def change(self, table: Table, *where: ColumnElement[bool], **values: Any) -> int:
         """Update rows; how many. A `version` column counts the changes."""
         if "version" in table.c:
@@ -113,6 +145,7 @@ class Store:
         async with self._begin() as connection:
             return int((await connection.execute(update(table).where(*where).values(**values))).rowcount)
 
+    @_whole
     async def remove(self, table: Table, *where: ColumnElement[bool]) -> int:
         """Delete rows; how many."""
         async with self._begin() as connection:
@@ -122,6 +155,7 @@ class Store:
         """Append to the audit log."""
         await self.add(AUDIT, {"at": self.now(), "who": who, "action": action, "target": target, "detail": detail})
 
+    @_whole
     async def lease(self, table: Table, owner: str, states: Sequence[str]) -> Row | None:
         """Take one row in one of `states` that nobody works on (or whose worker fell silent), the most urgent first.
 
@@ -144,6 +178,7 @@ class Store:
             await connection.execute(update(table).where(table.c.id == found["id"]).values(**taken))
             return {**found, **taken}
 
+    @_whole
     async def write_leased(self, table: Table, leased: Row, **values: Any) -> None:
         """Change a leased row and renew the lease; FenceLost when another holds it by now."""
         values["version"] = table.c.version + 1
@@ -158,6 +193,7 @@ class Store:
         """Change a leased row for the last time and give the lease back."""
         await self.write_leased(table, leased, lease_owner=None, lease_until=None, **values)
 
+    @_whole
     async def add_event(self, leased: Row, number: int, body: Mapping[str, Any], **values: Any) -> None:
         """Record a migration's event and what it changes of the row, in one transaction; FenceLost as above."""
         mine = and_(MIGRATIONS.c.id == leased["id"], MIGRATIONS.c.fence == leased["fence"])

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,28 @@ def test_the_most_urgent_is_leased_first(tmp_path: Path) -> None:
             await queue(store, f"m{number}", priority)
         order = [(await store.lease(MIGRATIONS, "me", ["queued"]) or {})["id"] for _ in range(3)]
         assert order == ["m1", "m2", "m0"]
+
+    with_store(tmp_path, work)
+
+
+@pytest.mark.timeout(120)
+def test_whoever_is_cancelled_leaves_no_transaction_behind(tmp_path: Path) -> None:
+    async def work(store: Store, _clock: Clock) -> None:
+        await queue(store, "m1")
+        row = await store.lease(MIGRATIONS, "me", ["queued"])
+        assert row is not None
+        steps = (
+            lambda: store.rows(MIGRATIONS), lambda: store.change(MIGRATIONS, phase="x"),
+            lambda: store.lease(MIGRATIONS, "me", ["queued"]), lambda: store.write_leased(MIGRATIONS, row, phase="y"),
+        )  # fmt: skip
+        delays = [n * 0.001 for n in range(5)]  # seconds: before, in, after
+        for first, second, step in product(delays, delays, steps):
+            asked = asyncio.create_task(step())
+            for delay in (first, first + second):
+                asyncio.get_running_loop().call_later(delay, asked.cancel)
+            await asyncio.wait([asked])
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert await store.change(MIGRATIONS, phase="y") == 1  # it still works
 
     with_store(tmp_path, work)
 
