@@ -6,7 +6,7 @@ everything back, so the target lives on unharmed when we are killed at any instr
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -121,16 +121,25 @@ class Borrow:
         """The same area in a child that was just forked from the task."""
         return Borrow(memory, self.area, self._quiet, own_ids={pid: own_pid})
 
-    def run(self, thread: ThreadState, steps: Steps, *, at_yield: Callable[[Results], None] | None = None) -> Results:
+    def run(
+        self, thread: ThreadState, steps: Steps, *, at_yield: Callable[[Results], None] | None = None,
+        whole: bool = False,
+    ) -> Results:  # fmt: skip
         """Run `steps` in the stopped thread, which is stopped again and as it was afterwards.
 
         RemoteSyscallError names the op that failed. `at_yield` is called at every Yield with the results so far.
+        `whole`: once begun all of it runs, also when we are interrupted, so that what it opens is closed.
         """
         job = self._make_job(thread, steps)
         self._place(job)
         with giving_back(thread):
-            self._start(job, all_but(job.yield_signal))
-            self._wait_end(job, at_yield)
+            try:
+                self._start(job, all_but(job.yield_signal))
+                self._wait_end(job, at_yield)
+            except BaseException:
+                if whole:
+                    self._finish(job)
+                raise
         return self._checked(job, self._collect(job))
 
     def _make_job(self, thread: ThreadState, steps: Steps) -> "_Job":
@@ -185,6 +194,17 @@ class Borrow:
             if at_yield is not None:
                 at_yield(self._collect(job))
             ptrace.resume(job.thread.tid)
+
+    def _finish(self, job: "_Job") -> None:
+        """Let a program that was begun run to its end, whatever there was to do at its yields."""
+        with suppress(MigrateError, OSError):  # the error on its way tells more
+            if ptrace.is_stopped(job.thread.tid):
+                now = ptrace.read_registers(job.thread.tid)
+                begun = self.area.address < now.ip < self.area.writable
+                if not begun or job.encoded.op_index(now.r12) >= job.encoded.op_count:
+                    return
+                ptrace.resume(job.thread.tid)
+            self._wait_end(job, None)
 
     def _collect(self, job: "_Job") -> Results:
         return Results(job.template, self.memory.read(job.encoded.base, len(job.encoded.content)))

@@ -21,7 +21,7 @@ def open_uffd(borrow: Borrow, thread: ThreadState, pidfd: int) -> int:
         ours.append(pidfd_getfd(pidfd, results.value(opened)))
 
     try:
-        borrow.run(thread, (opened, Yield("duplicate"), closed), at_yield=take)
+        borrow.run(thread, (opened, Yield("duplicate"), closed), at_yield=take, whole=True)
     except BaseException:
         for fd in ours:
             os.close(fd)

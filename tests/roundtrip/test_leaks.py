@@ -12,13 +12,13 @@ import pytest
 
 import core.collect
 from core import DumpOptions, LiveSource, dump
-from core.errors import Refused, TraceeError
+from core.errors import TraceeError
 from core.live.process import LiveProcess
 from core.resources import scheduling, signals
 from core.tracee.cgroup import cgroup2_path
 from tests.requires import require_root
 from tests.roundtrip.ptrace_steps import instead_of
-from tests.roundtrip.targets import LEAF_NAME, home_cgroup, is_traced, leaves_of, look_at, own_fds, ready
+from tests.roundtrip.targets import LEAF_NAME, READER, home_cgroup, is_traced, leaves_of, look_at, own_fds, ready
 
 QUIET = ["signal_masks.c", "alt_stack.c", "fd_table.c", "blocked_epoll.c", "blocked_nanosleep.c", "stack_depth.c",
          "comm.c", "epoll.c", "pipe_content.c", "creds_nobody.c"]  # fmt: skip
@@ -172,12 +172,7 @@ def dump_once(pid: int) -> None:
         dump(pid, Path(directory), LEAVE_RUNNING)
 
 
-GAP = "interrupted between opening a userfaultfd in the target and closing it there, it stays open in the target"
-
-
-@pytest.mark.parametrize(
-    "work", [dump_once, pytest.param(live_once, marks=pytest.mark.xfail(raises=Refused, reason=GAP))]
-)
+@pytest.mark.parametrize("work", [dump_once, live_once])
 @pytest.mark.parametrize("name", ["signal_masks.c", "avx.c", "blocked_nanosleep.c"])
 def test_an_interrupt_at_any_step_leaves_no_tracer_and_no_descriptor(
     name: str, work: Callable[[int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -186,7 +181,7 @@ def test_an_interrupt_at_any_step_leaves_no_tracer_and_no_descriptor(
         raise KeyboardInterrupt
 
     with ready(name, tmp_path) as run, home_cgroup(run.pid) as home:
-        ours = own_fds()
+        ours, theirs = own_fds(), READER.fds(run.pid)
         for step in itertools.count():
             with monkeypatch.context() as patch:
                 instead_of(step, patch, interrupt)
@@ -197,6 +192,7 @@ def test_an_interrupt_at_any_step_leaves_no_tracer_and_no_descriptor(
                     pass
             assert not is_traced(run.pid), f"step {step}"
             assert own_fds() == ours, f"step {step}"
+            assert READER.fds(run.pid) == theirs, f"step {step}"
             assert cgroup2_path(run.pid) == home, f"step {step}"
         assert step > 30
         run.release()
