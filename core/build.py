@@ -22,15 +22,16 @@ from core.kernel.thread_facts import read_facts
 from core.kernel.threads import ThreadBlock, ThreadState
 from core.memory.landing import LandingMemory
 from core.memory.ranges import EMPTY, Ranges
+from core.memory_plan import MemoryPlan, as_vmas
 from core.plan.encode import assembled, split
 from core.plan.ops import Syscall
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from core.proc.status import Status
-from core.resources import credentials, file_table, process_tree, scheduling, seccomp, vmas
+from core.resources import credentials, file_presence, file_table, process_tree, scheduling, seccomp, vmas
 from core.resources.segment_store import SegmentStore
 from core.resources.vmas import MappedVma
-from core.task_plan import MemoryPlan, Stage, Step, TaskPlan, as_vmas, threads_made
+from core.task_plan import Stage, Step, TaskPlan, threads_made
 from core.tracee.handing import hand_over
 from core.tracee.spawn import OPTIONS
 from core.tracee.stem import Stem, find_syscall_instruction, remove_area
@@ -90,6 +91,8 @@ class Skeleton:
 
     def update(self, mapped: Sequence[MappedVma]) -> None:
         """Bring the VMAs up to `mapped`; what stays mapped keeps its pages."""
+        if mapped is self.mapped:
+            return
         area = self.stem.borrow.area
         ours = self._reserved.union(Ranges.of([(area.address, area.end)]))
         if any(ours.overlaps(vma.start, vma.end) for vma in mapped):
@@ -216,7 +219,7 @@ def set_registers(skeleton: Skeleton, plan: TaskPlan, reader: ProcReader) -> Non
 
 def refuse_files(images: ImageSet) -> None:
     """Refused when a file of the images is absent or different here, before anything is made of them."""
-    if blockers := [blocker for id in images.ids(kinds.FDINFO) for blocker in file_table.verify(images, id)]:
+    if blockers := file_presence.verify(images, images.ids(kinds.FDINFO)):
         raise Refused(blockers)
 
 

@@ -13,9 +13,9 @@ from core.kernel.pages_file import page_crcs
 from core.memory.fill import Filling, PagesFiles, fill_parts
 from core.memory.ranges import PAGE_SIZE, Ranges
 from core.memory.sharing import Common, find_common
+from core.memory_plan import MemoryPlan
 from core.mould import candidates, vmas_with
 from core.resources.vmas import MappedVma
-from core.task_plan import MemoryPlan
 
 IS_THERE = 1 << 32  # no checksum is as large
 

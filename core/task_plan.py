@@ -17,19 +17,20 @@ from core.images import kinds
 from core.images.flags import TaskState
 from core.images.inventory import check_inventory
 from core.images.pb.core_pb2 import CoreEntry
-from core.images.pb.memory_pb2 import MmEntry, VmaEntry
+from core.images.pb.filesystem_pb2 import FsEntry
+from core.images.pb.memory_pb2 import MmEntry
 from core.images.pb.pstree_pb2 import PstreeEntry
 from core.images.pb.seccomp_pb2 import SeccompEntry
 from core.images.pb.signals_pb2 import SignalQueueEntry
 from core.images.store import ImageSet
 from core.kernel.threads import ThreadState
+from core.memory_plan import MappedNames, MemoryPlan, memory_plan
 from core.options import RestoreOptions
 from core.plan.births import TaskShape, plan_births
-from core.plan.ghost_names import GHOST_MEMORY, with_passing_names
+from core.plan.ghost_names import with_passing_names
 from core.plan.ops import FdAllocator, Program
-from core.plan.segments import SegmentNames, SegmentSpec
+from core.plan.segments import SegmentSpec
 from core.plan.terminals import controlling, masters
-from core.proc.maps import Vma
 from core.resources import (
     address_space,
     credentials,
@@ -48,10 +49,8 @@ from core.resources import (
     vma_marks,
     vmas,
 )
-from core.resources.named_files import path_of, paths_by_id
 from core.resources.table_plan import FilePlan
 from core.resources.time_namespace import NO_OFFSETS, Clocks
-from core.resources.vmas import VDSO, VVAR, MappedVma
 
 
 class Stage(StrEnum):
@@ -74,32 +73,12 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryPlan:
-    """The address space of one task: what is mapped, where it has [vdso] and its like, and the content of [vdso]."""
-
-    mapped: tuple[MappedVma, ...]
-    kernel: dict[str, tuple[int, int]]
-    segments: dict[int, SegmentSpec] = field(default_factory=dict)  # every one that its images speak of
-    vdso: bytes = b""  # empty: not known
-
-    def as_vmas(self) -> list[Vma]:
-        """All of it, by borders alone: what our own area must keep out of."""
-        kernel = [Vma(start, end, True, True, True, False, path=name) for name, (start, end) in self.kernel.items()]
-        return as_vmas(self.mapped) + kernel
-
-
-def as_vmas(mapped: Sequence[MappedVma]) -> list[Vma]:
-    """VMAs to be, by borders alone."""
-    return [Vma(vma.start, vma.end, True, True, True, False) for vma in mapped]
-
-
-@dataclass(frozen=True, slots=True)
 class TaskPlan:
     """Everything needed to make one task out of a stem."""
 
     pid: int
     tids: tuple[int, ...]
-    memory: "MemoryPlan"
+    memory: MemoryPlan
     files_id: int
     steps: tuple[Step, ...]
     states: dict[int, ThreadState]
@@ -118,48 +97,6 @@ class TaskPlan:
             for op in step.program:
                 yield f"{step.stage}  thread {step.tid}: {op.name}: {op.why}"
         yield f"resume  pid {self.pid}: registers of {len(self.tids)} threads"
-
-
-def memory_plan(images: ImageSet, pid: int, segments: SegmentNames | None = None) -> MemoryPlan:
-    """Address space of a task, from its mm image and the files it maps. `segments` of the images, if known already."""
-    segments = segments or SegmentNames(images)
-    mm = images.one(kinds.MM, pid)
-    return MemoryPlan(mapped_vmas(images, pid, segments), kernel_vmas(mm), segments.specs, mm.vdso)
-
-
-def mapped_vmas(images: ImageSet, pid: int, segments: SegmentNames) -> tuple[MappedVma, ...]:
-    """VMAs that a plan maps, with the files behind them: all but the kernel's own."""
-    paths = paths_by_id(images)
-    entries = images.one(kinds.MM, pid).vmas
-    return tuple(_mapped_vma(images, paths, entry, segments) for entry in entries if not vmas.is_kernel_vma(entry))
-
-
-def _mapped_vma(images: ImageSet, paths: dict[int, str], entry: VmaEntry, segments: SegmentNames) -> MappedVma:
-    segment = segments.of(entry)
-    is_file = bool(entry.status & (vmas.FILE_PRIVATE | vmas.FILE_SHARED))
-    if is_file and entry.shmid in segments.ghosts:
-        return MappedVma(entry, _file_path(images, paths, entry), GHOST_MEMORY | segments.ghosts[entry.shmid])
-    if segment is None:
-        return MappedVma(entry, _file_path(images, paths, entry))
-    return MappedVma(entry, segment.name, segment.id, -(-segment.size // vmas.PAGE) * vmas.PAGE)
-
-
-def _file_path(images: ImageSet, paths: dict[int, str], entry: VmaEntry) -> str:
-    if not entry.status & (vmas.FILE_PRIVATE | vmas.FILE_SHARED):
-        return ""
-    return paths.get(entry.shmid) or path_of(images, entry.shmid)
-
-
-def kernel_vmas(mm: MmEntry) -> dict[str, tuple[int, int]]:
-    """Where the task had [vdso], [vvar] and [vvar_vclock]: name → (start, end)."""
-    found = {}
-    for entry in mm.vmas:
-        if entry.status & VDSO:
-            found["[vdso]"] = (entry.start, entry.end)
-        elif entry.status & VVAR:
-            name = "[vvar_vclock]" if "[vvar]" in found else "[vvar]"
-            found[name] = (entry.start, entry.end)
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,16 +174,16 @@ def _compile_tree(images: ImageSet, launcher_bounding: int, options: RestoreOpti
     shapes = tree_shapes(images)
     entries = {entry.pid: entry for entry in process_tree.tasks(images)}
     files = table_plan.plan_tables(images, _tables(images, shapes), tcp=options.tcp, terminal=options.terminal)
-    segments = SegmentNames(images)
+    names = MappedNames(images)
     return TreePlan(
         shapes,
         tuple(
-            _compile_task(images, entries[shape.pid], files, launcher_bounding, segments)
+            _compile_task(images, entries[shape.pid], files, launcher_bounding, names)
             for shape in shapes
             if not shape.dead
         ),
         {shape.pid: _end_of(images, shape.pid) for shape in shapes if shape.dead},
-        segments.specs,
+        names.segments.specs,
     )
 
 
@@ -265,7 +202,7 @@ def _tables(images: ImageSet, shapes: Sequence[TaskShape]) -> dict[int, int]:
 
 
 def _compile_task(
-    images: ImageSet, entry: PstreeEntry, files: Mapping[int, FilePlan], launcher_bounding: int, segments: SegmentNames
+    images: ImageSet, entry: PstreeEntry, files: Mapping[int, FilePlan], launcher_bounding: int, names: MappedNames
 ) -> TaskPlan:
     if entry.pid not in entry.threads:
         raise ImageError("pstree.img", f"task {entry.pid} is not among its own threads")
@@ -274,9 +211,9 @@ def _compile_task(
     return TaskPlan(
         pid=entry.pid,
         tids=tuple(entry.threads),
-        memory=memory_plan(images, entry.pid, segments),
+        memory=memory_plan(images, entry.pid, names),
         files_id=images.one(kinds.IDS, entry.pid).files_id,
-        steps=tuple(_steps(images, entry, cores, states, launcher_bounding, files[entry.pid])),
+        steps=tuple(_steps(images, names, entry, cores, states, launcher_bounding, files[entry.pid])),
         states=states,
         cores=cores,
         yield_signal=signals.free_signal(_used_signals(cores)),
@@ -306,6 +243,7 @@ def _sigmask(core: CoreEntry) -> int:
 
 def _steps(
     images: ImageSet,
+    names: MappedNames,
     entry: PstreeEntry,
     cores: dict[int, CoreEntry],
     states: dict[int, ThreadState],
@@ -316,7 +254,9 @@ def _steps(
     leader = process_tree.leader_core(images, pid)
     mm = images.one(kinds.MM, pid)
     others = [(tid, cores[tid]) for tid in entry.threads if tid != pid]
-    yield Step(Stage.RESTORE, pid, _plan_task(images, pid, leader, mm, files.taken) + files.program)
+    yield Step(
+        Stage.RESTORE, pid, _plan_task(leader, mm, images.one(kinds.FS, pid), names, files.taken) + files.program
+    )
     yield Step(Stage.RESTORE, pid, thread.plan_clone(others))
     yield Step(Stage.RESTORE, pid, thread.plan_leader(leader))
     if not entry.ppid:
@@ -377,14 +317,13 @@ def _plan_posix_timers(cores: Mapping[int, CoreEntry], pid: int, offsets: Mappin
     return posix_timers.plan_all(cores[pid].tc.timers.posix, expired, signals.numbers_of(queues), pid, offsets)
 
 
-def _plan_task(images: ImageSet, pid: int, leader: CoreEntry, mm: MmEntry, taken: frozenset[int]) -> Program:
+def _plan_task(leader: CoreEntry, mm: MmEntry, fs: FsEntry, names: MappedNames, taken: frozenset[int]) -> Program:
     """`taken`: descriptors that it has already, made by another who shares its table."""
-    fs = images.one(kinds.FS, pid)
     return (
         process_tree.plan_personality(leader.tc.personality)
-        + address_space.plan(mm, path_of(images, mm.exe_file_id), FdAllocator(set(taken)))
+        + address_space.plan(mm, names.path_of(mm.exe_file_id), FdAllocator(set(taken)))
         + signals.plan_actions(leader.tc.sigactions)
-        + process_tree.plan_fs(path_of(images, fs.cwd_id), fs.umask)
+        + process_tree.plan_fs(names.path_of(fs.cwd_id), fs.umask)
         + process_settings.plan(leader.tc)
     )
 

@@ -18,6 +18,7 @@ from core.kernel.calls import prlimit
 from core.kernel.threads import ThreadBlock
 from core.memory.landing import LandingMemory
 from core.memory.ranges import EMPTY, Ranges
+from core.memory_plan import MemoryPlan, as_vmas
 from core.options import PidMode
 from core.plan.births import Act, Birth, TaskShape, plan_births
 from core.plan.encode import assembled
@@ -30,7 +31,7 @@ from core.resources.terminal import plan_controlling
 from core.resources.terminal_store import TerminalStore
 from core.resources.time_namespace import NO_OFFSETS, Clocks, notice, read_offsets
 from core.resources.vmas import MappedVma
-from core.task_plan import MemoryPlan, Stage, TreePlan, as_vmas
+from core.task_plan import Stage, TreePlan
 from core.tracee.borrow import all_but
 from core.tracee.orphans import reaping
 from core.tracee.stem import Stem, make_stem

@@ -10,9 +10,9 @@ from core.kernel.page_keys import Keys, no_keys
 from core.live.process import LiveProcess
 from core.memory.ranges import Ranges
 from core.memory.sharing import Common, find_common, read_frames, same_pages
+from core.memory_plan import memory_plan
 from core.mould import candidates
 from core.proc.reader import ProcReader
-from core.task_plan import memory_plan
 from core.tracee.family import has_ended
 
 Processes = Mapping[int, LiveProcess]

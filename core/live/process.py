@@ -19,6 +19,7 @@ from core.memory.dirty.kept import find_any_tracker
 from core.memory.pages import ReadPageReader
 from core.memory.present import KERNEL_VMAS, PageSets
 from core.memory.ranges import EMPTY, EVERYTHING, Ranges
+from core.memory_plan import memory_plan
 from core.options import DumpOptions
 from core.prepare import Prepared, read_flags
 from core.proc.brief import BriefStatus
@@ -28,7 +29,6 @@ from core.resources.ghost_file import Ghosts
 from core.resources.named_files import NamedFiles
 from core.resources.shared_memory import Segments
 from core.resources.vmas import compare
-from core.task_plan import memory_plan
 from core.tracee.borrow import Area, Borrow
 from core.tracee.family import has_ended
 from core.tracee.freezer import FrozenProcess, stop_thread

@@ -16,7 +16,6 @@ from core.images import kinds
 from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
 from core.images.store import ImageSet
 from core.options import DumpOptions, TcpChoice
-from core.plan.ghost_names import ghosts_by_file, kept_paths, linked_names
 from core.proc.reader import ProcReader
 from core.resources import (
     epoll,
@@ -40,9 +39,7 @@ from core.resources import (
 )
 from core.resources.context import Kind, OpenFile, OpenTable, make_table, open_files, owner_is_foreign, read_in_flight
 from core.resources.ghost_file import Ghosts
-from core.resources.ghost_store import refuse_folder
 from core.resources.shared_memory import Segments
-from core.resources.table_plan import Table, find_sockets
 from core.resources.unix_queue import Packet
 
 KINDS: Final[tuple[Kind, ...]] = (
@@ -360,30 +357,6 @@ def _collect_pipe_contents(files: Sequence[OpenFile], images: ImageSet) -> None:
             content = pipe.collect_content(file)
             images.add(kinds.PIPES_DATA, content.entry, payload=content.payload)
             done.add(content.entry.pipe_id)
-
-
-def verify(images: ImageSet, files_id: int, root: str = "/") -> list[Blocker]:
-    """On the destination, before anything is made: files below `root` that are absent or differ, names taken."""
-    table = Table(images, files_id, find_sockets(images))
-    ghosts, linked, kept = ghosts_by_file(images), linked_names(images), kept_paths(images)
-    found: list[Blocker | None] = []
-    for id in dict.fromkeys((*table.by_id, *table.sockets.in_flight(table.by_id))):
-        entry = table.made_together(id)[0]
-        if id in ghosts:
-            found.append(refuse_folder(entry.reg.name, root))
-        elif entry.type == FdTypes.FIFO and entry.fifo.regf_id not in ghosts:
-            found.append(regular_file.verify(table.path_of(entry).reg, table.why(id), root))
-        elif entry.type == FdTypes.FANOTIFY:
-            found.append(fanotify.verify(entry.ffy, table.why(id), root))
-        elif entry.type == FdTypes.INOTIFY:
-            found.append(inotify.verify(entry.ify, table.why(id), root))
-        elif entry.type == FdTypes.REG and entry.reg.name not in kept:
-            found.append(regular_file.verify(entry.reg, table.why(id), root, linked.get(id)))
-        elif entry.type == FdTypes.UNIXSK:
-            found.append(unix_socket.verify(entry.usk, table.why(id), root))
-            if (outside := table.sockets.outside.get(entry.usk.peer)) is not None:
-                found.append(unix_socket.verify(outside, table.why(id), root))
-    return [blocker for blocker in found if blocker is not None]
 
 
 def check_made(pid: int, reader: ProcReader, images: ImageSet, files_id: int) -> None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from core.errors import CollectError, ImageError
+from core.errors import CollectError
 from core.images import kinds
 from core.images.pb.descriptors_pb2 import FownEntry, MemfdFileEntry, RegFileEntry
 from core.images.pb.files_pb2 import MEMFD, REG, FileEntry
@@ -87,11 +87,3 @@ class NamedFiles:
 def paths_by_id(images: ImageSet) -> dict[int, str]:
     """Path of every regular file entry of an image set."""
     return {entry.id: entry.reg.name for entry in images.all(kinds.FILES) if entry.type == REG}
-
-
-def path_of(images: ImageSet, file_id: int) -> str:
-    """Path of one of them; ImageError when the set has no such file."""
-    for entry in images.all(kinds.FILES):
-        if entry.id == file_id and entry.type == REG:
-            return entry.reg.name
-    raise ImageError("files.img", f"has no regular file {file_id}")

@@ -64,6 +64,7 @@ MEMBERS: Final[dict[FdTypes, Member]] = {
     FdTypes.EVENTPOLL: "epfd", FdTypes.TIMERFD: "tfd", FdTypes.SIGNALFD: "sgfd", FdTypes.INETSK: "isk",
     FdTypes.PIDFD: "pidfd", FdTypes.TTY: "tty", FdTypes.INOTIFY: "ify", FdTypes.FANOTIFY: "ffy", FdTypes.MEMFD: "memfd",
 }  # fmt: skip
+PIPES: Final = (FdTypes.PIPE, FdTypes.FIFO)
 LATE: Final = (FdTypes.EVENTPOLL, FdTypes.TIMERFD)
 
 
@@ -97,7 +98,7 @@ def plan_tables(
     """
     placed: dict[int, tuple[int, int]] = {}
     plans: dict[int, FilePlan] = {}
-    sockets = find_sockets(images)
+    files = Files(images, terminal)
     locks = images.all(kinds.FILE_LOCKS)
     made: dict[int, frozenset[int]] = {}  # by table
     for pid, files_id in tables.items():
@@ -105,7 +106,7 @@ def plan_tables(
         if files_id in made:
             plans[pid] = FilePlan((), late, taken=made[files_id])
             continue
-        planner = _TablePlanner(Table(images, files_id, sockets, terminal), pid, tables, placed, tcp)
+        planner = _TablePlanner(Table(files, files_id), pid, tables, placed, tcp)
         plans[pid] = planner.plan(late)
         made[files_id] = planner.numbers
     return plans
@@ -135,6 +136,7 @@ class _TablePlanner:
         self._pid = pid
         self._pids = pids
         self._placed = placed
+        self._own: dict[int, int] = {}  # files that were made here: their descriptors
         self._tcp = tcp
         self._fds = FdAllocator()
         self._pidfds: dict[int, int] = {}
@@ -175,7 +177,7 @@ class _TablePlanner:
         return frozenset({*self._kept, *(info.fd for info in self._table.infos)})
 
     def _plan_late(self, entry: FileEntry) -> Program:
-        number, why = self._placed[entry.id][1], self._table.why(entry.id)
+        number, why = self._own[entry.id], self._table.why(entry.id)
         if entry.type == FdTypes.TIMERFD:
             return timerfd.plan_late(entry, number, why)
         numbers = {info.fd: info.flags for info in self._table.infos} | dict.fromkeys(self._kept, FD_CLOEXEC)
@@ -184,23 +186,19 @@ class _TablePlanner:
     def _finish_sockets(self) -> list[Syscall]:
         """Names, connections and queues of the sockets made here, which needs what is in flight in them."""
         sockets, ops = self._table.sockets, []
-        for id in sockets.in_flight(self._numbers()):
+        for id in sockets.in_flight(self._own):
             if id not in self._placed:
                 group = self._table.made_together(id)
                 ops += self._make(group)
                 ops += self._plan_late(group[0]) if group[0].type in LATE else ()
             elif self._placed[id][0] != self._pid and id not in self._taken:
                 ops += self._take(id)
-        numbers = self._numbers()
+        numbers = self._own
         ops += sockets.plan_finish(numbers, self._table.why)
         everything = self._taken | numbers
         sending = Sending(sockets.by_id, everything, lambda packet: sockets.route(packet, numbers), self._pids)
         filled, rooms = unix_queue.plan_send(sockets.packets_for(numbers), sending, self._fds, self._table.why)
         return [*ops, *filled, *sockets.plan_last(numbers, rooms, self._table.why)]
-
-    def _numbers(self) -> dict[int, int]:
-        """Everything that was made here."""
-        return {id: fd for id, (pid, fd) in self._placed.items() if pid == self._pid}
 
     def _make(self, group: Sequence[FileEntry]) -> list[Syscall]:
         if group[0].type == FdTypes.MEMFD:
@@ -210,22 +208,23 @@ class _TablePlanner:
         else:
             program, made = _make(group, self._table, self._fds, self._tcp)
         wanted = {id: self._table.wanted(id) or [self._keep(id)] for id in made}
-        self._placed.update((id, (self._pid, numbers[0].fd)) for id, numbers in wanted.items())
+        self._own |= {id: numbers[0].fd for id, numbers in wanted.items()}
+        self._placed |= {id: (self._pid, numbers[0].fd) for id, numbers in wanted.items()}
         return [*program, *place({number: wanted[id] for id, number in made.items()}, self._fds)]
 
     def _make_memfd(self, entry: FileEntry) -> tuple[Program, dict[int, int]]:
-        handed = self._hand(self._table.segments[entry.id])
+        handed = self._hand(self._table.files.segments[entry.id])
         program, number = memfd.plan(entry, self._fds, self._table.why(entry.id), handed)
         return program, {entry.id: number}
 
     def _make_terminal(self, entry: FileEntry) -> tuple[Program, dict[int, int]]:
-        table, id = self._table, entry.tty.tty_info_id
-        master = table.tty_infos.get(id | 1)
+        table, files, id = self._table, self._table.files, entry.tty.tty_info_id
+        master = files.tty_infos.get(id | 1)
         handed = self._hand(FIRST_HANDED | id | 1) if master is not None else None
-        is_own = master is not None and master.sid != 0 and master.sid == table.sessions.get(self._pid)
-        place = terminal.Place(handed, is_own, table.terminal)
+        is_own = master is not None and master.sid != 0 and master.sid == files.sessions.get(self._pid)
+        place = terminal.Place(handed, is_own, files.terminal)
         link, why = table.link_of(entry), table.why(entry.id)
-        return terminal.plan_terminal(entry, link, table.tty_infos, place, self._fds, why)
+        return terminal.plan_terminal(entry, link, files.tty_infos, place, self._fds, why)
 
     def _hand(self, id: int) -> int:
         """The number that the task has `id` as, of what is made for it."""
@@ -263,29 +262,39 @@ class _TablePlanner:
         return [opened, *place({made: [Wanted(self._pidfds[owner], True, why)]}, self._fds)]
 
 
-class Table:
-    """The images of one table, by descriptor and by file."""
+class Files:
+    """Every open file of the images: what all of their tables have in common. `terminal` as in plan_tables."""
 
-    def __init__(self, images: ImageSet, files_id: int, sockets: Sockets, terminal: str = "") -> None:
-        self.sockets = sockets
+    def __init__(self, images: ImageSet, terminal: str = "") -> None:
+        self.images = images
+        self.sockets = find_sockets(images)
         self.terminal = terminal
         self.tty_infos = {info.id: info for info in images.all(kinds.TTY_INFO)}
         self.sessions = {entry.pid: entry.sid for entry in images.all(kinds.PSTREE)}
-        self.infos = sorted(images.all(kinds.FDINFO, files_id), key=lambda info: info.fd)
-        self.by_id: dict[int, list[FdinfoEntry]] = {}
-        for info in self.infos:
-            self.by_id.setdefault(info.id, []).append(info)
-        self._files = {entry.id: entry for entry in images.all(kinds.FILES)} | sockets.gone
-        self._ends: dict[tuple[int, int], list[FileEntry]] = {}
-        for entry in self._files.values():
-            if entry.type in (FdTypes.PIPE, FdTypes.FIFO):
-                self._ends.setdefault((entry.type, pipe_id(entry)), []).append(entry)
-        self._contents = {
+        self.by_id = {entry.id: entry for entry in images.all(kinds.FILES)} | self.sockets.gone
+        self.ends: dict[tuple[int, int], list[FileEntry]] = {}
+        for entry in self.by_id.values():
+            if entry.type in PIPES:
+                self.ends.setdefault((entry.type, pipe_id(entry)), []).append(entry)
+        self.contents = {
             (type, record.message.pipe_id): PipeContent(record.message, record.payload)
             for type, kind in ((FdTypes.PIPE, kinds.PIPES_DATA), (FdTypes.FIFO, kinds.FIFO_DATA))
             for record in images.records(kind)
         }
         self.segments = memfd_segments(images)
+
+
+class Table:
+    """One table of the images, by descriptor and by file."""
+
+    def __init__(self, files: Files, files_id: int) -> None:
+        self.files = files
+        self.sockets = files.sockets
+        self._files = files.by_id
+        self.infos = sorted(files.images.all(kinds.FDINFO, files_id), key=lambda info: info.fd)
+        self.by_id: dict[int, list[FdinfoEntry]] = {}
+        for info in self.infos:
+            self.by_id.setdefault(info.id, []).append(info)
         self._check(kinds.FDINFO.file_name(files_id))
 
     def _check(self, name: str) -> None:
@@ -302,13 +311,13 @@ class Table:
         entry = self._files[id]
         if entry.type == FdTypes.UNIXSK:
             return [self._files[one] for one in self.sockets.made_with(id)]
-        if entry.type not in (FdTypes.PIPE, FdTypes.FIFO):
+        if entry.type not in PIPES:
             return [entry]
-        return self._ends[entry.type, pipe_id(entry)]
+        return self.files.ends[entry.type, pipe_id(entry)]
 
     def content(self, entry: FileEntry) -> PipeContent | None:
         """What a pipe or a FIFO held."""
-        return self._contents.get((entry.type, pipe_id(entry)))
+        return self.files.contents.get((entry.type, pipe_id(entry)))
 
     def path_of(self, entry: FileEntry) -> FileEntry:
         """The file that says where a FIFO is."""

@@ -17,7 +17,8 @@ with atheris.instrument_imports(include=["core", "migrate"]):
     from core.errors import ImageError, MigrateError
     from core.images.codec import decode_file
     from core.images.store import ImageSet, read_directory
-    from core.task_plan import compile_tree, memory_plan, tree_shapes
+    from core.memory_plan import memory_plan
+    from core.task_plan import compile_tree, tree_shapes
     from migrate.messages import decode, encode
     from migrate.pagesrv.frames import FRAME_VERSION, HEAD, MAGIC, RUN
     from migrate.pagesrv.receiver import PageReceiver

@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import ImageError
 from core.images import kinds
-from core.resources import file_table, table_plan
+from core.resources import file_presence, file_table, table_plan
 from core.resources.context import OpenTable
 from tests.unit.resources.local_executor import FILES_ID, LocalTask, restored_task, source_task
 
@@ -168,12 +168,12 @@ def test_files_without_a_way_back_are_refused_by_name(tmp_path: Path) -> None:
 def test_a_missing_or_different_file_is_found_before_anything_is_made(text_file: Path) -> None:
     with source_task(lambda: os.open(text_file, os.O_RDONLY)) as source:
         images = source.collect()
-    assert file_table.verify(images, FILES_ID) == []
+    assert file_presence.verify(images, [FILES_ID]) == []
     with open(text_file, "ab") as file:
         file.write(b"more")
-    assert [blocker.code for blocker in file_table.verify(images, FILES_ID)] == ["file-differs"]
+    assert [blocker.code for blocker in file_presence.verify(images, [FILES_ID])] == ["file-differs"]
     text_file.unlink()
-    (missing,) = file_table.verify(images, FILES_ID)
+    (missing,) = file_presence.verify(images, [FILES_ID])
     assert missing.code == "file-missing"
     assert missing.subject == f"fd 0 ({text_file})"
 

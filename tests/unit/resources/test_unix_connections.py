@@ -10,7 +10,7 @@ import pytest
 from core.images import kinds
 from core.images.pb.sockets_pb2 import UnixSkEntry
 from core.plan.unix_names import ESTABLISHED, EXTERN, LISTEN, UNCONNECTED
-from core.resources import file_table, unix_socket
+from core.resources import file_presence, file_table, unix_socket
 from tests.unit.resources.local_executor import FILES_ID, READER, LocalTask, restored_task, source_task
 
 TYPES = [socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM]
@@ -180,12 +180,12 @@ def test_a_datagram_socket_connects_to_a_service_outside_again(tmp_path: Path) -
         outside, client = unix_entries(images)
         assert (outside.uflags, outside.name, outside.state) == (EXTERN, path.encode(), UNCONNECTED)
         assert client.peer == outside.ino
-        assert file_table.verify(images, FILES_ID) == []
+        assert file_presence.verify(images, [FILES_ID]) == []
         with restored_task(images) as restored, borrowed(restored, 0) as (live,):
             live.send(b"line")
             assert service.recv(10) == b"line"
     os.unlink(path)
-    assert [blocker.code for blocker in file_table.verify(images, FILES_ID)] == ["unix-outside"]
+    assert [blocker.code for blocker in file_presence.verify(images, [FILES_ID])] == ["unix-outside"]
 
 
 def test_the_journal_is_told_again_who_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from core.images.pb.sockets_pb2 import UnixSkEntry
 from core.kernel.unix_diag import read_backlog
-from core.resources import file_table, unix_socket
+from core.resources import file_presence, file_table, unix_socket
 from tests.unit.resources.local_executor import FILES_ID, LocalTask, restored_task, source_task
 
 
@@ -48,7 +48,7 @@ def test_a_listening_path_is_bound_anew_with_mode_owner_and_backlog(tmp_path: Pa
 
     with source_task(setup) as source:
         images = source.collect()
-    assert file_table.verify(images, FILES_ID) == []
+    assert file_presence.verify(images, [FILES_ID]) == []
     with restored_task(images) as restored:
         after = path.stat()
         assert (after.st_mode, after.st_uid, after.st_gid) == (stat.S_IFSOCK | 0o620, 1234, 4321)
@@ -150,9 +150,9 @@ def test_a_path_that_is_taken_over_there_is_found_before(tmp_path: Path) -> None
     with source_task(lambda: listening(str(path))) as source:
         images = source.collect()
     path.unlink()
-    assert file_table.verify(images, FILES_ID) == []
+    assert file_presence.verify(images, [FILES_ID]) == []
     path.touch()
-    assert "something else is there" in file_table.verify(images, FILES_ID)[0].reason
+    assert "something else is there" in file_presence.verify(images, [FILES_ID])[0].reason
     path.unlink()
     path.parent.rmdir()
-    assert "directory does not exist" in file_table.verify(images, FILES_ID)[0].reason
+    assert "directory does not exist" in file_presence.verify(images, [FILES_ID])[0].reason
