@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from core.images.store import ImageSet, decode_stream, encode_stream
     from core.kernel.process_vm import Buffer, crc32c
     from core.live.destination import LiveDestination, Parked, remove_parked, resume_parked
-    from core.live.source import Froze, LiveSource, Scanned
+    from core.live.source import LiveSource
+    from core.live.told import Froze, Scanned
     from core.memory.dirty.choose import probe_tracker_kind
     from core.memory.file_pages import LandingFile
     from core.memory.landing import LandingMemory
@@ -48,7 +49,8 @@ _EXPORTS: Final = {
     "core.images.store": ("ImageSet", "decode_stream", "encode_stream"),
     "core.kernel.process_vm": ("Buffer", "crc32c"),
     "core.live.destination": ("LiveDestination", "Parked", "remove_parked", "resume_parked"),
-    "core.live.source": ("Froze", "LiveSource", "Scanned"),
+    "core.live.source": ("LiveSource",),
+    "core.live.told": ("Froze", "Scanned"),
     "core.memory.dirty.choose": ("probe_tracker_kind",),
     "core.memory.file_pages": ("LandingFile",),
     "core.memory.landing": ("LandingMemory",),

@@ -1,6 +1,7 @@
 """What is learnt of a process before it is stopped, and of a tree while it stands still: the parts that `dump` and the
 live source share."""
 
+import gc
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -171,6 +172,18 @@ class Stopwatch:
         now = time.monotonic()
         self.phases.append((name, now - self._last))
         self._last = now
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """While something stands still: the garbage collector would go through all that we know."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def zombies_of(family: Family) -> list[Zombie]:

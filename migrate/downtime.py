@@ -20,6 +20,12 @@ class Downtime:
         """The freeze is being asked for."""
         self._began = self._lap = self._now()
 
+    def put_off(self, seconds: float) -> None:
+        """It ran on for that long after it was asked to stop."""
+        if self._began is not None:
+            self._began += seconds
+            self._lap += seconds
+
     def lap(self, name: str, parts: Iterable[pb.PhaseTime] = (), *, split: bool = False) -> None:
         """The phase `name` ends now. `split`: the parts were measured here and stand for themselves, `name` is the
         rest; otherwise they are told as "name: part" and do not count."""

@@ -198,15 +198,15 @@ class Migration:
         return await self._precopy.run()
 
     def _goal(self, attached: pb.Attached) -> Goal:
-        asked = self._request.max_downtime_s
-        deadline_s = self._request.deadline_s
+        asked, deadline_s = self._request.max_downtime_s, self._request.deadline_s
+        shape = {"tasks": attached.tasks, "threads": attached.threads, "fds": attached.fds, "vmas": attached.vmas}
         return Goal(
             max_downtime_s=DEFAULT_MAX_DOWNTIME_S if asked is None else asked,
             explicit=asked is not None,
             deadline_s=deadline_s,
             # Without a goal of the user's, stopping a little longer disturbs less than slowing down.
             may_throttle=self._request.throttle and (asked is not None or deadline_s is not None),
-            restore_cost_s=self._world.restore_cost.seconds(attached.threads, attached.fds, attached.vmas),
+            freeze_cost_s=self._world.freeze_cost.seconds(**shape),
             round_trip_s=self._round_trip_s,
         )
 
@@ -218,6 +218,7 @@ class Migration:
         self._journal.advance(self.id, Event.FROZE)  # the entry before the act
         self._downtime.begin()
         frozen = await here.ask(pb.Freeze(), pb.Frozen)
+        self._downtime.put_off(frozen.ran_seconds)
         self._downtime.lap("freeze", frozen.phases, split=True)
         frozen.round.last = True
         frozen.round.number = len(self._precopy.rounds) + 1

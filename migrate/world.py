@@ -8,7 +8,7 @@ from typing import Protocol
 
 from core import FileChoices
 from core.errors import Blocker
-from migrate.convergence import RestoreCost
+from migrate.convergence import FreezeCost
 from migrate.engine import Keeper, Peer
 from migrate.journal import Journal
 from migrate.keeper.parked import Parked
@@ -135,4 +135,4 @@ class World:
     now: Callable[[], float]
     new_id: Callable[[], str]
     host_name: str = ""
-    restore_cost: RestoreCost = field(default_factory=RestoreCost)
+    freeze_cost: FreezeCost = field(default_factory=FreezeCost)

@@ -15,12 +15,13 @@ from core.kernel.leftovers import adopt, sweep
 from core.memory.file_pages import LandingFile
 from core.memory.landing import LandingMemory
 from core.memory.ranges import Ranges
+from core.memory_plan import MemoryPlan, memory_plan
 from core.mould import vmas_with
 from core.options import RestoreOptions
 from core.plan.births import TaskShape
 from core.plan.ghost_names import GHOST_MEMORY
 from core.plan.segments import merge_specs, segments_of
-from core.prepare import Stopwatch
+from core.prepare import Stopwatch, without_collector
 from core.proc.reader import ProcReader
 from core.resources.ghost_store import GhostStore
 from core.resources.ipc_store import IpcStore
@@ -28,7 +29,7 @@ from core.resources.segment_store import SegmentStore
 from core.resources.terminal_store import TerminalStore
 from core.resources.time_namespace import NO_OFFSETS, Clocks, wait_caught_up
 from core.resources.vmas import MappedVma
-from core.task_plan import MemoryPlan, clock_offsets, compile_tree, memory_plan, tree_shapes
+from core.task_plan import clock_offsets, compile_tree, tree_shapes
 from core.tracee.cgroup import make_leaf
 from core.tracee.cgroup_home import find_home, leave_home
 from core.tracee.holder import Holder, StopHolder, choose_holder, holder_at
@@ -66,6 +67,7 @@ class LiveDestination:
     segments: SegmentStore = field(init=False)
     _shapes: tuple[TaskShape, ...] = ()
     _kernel: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
+    _planned: dict[int, tuple[ImageSet, MemoryPlan]] = field(default_factory=dict)  # of the last round, by own pid
     _offsets: Clocks | None = None  # of the first tree; the clocks of both hosts run on alike
 
     def __post_init__(self) -> None:
@@ -86,7 +88,7 @@ class LiveDestination:
 
         `tree` and `memories` as in begin_round; `pages` will land in the memory returned.
         """
-        plans = {pid: memory_plan(images, pid) for pid, images in memories.items()}
+        plans = self._plan_memories(memories)
         mapped = vmas_with([plan.mapped for plan in plans.values()], pages)
         return self._cast(tree, plans, mapped)
 
@@ -100,7 +102,7 @@ class LiveDestination:
         """
         self.ghosts.make(tree)
         shapes = tree_shapes(tree)
-        plans = {pid: memory_plan(images, pid) for pid, images in memories.items()}
+        plans = self._plan_memories(memories)
         self.segments.make(merge_specs([segments_of(tree), *(plan.segments for plan in plans.values())]))
         kernel = {pid: plan.kernel for pid, plan in plans.items()}  # another one: it has executed a program
         if self.tree is not None and shapes == self._shapes and kernel == self._kernel:
@@ -113,6 +115,15 @@ class LiveDestination:
         without = self._need_tree().bear(shapes, plans, kept)
         self._shapes, self._kernel = shapes, kernel
         return [pid for pid in plans if pid not in kept or pid in without]
+
+    def _plan_memories(self, memories: Mapping[int, ImageSet]) -> dict[int, MemoryPlan]:
+        """Those of the round before where the images are the very same."""
+        before = self._planned
+        self._planned = {
+            pid: before[pid] if pid in before and before[pid][0] is images else (images, memory_plan(images, pid))
+            for pid, images in memories.items()
+        }
+        return {pid: plan for pid, (_, plan) in self._planned.items()}
 
     def _cast(self, tree: ImageSet, plans: Mapping[int, MemoryPlan], mould: Sequence[MappedVma]) -> LandingMemory:
         """All anew: the tree has another shape than before, or there was none."""
@@ -149,6 +160,10 @@ class LiveDestination:
 
     def finish(self, images: ImageSet, gone: Mapping[int, Ranges]) -> Parked:
         """Complete the tree and park it: held, no tracer. `gone`: pages that landed and that a task no longer has."""
+        with without_collector():
+            return self._finish(images, gone)
+
+    def _finish(self, images: ImageSet, gone: Mapping[int, Ranges]) -> Parked:
         watch = Stopwatch()
         tree = self._need_tree()
         for pid, ranges in gone.items():

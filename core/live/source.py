@@ -3,7 +3,6 @@
 Speaks no protocol and journals nothing: that is migrate/keeper's.
 """
 
-import gc
 import logging
 import time
 from collections.abc import Mapping
@@ -25,10 +24,20 @@ from core.live.process import LiveProcess
 from core.live.shared import SharedPages
 from core.live.shared_file import SharedFile
 from core.live.terminals import find_controlling, stand_in_for_outside
+from core.live.told import Froze, Scanned
 from core.memory.ranges import EMPTY, Ranges
 from core.memory.sharing import Common
 from core.options import DumpOptions
-from core.prepare import STARTING_POLL_S, Prepared, Stopwatch, family_images, prepare, stop_met, zombies_of
+from core.prepare import (
+    STARTING_POLL_S,
+    Prepared,
+    Stopwatch,
+    family_images,
+    prepare,
+    stop_met,
+    without_collector,
+    zombies_of,
+)
 from core.proc.reader import ProcReader, content_of
 from core.resources import sysv_ipc
 from core.tracee.family import Family, has_ended, read_family, read_settled, refuse_strays, release, without
@@ -37,29 +46,6 @@ from core.tracee.holder import Holder, hold_processes
 
 ATTEMPTS = 8  # to meet one that executes programs all the time
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Scanned:
-    """A pre-copy round: who is there (as images), and how long anything stood still for it.
-
-    `mould`: what several have in common, by the own pid of whom to read it from. It is to land before they are born
-    over there, and then comes another scan.
-    """
-
-    tree: ImageSet
-    stopped_s: float
-    mould: Mapping[int, Ranges] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Froze:
-    """The tree at the freeze: who is there, all but the pages, and by own pid or segment what is given up since."""
-
-    tree: ImageSet
-    images: ImageSet
-    gone: dict[int, Ranges]
-    phases: tuple[tuple[str, float], ...]
 
 
 @dataclass(slots=True)
@@ -280,21 +266,17 @@ class LiveSource:
 
     def freeze(self) -> Froze:
         """Stop all of it for good and collect everything. On any error it runs on."""
-        collects = gc.isenabled()
-        gc.disable()  # it would go through all that we know, while everything stands still
-        try:
+        with without_collector():
             return self._freeze()
-        finally:
-            if collects:
-                gc.enable()
 
     def _freeze(self) -> Froze:
+        asked = time.monotonic()
         for process in self.processes.values():
             with suppress(OSError):  # it has ended
                 process.read_flags()
         self._listen()  # there is less to hear of then
         self._network_files.flush_before(self._file_holders())
-        watch = Stopwatch()
+        watch, ran_s = Stopwatch(), time.monotonic() - asked
         family, frozen = stop_met(self.pid, self.reader, self._meet_all, self._prepared())
         watch.lap("freeze")
         try:
@@ -320,7 +302,7 @@ class LiveSource:
             if killed:
                 raise TraceeError(killed[0], "was killed while it stood still", hint="try again") from error
             raise
-        return Froze(self._tree_images(family, images), images, gone, tuple(watch.phases))
+        return Froze(self._tree_images(family, images), images, gone, tuple(watch.phases), ran_s)
 
     def _meet_all(self, family: Family, frozen: dict[int, FrozenProcess]) -> None:
         refuse_strays(family, self.holder.pids() if self.holder else [])

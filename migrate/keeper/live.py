@@ -12,17 +12,11 @@ from typing import Literal, cast
 
 from core import (
     EMPTY,
-    ActionScripts,
-    DumpOptions,
-    FileChoices,
     ImageSet,
     LandingFile,
     LandingMemory,
     LiveDestination,
     LiveSource,
-    RestoreOptions,
-    TerminalChoice,
-    TrackChoice,
     decode_stream,
     encode_stream,
     remove_parked,
@@ -34,6 +28,7 @@ from migrate.journal import Journal
 from migrate.keeper.landing import Landing
 from migrate.keeper.reporter import Reporter, count_all
 from migrate.keeper.runs import make_runs, parse_runs
+from migrate.keeper.wishes import NEW_TERMINAL, dump_options, phase_times, restore_options
 from migrate.pagesrv.lander import PageLander
 from migrate.pagesrv.receiver import PageReceiver
 from migrate.pagesrv.sender import PageSender, RoundCount
@@ -43,9 +38,7 @@ from migrate.terminal.keeping import TerminalKeeper, refuse_no_terminal
 log = logging.getLogger(__name__)
 
 SEND_BUFFERS = 3
-NEW_TERMINAL = "new"
 MOULD = 0  # the memory of what several have in common; all others have their process's own pid
-SCRIPT_LIMIT_S = 5.0  # less than our coordinator's patience with us
 
 
 class LiveSourceEngine:
@@ -56,15 +49,11 @@ class LiveSourceEngine:
         self._page_fds = list(page_fds)
         self._live: LiveSource | None = None
         self._sender: PageSender | None = None
+        self._memories: dict[int, tuple[ImageSet, bytes]] = {}  # as the last round told of them, by own pid
 
     def attach(self, request: pb.Attach) -> pb.Attached:
         """See SourceEngine."""
-        options = DumpOptions(
-            tcp=_tcp(request.tcp), shell_job=request.shell_job,
-            track=None if request.track in ("", "auto") else cast(TrackChoice, request.track),
-            scripts=_scripts(request.action_scripts), files=_file_choices(request.files),
-        )  # fmt: skip
-        live = self._live = LiveSource(request.pid, f"migrate-{self._id}", options)
+        live = self._live = LiveSource(request.pid, f"migrate-{self._id}", dump_options(request))
         live.attach()
         self._sender = PageSender(
             self._page_fds[0], cast(Literal["auto", "zstd", "none"], request.compress or "auto"),
@@ -73,7 +62,7 @@ class LiveSourceEngine:
         processes = live.processes.values()
         return pb.Attached(
             threads=count_all(live.reader.tids, live.processes), fds=count_all(live.reader.fds, live.processes),
-            vmas=sum(len(process.prepared.vma_flags) for process in processes),
+            vmas=sum(len(process.prepared.vma_flags) for process in processes), tasks=len(processes),
             tracker=next(process.tracker_name for process in processes),
             cgroup=live.holder.path if live.holder else "",
             stopped_seconds=live.stopped_s, notices=[pb.Notice(text=text) for text in live.notices],
@@ -106,11 +95,21 @@ class LiveSourceEngine:
         """Everybody's address space; a memory's number is its process's own pid."""
         processes = self._attached().processes.values()
         memories = [
-            pb.Memory(mm_id=process.own_pid, pid=process.own_pid, mm_image=encode_stream(process.memory))
+            pb.Memory(
+                mm_id=process.own_pid, pid=process.own_pid, mm_image=self._encoded(process.own_pid, process.memory)
+            )
             for process in processes
         ]
         kept = [make_runs(process.own_pid, process.kept) for process in processes if process.kept]
         return pb.Round(number=number, memories=memories, tree=encode_stream(tree), kept=kept)
+
+    def _encoded(self, own_pid: int, memory: ImageSet) -> bytes:
+        """A process's address space; put into bytes again when it has another one than in the round before."""
+        known, content = self._memories.get(own_pid, (None, b""))
+        if known is not memory:
+            content = encode_stream(memory)
+            self._memories[own_pid] = memory, content
+        return content
 
     def send_pages(self, number: int, fresh: Sequence[int], progress: Callable[[pb.Progress], None]) -> pb.PagesSent:
         """See SourceEngine."""
@@ -168,21 +167,22 @@ class LiveSourceEngine:
 
     def freeze(self) -> pb.Frozen:
         """See SourceEngine."""
-        at = time.time()
+        asked = time.time()
         froze = self._attached().freeze()
         gone = [make_runs(pid, runs) for pid, runs in froze.gone.items()]
         round_ = self._round(0, froze.tree)
         round_.last = True
         return pb.Frozen(
             round=round_, finish=pb.Finish(images=encode_stream(froze.images), gone=gone),
-            pages=self._pending_pages(), phases=_phases(froze.phases), at_realtime=at,
+            pages=self._pending_pages(), phases=phase_times(froze.phases), at_realtime=asked + froze.ran_s,
+            ran_seconds=froze.ran_s,
         )  # fmt: skip
 
     def hand_over(self) -> pb.HandedOver:
         """See SourceEngine."""
         began = time.monotonic()
         self._attached().hold()
-        return pb.HandedOver(phases=_phases([("hold", time.monotonic() - began)]))
+        return pb.HandedOver(phases=phase_times([("hold", time.monotonic() - began)]))
 
     def release(self) -> None:
         """See SourceEngine."""
@@ -207,24 +207,6 @@ class LiveSourceEngine:
             self._live.close()
 
 
-def _file_choices(choices: pb.FileChoices) -> FileChoices:
-    limit = choices.ghost_limit if choices.HasField("ghost_limit") else None
-    terminal = cast(TerminalChoice, choices.terminal or "refuse")
-    return FileChoices(choices.ext_unix_sk, choices.file_locks, choices.link_remap, limit, terminal)
-
-
-def _tcp(choice: str) -> Literal["refuse", "close", "established"]:
-    return cast(Literal["refuse", "close", "established"], choice or "refuse")
-
-
-def _scripts(files: Sequence[str]) -> ActionScripts:
-    return ActionScripts(tuple(files), limit_s=SCRIPT_LIMIT_S)
-
-
-def _phases(phases: Sequence[tuple[str, float]]) -> list[pb.PhaseTime]:
-    return [pb.PhaseTime(name=name, seconds=seconds) for name, seconds in phases]
-
-
 class LiveDestinationEngine:
     """DestinationEngine over core.LiveDestination."""
 
@@ -235,6 +217,7 @@ class LiveDestinationEngine:
         self._receivers: list[PageReceiver] = []
         self._landings: list[Landing] = []
         self._memories: dict[int, LandingMemory | LandingFile] = {}
+        self._images: dict[int, tuple[bytes, ImageSet]] = {}  # of the last round's address spaces, by own pid
         self._number: int | None = None
         self._resumed = False
         self._terminal: TerminalKeeper | None = None
@@ -242,11 +225,7 @@ class LiveDestinationEngine:
 
     def prepare(self, request: pb.Agree) -> pb.Agreed:
         """See DestinationEngine."""
-        pid_mode: Literal["keep", "namespace"] = "namespace" if request.pid_mode == "namespace" else "keep"
-        options = RestoreOptions(
-            tcp="close", shell_job=request.shell_job, pid_mode=pid_mode, scripts=_scripts(request.action_scripts),
-            terminal="" if request.tty == NEW_TERMINAL else request.tty,
-        )  # fmt: skip
+        options = restore_options(request)
         if options.terminal:
             refuse_no_terminal(options.terminal)
         self._live = LiveDestination(f"migrate-{self._id}-copy", options)
@@ -282,14 +261,20 @@ class LiveDestinationEngine:
     def begin_round(self, request: pb.Round) -> Sequence[int]:
         """See DestinationEngine."""
         live = self._prepared()
-        images = {memory.pid: decode_stream(memory.mm_image) for memory in request.memories}
+        before, self._images = self._images, {}
+        for memory in request.memories:
+            content, images = before.get(memory.pid, (b"", None))
+            if images is None or content != memory.mm_image:  # else it is the very same set, and planned already
+                images = decode_stream(memory.mm_image)
+            self._images[memory.pid] = memory.mm_image, images
+        memories = {pid: images for pid, (_, images) in self._images.items()}
         tree = decode_stream(request.tree)
         self._memories.clear()
         fresh: Sequence[int] = ()
         if request.HasField("mould"):
-            self._memories[MOULD] = live.begin_mould(tree, images, parse_runs(request.mould))
+            self._memories[MOULD] = live.begin_mould(tree, memories, parse_runs(request.mould))
         else:
-            fresh = live.begin_round(tree, images, {runs.mm_id: parse_runs(runs) for runs in request.kept})
+            fresh = live.begin_round(tree, memories, {runs.mm_id: parse_runs(runs) for runs in request.kept})
             self._memories.update(live.landing_files())
             self._memories.update({memory.mm_id: live.landing_memory(memory.pid) for memory in request.memories})
             self._memories.update({id: live.segments.landing(id) for id in live.segments.ids()})
@@ -343,14 +328,14 @@ class LiveDestinationEngine:
         gone = {runs.mm_id: parse_runs(runs) for runs in request.gone}
         parked = self._prepared().finish(decode_stream(request.images), gone)
         notices = [*parked.notices, *self._notices]
-        return pb.Ready(phases=_phases(parked.phases), cgroup=parked.cgroup, notices=notices, pids=parked.pids)
+        return pb.Ready(phases=phase_times(parked.phases), cgroup=parked.cgroup, notices=notices, pids=parked.pids)
 
     def resume(self) -> Sequence[pb.PhaseTime]:
         """See DestinationEngine."""
         began = time.monotonic()
         self._prepared().resume()
         self._resumed = True
-        return _phases([("thaw", time.monotonic() - began)])
+        return phase_times([("thaw", time.monotonic() - began)])
 
     def abort(self) -> None:
         """See DestinationEngine."""

@@ -6,9 +6,9 @@ from migrate.convergence import (
     PAGE_BYTES,
     Again,
     Freeze,
+    FreezeCost,
     GiveUp,
     Goal,
-    RestoreCost,
     RoundRecord,
     Throttle,
     decide,
@@ -27,7 +27,7 @@ def rounds(*dirty: int, took_s: float = 0.5, share: float = 1.0, ended_s: float 
 def test_the_estimate_is_copy_plus_restore_plus_round_trip() -> None:
     last = [RoundRecord(1, 1000, 0, 2.0, None, 2.0), RoundRecord(2, 100, 0, 0.2, 1.0, 3.0)]
     # 500 pages per second, by the round that carried most
-    assert expected_downtime_s(last, Goal(restore_cost_s=0.02, round_trip_s=0.01)) == pytest.approx(0.23)
+    assert expected_downtime_s(last, Goal(freeze_cost_s=0.02, round_trip_s=0.01)) == pytest.approx(0.23)
 
 
 def test_a_round_longer_than_the_scans_were_apart_leaves_more_behind() -> None:
@@ -35,9 +35,9 @@ def test_a_round_longer_than_the_scans_were_apart_leaves_more_behind() -> None:
     assert expected_downtime_s(slow, Goal()) == pytest.approx(20.0)
 
 
-def test_the_restore_cost_grows_with_threads_descriptors_and_mappings() -> None:
-    cost = RestoreCost(base_s=1, thread_s=0.1, fd_s=0.01, vma_s=0.001)
-    assert cost.seconds(threads=2, fds=3, vmas=4) == pytest.approx(1.234)
+def test_the_freeze_cost_grows_with_tasks_threads_descriptors_and_mappings() -> None:
+    cost = FreezeCost(base_s=1, task_s=10, thread_s=0.1, fd_s=0.01, vma_s=0.001)
+    assert cost.seconds(tasks=1, threads=2, fds=3, vmas=4) == pytest.approx(11.234)
 
 
 def test_an_estimate_within_the_goal_freezes() -> None:
@@ -102,7 +102,7 @@ def test_a_set_within_the_goal_freezes_even_after_the_deadline() -> None:
 
 
 def test_an_idle_target_freezes_after_its_second_round() -> None:
-    assert decide(rounds(100_000, 0), Goal(restore_cost_s=0.02)) == Freeze(0.02)
+    assert decide(rounds(100_000, 0), Goal(freeze_cost_s=0.02)) == Freeze(0.02)
 
 
 def test_a_set_that_shrinks_for_ever_slowly_is_stuck_after_thirty_rounds() -> None:
