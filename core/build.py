@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import or_
-from typing import Final
+from typing import Final, TypeAlias
 
 from core.errors import Blocker, MigrateError, Refused, RemoteSyscallError, RestoreError
 from core.images import kinds
@@ -23,7 +23,7 @@ from core.kernel.threads import ThreadBlock, ThreadState
 from core.memory.landing import LandingMemory
 from core.memory.ranges import EMPTY, Ranges
 from core.memory_plan import MemoryPlan, as_vmas
-from core.plan.encode import assembled, split
+from core.plan.encode import assemble, assembled, split
 from core.plan.ops import Syscall
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
@@ -31,7 +31,7 @@ from core.proc.status import Status
 from core.resources import credentials, file_presence, file_table, process_tree, scheduling, seccomp, vmas
 from core.resources.segment_store import SegmentStore
 from core.resources.vmas import MappedVma
-from core.task_plan import Stage, Step, TaskPlan, threads_made
+from core.task_plan import Stage, TaskPlan, threads_made
 from core.tracee.handing import hand_over
 from core.tracee.spawn import OPTIONS
 from core.tracee.stem import Stem, find_syscall_instruction, remove_area
@@ -145,13 +145,6 @@ class Skeleton:
                 hint="try again with a new dump; let the process run before (SIGCONT) if it is stopped",
             )
 
-    def notices(self) -> list[str]:
-        """What its owner should know of where it is."""
-        stem = self.stem
-        if not stem.init_pid:
-            return []
-        return [f"pid {stem.own_pid} is {stem.pid} here, inside a PID namespace of its own"]
-
     def close(self) -> None:
         """Give our descriptors back; the task stays."""
         self._close_landing()
@@ -182,29 +175,47 @@ def explained(error: BaseException) -> BaseException:
     return error
 
 
-def run_stage(skeleton: Skeleton, plan: TaskPlan, stage: Stage, images: ImageSet, reader: ProcReader) -> list[str]:
-    """One stage of one task, in all its threads. Returns notices."""
-    stem = skeleton.stem
+Made: TypeAlias = tuple[Skeleton, TaskPlan]
+"""A task in the making, and what it is to become."""
+
+
+def run_stage(tree: Sequence[Made], stage: Stage, images: ImageSet, reader: ProcReader) -> list[str]:
+    """One stage of every task, in all of its threads. Returns notices."""
     notices: list[str] = []
+    try:
+        if stage is Stage.RESTORE:  # a task takes descriptors from those before it
+            for one in tree:
+                notices += _begin_stage(one, stage, reader)
+                _run_steps([one], stage, reader)
+        else:
+            for one in tree:
+                notices += _begin_stage(one, stage, reader)
+            _run_steps(tree, stage, reader)
+        if stage is Stage.RESTORE_SIGCHLD:
+            for skeleton, plan in tree:
+                file_table.check_made(skeleton.stem.pid, reader, images, plan.files_id)
+        return notices
+    except MigrateError as error:
+        raise explained(error) from error
+
+
+def _begin_stage(made: Made, stage: Stage, reader: ProcReader) -> list[str]:
+    """What comes before the stage's programs. Returns notices."""
+    (skeleton, plan), notices = made, list[str]()
+    stem = skeleton.stem
     try:
         if stage is Stage.RESTORE:
             _raise_limits(stem.pid)
             skeleton.refuse_cut_short(plan.states.values())
             skeleton.hand(plan.handed)
-            notices = skeleton.notices()
         if stage is Stage.RESTORE_SIGCHLD:
             stem.borrow.yield_by(plan.yield_signal)
         if stage is Stage.RESTORE_CREDS:  # while the task still has our user id
             _suspend_seccomp(stem, plan)
             notices = _from_outside(stem, plan, reader)
-        _run_steps(stem, plan, [step for step in plan.steps if step.stage is stage], reader)
-        if stage is Stage.RESTORE_SIGCHLD:
-            file_table.check_made(stem.pid, reader, images, plan.files_id)
-        return notices
-    except MigrateError as error:
-        raise explained(error) from error
     except OSError as error:
         raise RestoreError(f"pid {plan.pid}: {error}") from error
+    return notices
 
 
 def set_registers(skeleton: Skeleton, plan: TaskPlan, reader: ProcReader) -> None:
@@ -248,17 +259,28 @@ def notice_bounding(task: TaskPlan, launcher: Status) -> list[str]:
     return [f"pid {task.pid}: its bounding set loses {names}: this command has them not"] if lacking else []
 
 
-def _run_steps(stem: Stem, plan: TaskPlan, steps: Sequence[Step], reader: ProcReader) -> None:
-    """Steps of the leader one after another; those of the other threads, which it may have made, together."""
-    program = tuple(op for step in steps if step.tid == plan.pid for op in step.program)
-    for part in split(program, PROGRAM_BYTES):
-        stem.run(part)
-    if any(op.name == "clone3" for op in program):
-        _adopt(stem, plan, reader)
-    siblings = [(stem.threads[step.tid], step.program) for step in steps if step.program and step.tid != plan.pid]
-    if siblings:
-        threads = ThreadBlock.of([thread for thread, _ in siblings])
-        run_together([Work(stem.borrow, threads, [assembled(program) for _, program in siblings])])
+def _run_steps(tree: Sequence[Made], stage: Stage, reader: ProcReader) -> None:
+    """The programs of all leaders; then those of the other threads, which these may have made."""
+    leaders: list[Work] = []
+    others: list[Work] = []
+    for skeleton, plan in tree:
+        stem, steps = skeleton.stem, [step for step in plan.steps if step.stage is stage]
+        program = tuple(op for step in steps if step.tid == plan.pid for op in step.program)
+        parts = list(split(program, PROGRAM_BYTES))
+        if len(tree) > 1 and len(parts) == 1:
+            leaders.append(Work(stem.borrow, ThreadBlock.of([stem.leader]), [assemble(program)]))
+        else:
+            for part in parts:
+                stem.run(part)
+        if any(op.name == "clone3" for op in program):
+            _adopt(stem, plan, reader)
+        siblings = [(stem.threads[step.tid], step.program) for step in steps if step.program and step.tid != plan.pid]
+        if siblings:
+            threads = ThreadBlock.of([thread for thread, _ in siblings])
+            others.append(Work(stem.borrow, threads, [assembled(program) for _, program in siblings]))
+    for works in (leaders, others):
+        if works:
+            run_together(works)
 
 
 def _adopt(stem: Stem, plan: TaskPlan, reader: ProcReader) -> None:

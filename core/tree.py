@@ -153,22 +153,29 @@ class SkeletonTree:
 
     def complete(self, plan: TreePlan, images: ImageSet, ghosts: GhostStore) -> list[str]:
         """Run every stage in every task, barrier by barrier; all of them then stand whole in a ptrace stop."""
-        notices = [notice(self._offsets)] if self._offsets else []
+        notices = [*([notice(self._offsets)] if self._offsets else []), *self._notice_namespace()]
+        made = [(self.skeletons[task.pid], task) for task in plan.tasks]
         try:
             for stage in STAGES:
                 if stage is Stage.RESTORE_SIGCHLD:
                     self._bury(plan)
                 with ghosts.shown(images) if stage is Stage.RESTORE else nullcontext():
-                    for task in plan.tasks:
-                        notices += run_stage(self.skeletons[task.pid], task, stage, images, self._reader)
+                    notices += run_stage(made, stage, images, self._reader)
             self._segments.settle()
             notices += self._terminals.settle(images)
-            for task in plan.tasks:
-                set_registers(self.skeletons[task.pid], task, self._reader)
+            for skeleton, task in made:
+                set_registers(skeleton, task, self._reader)
             ghosts.unlink_remaps(images)
         except (MigrateError, OSError) as error:
             raise explained(error) from error
         return notices
+
+    def _notice_namespace(self) -> list[str]:
+        stem, others = self.root.stem, len(self.skeletons) - 1
+        if not stem.init_pid:
+            return []
+        more = f", and {others:,} below it with others too" if others else ""
+        return [f"pid {stem.own_pid} is {stem.pid} here, inside a PID namespace of its own{more}"]
 
     def ask_scripts(self) -> None:
         """Everything stands whole: the last moment at which a script can prevent that it runs."""
