@@ -73,9 +73,8 @@ def throttled_line(event: Throttled) -> str:
 def done_lines(event: Done, started: Started | None) -> list[str]:
     """The summary: where it runs, the downtime and its parts, what went over."""
     where = f" on {started.destination}" if started else " at the destination"
-    pids = ", ".join(str(pid) for pid in event.pids)
     moved = f"PID {started.pid}" if started else "the process"
-    name_there = f" as PID {pids}" if started and event.pids and event.pids[0] != started.pid else ""
+    name_there = f" as PID {event.pids[0]}" if started and event.pids and event.pids[0] != started.pid else ""
     traffic = f"{size(event.sent_bytes)} sent for {size(event.pages * PAGE_BYTES)} of memory pages"
     return [
         f"Done: {moved} runs{where}{name_there}. Downtime {seconds(event.downtime_s)}, of which:",
