@@ -1,14 +1,15 @@
 // A thousand threads each find their number, name, signal mask, alternate stack, timer slack and thread-local memory.
+// args: 1000
 // tags: live
 #include "check.h"
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-#define THREADS 1000
+#define MOST 5000
 #define STACK (64 * 1024)
 
-static char stacks[THREADS][8192];
+static char stacks[MOST][8192];
 static __thread long own = -1;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
@@ -74,17 +75,20 @@ static void *one_of_many(void *argument)
 
 int main(int argc, char **argv)
 {
-	static pthread_t threads[THREADS];
+	static pthread_t threads[MOST];
 	pthread_attr_t small;
 	void *result;
 
 	check_init(argc, argv);
+	CHECK(argc == 3);
+	int count = atoi(argv[2]);
+	CHECK(count <= MOST);
 	EQUAL(pthread_attr_init(&small), 0);
 	EQUAL(pthread_attr_setstacksize(&small, STACK), 0);
-	for (long i = 0; i < THREADS; i++)
+	for (long i = 0; i < count; i++)
 		EQUAL(pthread_create(&threads[i], &small, one_of_many, (void *)i), 0);
 	pthread_mutex_lock(&lock);
-	while (prepared < THREADS)
+	while (prepared < count)
 		pthread_cond_wait(&changed, &lock);
 	pthread_mutex_unlock(&lock);
 	check_ready_and_wait();
@@ -92,7 +96,7 @@ int main(int argc, char **argv)
 	opened = true;
 	pthread_cond_broadcast(&changed);
 	pthread_mutex_unlock(&lock);
-	for (long i = 0; i < THREADS; i++) {
+	for (long i = 0; i < count; i++) {
 		EQUAL(pthread_join(threads[i], &result), 0);
 		EQUAL((long)result, i);
 	}

@@ -1,19 +1,18 @@
 // Two hundred children, some below others, each find their PID, parent, name, umask, signal mask and memory.
+// args: 10 19
 #include "tree.h"
 #include "pattern.h"
 #include <sys/stat.h>
 
-#define BRANCHES 10
-#define LEAVES 19
 #define SIZE (8 * 1024)
 
 static uint64_t own[SIZE / 8];
 
-static void live(unsigned char number)
+static void live(int number)
 {
 	pid_t pid = getpid(), parent = getppid();
 	sigset_t mask, found;
-	char name[16], expected[16];
+	char name[16], expected[24];
 
 	snprintf(expected, sizeof(expected), "crowd-%d", number);
 	MUST(prctl(PR_SET_NAME, expected));
@@ -34,35 +33,37 @@ static void live(unsigned char number)
 	pattern_check(own, SIZE, number);
 }
 
-static void grow(int branch)
+static void grow(int branch, int count)
 {
-	pid_t leaves[LEAVES];
+	pid_t leaves[count];
 
-	for (int i = 0; i < LEAVES; i++) {
+	for (int i = 0; i < count; i++) {
 		leaves[i] = MUST(fork());
 		if (leaves[i])
 			continue;
-		live(branch * (LEAVES + 1) + i + 1);
+		live(branch * (count + 1) + i + 1);
 		_exit(0);
 	}
-	live(branch * (LEAVES + 1));
-	for (int i = 0; i < LEAVES; i++)
+	live(branch * (count + 1));
+	for (int i = 0; i < count; i++)
 		tree_join(leaves[i]);
 	_exit(0);
 }
 
 int main(int argc, char **argv)
 {
-	pid_t branches[BRANCHES];
-
 	tree_init(argc, argv);
-	for (int i = 0; i < BRANCHES; i++) {
+	CHECK(argc == 4);
+	int count = atoi(argv[2]), leaves = atoi(argv[3]);
+	pid_t branches[count];
+
+	for (int i = 0; i < count; i++) {
 		branches[i] = MUST(fork());
 		if (!branches[i])
-			grow(i);
+			grow(i, leaves);
 	}
-	tree_ready_and_wait(BRANCHES * (LEAVES + 1));
-	for (int i = 0; i < BRANCHES; i++)
+	tree_ready_and_wait(count * (leaves + 1));
+	for (int i = 0; i < count; i++)
 		tree_join(branches[i]);
 	return check_pass();
 }
