@@ -38,16 +38,25 @@ def collect(file: OpenFile, id: int, table: OpenTable) -> FileEntry:
     timer = file.info.timerfd
     if timer is None:
         raise CollectError(file.subject, "its fdinfo tells no timer")
-    seconds, nanoseconds = divmod(timer.it_value_ns, BILLION)
+    left = time_left_ns(timer.it_value_ns, timer.it_interval_ns, timer.ticks)
+    seconds, nanoseconds = divmod(left, BILLION)
     period_seconds, period_nanoseconds = divmod(timer.it_interval_ns, BILLION)
     entry = TimerfdEntry(
         id=id, flags=file.flags, fown=read_owner(file), clockid=timer.clockid, ticks=timer.ticks,
         settime_flags=timer.settime_flags, vsec=seconds, vnsec=nanoseconds,
         isec=period_seconds, insec=period_nanoseconds,
     )  # fmt: skip
-    if timer.it_value_ns and timer.settime_flags & TFD_TIMER_ABSTIME:
-        entry.due_ns = time.clock_gettime_ns(time.CLOCK_REALTIME) + timer.it_value_ns
+    if left and timer.settime_flags & TFD_TIMER_ABSTIME:
+        entry.due_ns = time.clock_gettime_ns(time.CLOCK_REALTIME) + left
     return FileEntry(type=FdTypes.TIMERFD, id=id, tfd=entry)
+
+
+def time_left_ns(value_ns: int, period_ns: int, ticks: int) -> int:
+    """Of a timer as fdinfo tells it: one whose period has ended just now has none left, and the next one is whole.
+
+    One that was disarmed has none left either, may keep its period all the same, and has no ticks to be read.
+    """
+    return value_ns or (period_ns if ticks else 0)
 
 
 def plan(entry: FileEntry, fds: FdAllocator, why: str) -> tuple[Program, int]:
@@ -64,7 +73,7 @@ def plan_late(entry: FileEntry, fd: int, why: str) -> Program:
     timer = entry.tfd
     arming = decide_arming(timer, time.clock_gettime_ns(time.CLOCK_REALTIME))
     ops: list[Syscall] = []
-    if arming.value_ns:
+    if arming.value_ns or arming.period_ns:
         spec = struct.pack("<qqqq", *divmod(arming.period_ns, BILLION), *divmod(arming.value_ns, BILLION))
         ops.append(Syscall("timerfd_settime", (fd, arming.flags, spec, 0), f"{why}: arm"))
     if arming.ticks:
@@ -75,7 +84,7 @@ def plan_late(entry: FileEntry, fd: int, why: str) -> Program:
 
 @dataclass(frozen=True, slots=True)
 class Arming:
-    """For timerfd_settime(2), and expirations to be read. value_ns 0: it stays unarmed."""
+    """For timerfd_settime(2), and expirations to be read. value_ns 0: it stays unarmed, whatever its period."""
 
     flags: int
     value_ns: int
@@ -85,10 +94,8 @@ class Arming:
 
 def decide_arming(timer: TimerfdEntry, now_ns: int) -> Arming:
     """How to set it at `now_ns` of the wall clock. Pure."""
-    left = timer.vsec * BILLION + timer.vnsec
     period = timer.isec * BILLION + timer.insec
-    if not left and period:
-        left = period  # expired just now: setting no time would end the period as well
+    left = time_left_ns(timer.vsec * BILLION + timer.vnsec, period, timer.ticks)  # criu writes what fdinfo tells
     if not timer.due_ns or not left:
         return Arming(0, left, period, timer.ticks)
     if timer.clockid in WALL_CLOCKS:  # so that setting the clock moves it

@@ -11,7 +11,7 @@ import pytest
 from core.images import kinds
 from core.images.pb.files_pb2 import EVENTPOLL
 from core.kernel.calls import address_of, syscall
-from core.resources import eventfd, file_table
+from core.resources import context, eventfd, file_table
 from tests.unit.resources.local_executor import LocalTask, restored_task, source_task
 
 BILLION = 1_000_000_000
@@ -91,6 +91,20 @@ def test_an_armed_timer_goes_on_from_the_time_left(clock: int, flags: int) -> No
         assert timer and before
         assert (timer.clockid, timer.it_interval_ns, timer.ticks) == (before.clockid, 7 * BILLION + 5, 0)
         assert restored.info(0).flags == source.info(0).flags
+
+
+def test_a_timer_that_expired_after_we_asked_is_written_down_as_armed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "_settle_timer", lambda fd: None)
+
+    def setup() -> None:
+        fd = make_timer(CLOCK_MONOTONIC, 0, 1, BILLION // 5)
+        select.select([fd], [], [])
+        make_timer(CLOCK_MONOTONIC, 0, 0, 7 * BILLION)  # with a period, but not armed
+
+    with source_task(setup) as source:
+        expired, unarmed = (entry.tfd for entry in source.collect().all(kinds.FILES))
+        assert (expired.ticks, expired.vsec, expired.vnsec) == (1, 0, BILLION // 5)
+        assert (unarmed.isec, unarmed.vsec, unarmed.vnsec) == (7, 0, 0)
 
 
 def test_a_wall_clock_alarm_stays_one() -> None:

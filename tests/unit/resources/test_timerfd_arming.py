@@ -37,3 +37,8 @@ def test_missed_periods_are_expirations_to_be_read() -> None:
 
 def test_an_unarmed_timer_stays_unarmed() -> None:
     assert decide_arming(timer(time.CLOCK_MONOTONIC, 0, ticks=2), NOW) == Arming(0, 0, 0, 2)
+    assert decide_arming(timer(time.CLOCK_MONOTONIC, 0, period_s=3), NOW) == Arming(0, 0, 3 * BILLION, 0)
+
+
+def test_a_period_that_has_just_ended_is_followed_by_a_whole_one() -> None:
+    assert decide_arming(timer(time.CLOCK_MONOTONIC, 0, period_s=3, ticks=1), NOW).value_ns == 3 * BILLION
