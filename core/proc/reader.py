@@ -172,11 +172,15 @@ class ProcReader:
 
     def children(self, pid: int) -> list[int]:
         """Children of every thread, ascending. Without CONFIG_PROC_CHILDREN every process is asked for its parent."""
-        try:
-            words = [self.text(pid, f"task/{tid}/children").split() for tid in self.tids(pid)]
-        except FileNotFoundError:
-            return [child for child in self.pids() if self._parent(child) == pid]
-        return sorted(int(child) for line in words for child in line)
+        while True:
+            tids = self.tids(pid)  # ProcessLookupError: it has ended
+            try:
+                words = [self.text(pid, f"task/{tid}/children").split() for tid in tids]
+                return sorted(int(child) for line in words for child in line)
+            except FileNotFoundError:
+                return [child for child in self.pids() if self._parent(child) == pid]
+            except ProcessLookupError:  # a thread has ended, and what it had made is another one's now
+                continue
 
     def children_of(self, threads: Mapping[int, int]) -> tuple[dict[int, list[int]], bool]:
         """children() of several processes at once, and whether a thread of them went meanwhile; without who is gone.

@@ -92,9 +92,25 @@ def test_a_child_is_among_our_children() -> None:
         child.wait()
 
 
+def test_children_are_found_whatever_thread_has_just_ended() -> None:
+    class Late(ProcReader):
+        looks = 0
+
+        def tids(self, pid: int) -> list[int]:
+            self.looks += 1
+            return [*super().tids(pid), *([UNUSED_PID] if self.looks < 3 else [])]
+
+    child = subprocess.Popen(["/bin/sleep", "30"])
+    try:
+        assert child.pid in Late().children(OURSELVES)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+
+
 def test_a_missing_process_is_a_lookup_error() -> None:
     reader = ProcReader()
-    for read in (reader.maps, reader.status, reader.fds, reader.exe, reader.namespaces, reader.tids):
+    for read in (reader.maps, reader.status, reader.fds, reader.exe, reader.namespaces, reader.tids, reader.children):
         with pytest.raises(ProcessLookupError):
             read(UNUSED_PID)
 
