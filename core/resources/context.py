@@ -8,6 +8,7 @@ import fcntl
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,8 @@ F_GETOWN_EX: Final = 16
 F_GETOWNER_UIDS: Final = 17
 F_OWNER_PID: Final = 1
 TIMERFD_LINK: Final = "anon_inode:[timerfd]"
+TIMER_LOOKS: Final = 5
+TIMER_DUE_S: Final = 0.001
 COMING: Final = "coming; until then close it before the migration"
 
 
@@ -170,9 +173,7 @@ def read_open_file(pid: int, fd: int, reader: ProcReader, pidfd: int) -> OpenFil
 
 def _describe(pid: int, fd: int, reader: ProcReader, local_fd: int) -> OpenFile:
     link = reader.fd_link(pid, fd)
-    if link == TIMERFD_LINK:
-        _settle_timer(local_fd)
-    info = reader.fdinfo(pid, fd)
+    info = _settled_timer(pid, fd, reader, local_fd) if link == TIMERFD_LINK else reader.fdinfo(pid, fd)
     found = os.fstat(local_fd)
     return OpenFile(
         pid=pid, fd=fd, cloexec=bool(info.flags & os.O_CLOEXEC), link=link, stat=found, info=info, local_fd=local_fd,
@@ -185,6 +186,19 @@ def read_in_flight(pid: int, local_fd: int, carrier: str, reader: ProcReader) ->
     """A file that waits in a queue of task `pid`: our descriptor of it is all there is. The caller closes it."""
     found = _describe(os.getpid(), local_fd, reader, local_fd)
     return replace(found, pid=pid, fd=-1, cloexec=False, carrier=carrier)
+
+
+def _settled_timer(pid: int, fd: int, reader: ProcReader, local_fd: int) -> FdInfo:
+    """For some microseconds an armed one looks as if it were disarmed with its period kept: it is due, and the kernel
+    has not counted it yet."""
+    for _ in range(TIMER_LOOKS):
+        _settle_timer(local_fd)
+        info = reader.fdinfo(pid, fd)
+        timer = info.timerfd
+        if timer is None or timer.it_value_ns or timer.ticks or not timer.it_interval_ns:
+            break
+        time.sleep(TIMER_DUE_S)
+    return info
 
 
 def _settle_timer(local_fd: int) -> None:

@@ -11,8 +11,8 @@ import pytest
 from core.images import kinds
 from core.images.pb.files_pb2 import EVENTPOLL
 from core.kernel.calls import address_of, syscall
-from core.resources import context, eventfd, file_table
-from tests.unit.resources.local_executor import LocalTask, restored_task, source_task
+from core.resources import context, eventfd, file_table, timerfd
+from tests.unit.resources.local_executor import READER, LocalTask, restored_task, source_task
 
 BILLION = 1_000_000_000
 CLOCK_MONOTONIC, CLOCK_REALTIME = 1, 0
@@ -105,6 +105,25 @@ def test_a_timer_that_expired_after_we_asked_is_written_down_as_armed(monkeypatc
         expired, unarmed = (entry.tfd for entry in source.collect().all(kinds.FILES))
         assert (expired.ticks, expired.vsec, expired.vnsec) == (1, 0, BILLION // 5)
         assert (unarmed.isec, unarmed.vsec, unarmed.vnsec) == (7, 0, 0)
+
+
+def test_an_armed_timer_is_never_taken_for_a_disarmed_one() -> None:
+    """It counts on the CPU where it was armed: looked at from another one it is due for some microseconds before."""
+    cpus = os.sched_getaffinity(0)
+    period_ns = BILLION // 1000
+    try:
+        for phase in range(1000):
+            os.sched_setaffinity(0, {min(cpus)})
+            due_ns = time.monotonic_ns() + period_ns
+            fd = make_timer(CLOCK_MONOTONIC, 0, period_ns, period_ns)
+            os.sched_setaffinity(0, {max(cpus)})
+            while time.monotonic_ns() < due_ns - 50_000 + phase * 100:
+                pass
+            timer = context._settled_timer(os.getpid(), fd, READER, fd).timerfd
+            os.close(fd)
+            assert timer and timerfd.time_left_ns(timer.it_value_ns, timer.it_interval_ns, timer.ticks)
+    finally:
+        os.sched_setaffinity(0, cpus)
 
 
 def test_a_wall_clock_alarm_stays_one() -> None:
