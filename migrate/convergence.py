@@ -13,6 +13,7 @@ SHRINKS_BELOW = 0.9  # of the round before: anything above is "no longer shrinks
 PATIENCE_ROUNDS = 3  # that many in a row are a verdict
 MAX_ROUNDS = 30
 THROTTLE_STEPS = (0.5, 0.25, 0.1)
+WORTH_A_ROUND = 0.1  # of what no round makes less: with fewer seconds of copying left, another one gains nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class FreezeCost:
     Fitted from moves of 200 and 1,000 tasks, of 5,000 threads, of 10,000 descriptors between two hosts on two cores.
     """
 
-    base_s: float = 0.040
+    base_s: float = 0.020
     task_s: float = 4e-3
     thread_s: float = 900e-6
     fd_s: float = 150e-6
@@ -58,6 +59,11 @@ class Goal:
     may_throttle: bool = False
     freeze_cost_s: float = 0.0
     round_trip_s: float = 0.0
+
+    @property
+    def fixed_s(self) -> float:
+        """The downtime when there is nothing left to copy."""
+        return self.freeze_cost_s + self.round_trip_s
 
     def without_throttle(self) -> "Goal":
         """The same where the kernel cannot bound the target's CPU."""
@@ -104,6 +110,11 @@ def decide(rounds: Sequence[RoundRecord], goal: Goal) -> Decision:
     expected_s = expected_downtime_s(rounds, goal)
     if expected_s <= goal.max_downtime_s:
         return Freeze(expected_s)
+    if goal.fixed_s > goal.max_downtime_s:
+        if goal.explicit:
+            return GiveUp(_reason("more with nothing left to copy", expected_s, goal), expected_s)
+        if expected_s - goal.fixed_s <= WORTH_A_ROUND * goal.fixed_s:
+            return Freeze(expected_s)
     if goal.deadline_s is not None and last.ended_s >= goal.deadline_s:
         return GiveUp(
             _reason(f"not reached within the deadline of {goal.deadline_s:g} s", expected_s, goal), expected_s
@@ -121,7 +132,7 @@ def expected_downtime_s(rounds: Sequence[RoundRecord], goal: Goal) -> float:
     dirty_bytes = last.dirty_pages * PAGE_BYTES * grown
     speed = speed_bytes_per_s(rounds)
     copy_s = dirty_bytes / speed if speed else 0.0
-    return copy_s + goal.freeze_cost_s + goal.round_trip_s
+    return copy_s + goal.fixed_s
 
 
 def speed_bytes_per_s(rounds: Sequence[RoundRecord]) -> float:

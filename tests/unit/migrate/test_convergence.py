@@ -1,5 +1,7 @@
 """decide() by value."""
 
+from dataclasses import replace
+
 import pytest
 
 from migrate.convergence import (
@@ -38,6 +40,19 @@ def test_a_round_longer_than_the_scans_were_apart_leaves_more_behind() -> None:
 def test_the_freeze_cost_grows_with_tasks_threads_descriptors_and_mappings() -> None:
     cost = FreezeCost(base_s=1, task_s=10, thread_s=0.1, fd_s=0.01, vma_s=0.001)
     assert cost.seconds(tasks=1, threads=2, fds=3, vmas=4) == pytest.approx(11.234)
+
+
+def test_what_no_round_makes_less_is_waited_for_as_long_as_the_copying_matters() -> None:
+    crowd = Goal(max_downtime_s=0.3, freeze_cost_s=1.0)
+    assert isinstance(decide(rounds(10_000, 9_000), crowd), Again)
+    assert decide(rounds(10_000, 0), crowd) == Freeze(pytest.approx(1.0))
+    assert isinstance(decide(rounds(10_000, 0), replace(crowd, deadline_s=100, may_throttle=True)), Freeze)
+
+
+def test_a_goal_that_no_round_can_reach_is_given_up_at_once() -> None:
+    goal = Goal(max_downtime_s=0.3, explicit=True, may_throttle=True, deadline_s=100, freeze_cost_s=1.0)
+    decision = decide(rounds(10_000), goal)
+    assert isinstance(decision, GiveUp) and "more with nothing left to copy" in decision.reason
 
 
 def test_an_estimate_within_the_goal_freezes() -> None:

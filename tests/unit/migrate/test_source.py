@@ -98,7 +98,7 @@ def test_an_unreachable_host_is_refused_with_exit_code_3(stage: Stage) -> None:
 
 def test_a_set_that_does_not_shrink_enough_gives_up_and_the_source_runs_on(tmp_path: Path) -> None:
     stage = Stage(tmp_path, dirty_pages=(50_000,))
-    result = move(stage, max_downtime_s=0.001)
+    result = move(stage, max_downtime_s=0.05)
     assert (result.outcome.exit_code, type(result.error)) == (1, GaveUp)
     assert stage.reality.target.running and not stage.reality.copy.exists
     shares = [event.cpu_share for event in stage.events if isinstance(event, events.Throttled)]
@@ -107,7 +107,7 @@ def test_a_set_that_does_not_shrink_enough_gives_up_and_the_source_runs_on(tmp_p
 
 def test_without_throttling_it_gives_up_at_full_speed(tmp_path: Path) -> None:
     stage = Stage(tmp_path, dirty_pages=(50_000,))
-    assert move(stage, max_downtime_s=0.001, throttle=False).outcome is Outcome.ROLLED_BACK
+    assert move(stage, max_downtime_s=0.05, throttle=False).outcome is Outcome.ROLLED_BACK
     assert not [event for event in stage.events if isinstance(event, events.Throttled)]
 
 
