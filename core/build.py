@@ -6,7 +6,8 @@ Used by `restore` (from a directory) and by the live destination (from pages tha
 import os
 import resource
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import reduce
 from operator import or_
@@ -193,7 +194,8 @@ def run_stage(tree: Sequence[Made], stage: Stage, images: ImageSet, reader: Proc
             _run_steps(tree, stage, reader)
         if stage is Stage.RESTORE_SIGCHLD:
             for skeleton, plan in tree:
-                file_table.check_made(skeleton.stem.pid, reader, images, plan.files_id)
+                with _naming(plan):
+                    file_table.check_made(skeleton.stem.pid, reader, images, plan.files_id)
         return notices
     except MigrateError as error:
         raise explained(error) from error
@@ -201,9 +203,9 @@ def run_stage(tree: Sequence[Made], stage: Stage, images: ImageSet, reader: Proc
 
 def _begin_stage(made: Made, stage: Stage, reader: ProcReader) -> list[str]:
     """What comes before the stage's programs. Returns notices."""
-    (skeleton, plan), notices = made, list[str]()
+    skeleton, plan = made
     stem = skeleton.stem
-    try:
+    with _naming(plan):
         if stage is Stage.RESTORE:
             _raise_limits(stem.pid)
             skeleton.refuse_cut_short(plan.states.values())
@@ -212,10 +214,17 @@ def _begin_stage(made: Made, stage: Stage, reader: ProcReader) -> list[str]:
             stem.borrow.yield_by(plan.yield_signal)
         if stage is Stage.RESTORE_CREDS:  # while the task still has our user id
             _suspend_seccomp(stem, plan)
-            notices = _from_outside(stem, plan, reader)
+            return _from_outside(stem, plan, reader)
+    return []
+
+
+@contextmanager
+def _naming(plan: TaskPlan) -> Iterator[None]:
+    """What the system refuses is said with the task that it was for."""
+    try:
+        yield
     except OSError as error:
         raise RestoreError(f"pid {plan.pid}: {error}") from error
-    return notices
 
 
 def set_registers(skeleton: Skeleton, plan: TaskPlan, reader: ProcReader) -> None:
@@ -270,10 +279,11 @@ def _run_steps(tree: Sequence[Made], stage: Stage, reader: ProcReader) -> None:
         if len(tree) > 1 and len(parts) == 1:
             leaders.append(Work(stem.borrow, ThreadBlock.of([stem.leader]), [assemble(program)]))
         else:
-            for part in parts:
-                stem.run(part)
-        if any(op.name == "clone3" for op in program):
-            _adopt(stem, plan, reader)
+            with _naming(plan):
+                for part in parts:
+                    stem.run(part)
+                if any(op.name == "clone3" for op in program):
+                    _adopt(stem, plan, reader)
         siblings = [(stem.threads[step.tid], step.program) for step in steps if step.program and step.tid != plan.pid]
         if siblings:
             threads = ThreadBlock.of([thread for thread, _ in siblings])

@@ -153,7 +153,7 @@ class SkeletonTree:
 
     def complete(self, plan: TreePlan, images: ImageSet, ghosts: GhostStore) -> list[str]:
         """Run every stage in every task, barrier by barrier; all of them then stand whole in a ptrace stop."""
-        notices = [*([notice(self._offsets)] if self._offsets else []), *self._notice_namespace()]
+        notices = [*([notice(self._offsets)] if self._offsets else []), *self._notice_namespace(len(plan.tasks) - 1)]
         made = [(self.skeletons[task.pid], task) for task in plan.tasks]
         try:
             for stage in STAGES:
@@ -170,8 +170,8 @@ class SkeletonTree:
             raise explained(error) from error
         return notices
 
-    def _notice_namespace(self) -> list[str]:
-        stem, others = self.root.stem, len(self.skeletons) - 1
+    def _notice_namespace(self, others: int) -> list[str]:
+        stem = self.root.stem
         if not stem.init_pid:
             return []
         more = f", and {others:,} below it with others too" if others else ""
