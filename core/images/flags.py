@@ -11,8 +11,11 @@ class TaskState(enum.IntEnum):
     STOPPED = 3
 
 
-class VmaStatus(enum.IntFlag):
-    """VmaEntry.status: what a memory area is, and so how it comes back."""
+class VmaStatus(enum.IntEnum):
+    """Bits of VmaEntry.status: what a memory area is, and so how it comes back.
+
+    With `&` and `|` they are plain numbers: those of an IntFlag take a microsecond, for each of many areas.
+    """
 
     REGULAR = 1 << 0  # has content that is ours to carry
     STACK = 1 << 1

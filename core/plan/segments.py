@@ -20,8 +20,6 @@ from core.plan.ghost_names import ghosts_by_file
 
 FIRST_ID: Final = 3 << 30  # above every PID, System V id and deleted file: pages of all of them travel in one stream
 IPC_NAMESPACE: Final = 1  # the only one that a tree is in
-# Plain integers: an IntFlag's & takes a microsecond, and there is a VMA for every few pages.
-ANON_SHARED, MEMFD, SYSVIPC = int(VmaStatus.ANON_SHARED), int(VmaStatus.MEMFD), int(VmaStatus.SYSVIPC)
 
 
 class SegmentKind(Enum):
@@ -59,7 +57,7 @@ class SegmentSpec:
 
 def is_segment(entry: VmaEntry) -> bool:
     """A VMA that maps one."""
-    return bool(entry.status & (ANON_SHARED | MEMFD | SYSVIPC))
+    return bool(entry.status & (VmaStatus.ANON_SHARED | VmaStatus.MEMFD | VmaStatus.SYSVIPC))
 
 
 def segments_of(images: ImageSet) -> dict[int, SegmentSpec]:
@@ -72,7 +70,7 @@ def segments_of(images: ImageSet) -> dict[int, SegmentSpec]:
         found[id] = SegmentSpec(id, SegmentKind.SYSV, sysv.size, sysv.desc.id, sysv=sysv)
     for pid in images.ids(kinds.MM):
         for entry in images.one(kinds.MM, pid).vmas:
-            if entry.status & ANON_SHARED and not entry.status & SYSVIPC:
+            if entry.status & VmaStatus.ANON_SHARED and not entry.status & VmaStatus.SYSVIPC:
                 _add_anonymous(found, entry)
     return found
 
@@ -128,9 +126,9 @@ class SegmentNames:
         if not is_segment(entry):
             return None
         id = entry.shmid
-        if entry.status & SYSVIPC:
+        if entry.status & VmaStatus.SYSVIPC:
             id = self._by_sysv.get(entry.shmid, -1)
-        elif entry.status & MEMFD:
+        elif entry.status & VmaStatus.MEMFD:
             id = self._by_file.get(entry.shmid, -1)
         if id not in self.specs:
             raise ImageError("mm", f"the area at {entry.start:#x} maps segment {entry.shmid}, which is not there")

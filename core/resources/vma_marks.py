@@ -25,7 +25,6 @@ MLOCK_ONFAULT: Final = 1
 MCL_FUTURE, MCL_ONFAULT = 2, 4
 MS_INVALIDATE: Final = 2
 MADV_GUARD_INSTALL: Final = 102
-GUARD: Final = int(VmaStatus.GUARD)
 PR_SET_VMA, PR_SET_VMA_ANON_NAME = 0x53564D41, 0
 BEYOND: Final = 0x7FFFFFFFF000  # the last page of user space, where nothing can be mapped
 KEYS: Final = range(1, 16)
@@ -89,7 +88,7 @@ def collect_mm(questions: MarkQuestions, results: Results, guards: Ranges, mm: M
     """Note what belongs to all of the address space; `guards` are its guard pages, which are entries as in CRIU."""
     for start, end in guards:
         guard = VmaEntry(start=start, end=end, pgoff=0, shmid=0, prot=PROT_NONE, fd=-1)
-        guard.flags, guard.status = PRIVATE_ANONYMOUS, GUARD
+        guard.flags, guard.status = PRIVATE_ANONYMOUS, VmaStatus.GUARD
         mm.vmas.append(guard)
     if results.value(questions.locked) == -errno.EBUSY:
         in_core = results.out(questions.filled, 2)[:1] == b"\1"
@@ -102,8 +101,8 @@ def collect_mm(questions: MarkQuestions, results: Results, guards: Ranges, mm: M
 
 def plan(mm: MmEntry) -> Program:
     """Give an address space its marks. It has all its mappings and pages, and all rights still."""
-    entries = sorted((one for one in mm.vmas if not one.status & GUARD), key=lambda entry: entry.start)
-    guards = Ranges.of((one.start, one.end) for one in mm.vmas if one.status & GUARD)
+    entries = sorted((one for one in mm.vmas if not one.status & VmaStatus.GUARD), key=lambda entry: entry.start)
+    guards = Ranges.of((one.start, one.end) for one in mm.vmas if one.status & VmaStatus.GUARD)
     return (
         *_plan_advice(entries), *_plan_keys(mm, entries), *_plan_guards(guards), *_plan_locks(mm, entries, guards),
         *_plan_names(entries),

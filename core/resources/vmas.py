@@ -19,8 +19,7 @@ from core.proc.maps import Vma
 
 REGULAR, STACK, VSYSCALL, VDSO, HEAP = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 5
 FILE_PRIVATE, FILE_SHARED, ANON_SHARED, ANON_PRIVATE, VVAR = 1 << 6, 1 << 7, 1 << 8, 1 << 9, 1 << 12
-SYSVIPC, MEMFD, GUARD = 1 << 10, 1 << 14, int(VmaStatus.GUARD)
-OF_THE_KERNEL: Final = VDSO | VVAR | VSYSCALL | GUARD
+SYSVIPC, MEMFD = 1 << 10, 1 << 14
 PAGE: Final = 4096
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_GROWSDOWN, MAP_NORESERVE = 0x1, 0x2, 0x20, 0x100, 0x4000
@@ -80,7 +79,7 @@ def is_shared_memory(path: str) -> bool:
 
 def is_kernel_vma(entry: VmaEntry) -> bool:
     """[vdso], [vvar], [vsyscall]: not mapped by a plan but moved or left alone; guard pages are no mapping at all."""
-    return bool(entry.status & OF_THE_KERNEL)
+    return bool(entry.status & (VDSO | VVAR | VSYSCALL | VmaStatus.GUARD))
 
 
 def carries_pages(entry: VmaEntry) -> bool:
