@@ -184,14 +184,11 @@ def run_stage(tree: Sequence[Made], stage: Stage, images: ImageSet, reader: Proc
     """One stage of every task, in all of its threads. Returns notices."""
     notices: list[str] = []
     try:
-        if stage is Stage.RESTORE:  # a task takes descriptors from those before it
-            for one in tree:
+        # In RESTORE a task takes descriptors from those before it.
+        for tasks in [[one] for one in tree] if stage is Stage.RESTORE else [tree]:
+            for one in tasks:
                 notices += _begin_stage(one, stage, reader)
-                _run_steps([one], stage, reader)
-        else:
-            for one in tree:
-                notices += _begin_stage(one, stage, reader)
-            _run_steps(tree, stage, reader)
+            _run_steps(tasks, stage, reader)
         if stage is Stage.RESTORE_SIGCHLD:
             for skeleton, plan in tree:
                 with _naming(plan):

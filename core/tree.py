@@ -153,7 +153,8 @@ class SkeletonTree:
 
     def complete(self, plan: TreePlan, images: ImageSet, ghosts: GhostStore) -> list[str]:
         """Run every stage in every task, barrier by barrier; all of them then stand whole in a ptrace stop."""
-        notices = [*([notice(self._offsets)] if self._offsets else []), *self._notice_namespace(len(plan.tasks) - 1)]
+        notices = [notice(self._offsets)] if self._offsets else []
+        notices += self._notice_namespace(len(plan.tasks) - 1)
         made = [(self.skeletons[task.pid], task) for task in plan.tasks]
         try:
             for stage in STAGES:

@@ -20,7 +20,8 @@ WORTH_A_ROUND = 0.1  # of what no round makes less: with fewer seconds of copyin
 class FreezeCost:
     """What a freeze takes without its pages: seconds, and seconds each.
 
-    Fitted from moves of 200 and 1,000 tasks, of 5,000 threads, of 10,000 descriptors between two hosts on two cores.
+    Fitted from moves of 200 and 1,000 tasks and of 500 and 5,000 threads between two hosts on two cores; descriptors as
+    tests/bench has them.
     """
 
     base_s: float = 0.020

@@ -1,6 +1,6 @@
 """Which files of a tree's images are on this host, and the same: asked before anything is made of them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from core.errors import Blocker
 from core.images.pb.files_pb2 import FdTypes
@@ -14,13 +14,10 @@ from core.resources.table_plan import Files, Table
 def verify(images: ImageSet, tables: Iterable[int], root: str = "/") -> list[Blocker]:
     """On the destination, before anything is made: files below `root` that are absent or differ, names taken. Each once
     in all of the `tables`."""
-    files, done = Files(images), set[int]()
+    files = Files(images)
     ghosts, linked, kept = ghosts_by_file(images), linked_names(images), kept_paths(images)
     found: list[Blocker | None] = []
-    for table, id in _files_of(files, tables):
-        if id in done:
-            continue
-        done.add(id)
+    for id, table in _first_tables(files, tables).items():
         entry = table.made_together(id)[0]
         if id in ghosts:
             found.append(refuse_folder(entry.reg.name, root))
@@ -39,8 +36,10 @@ def verify(images: ImageSet, tables: Iterable[int], root: str = "/") -> list[Blo
     return [blocker for blocker in found if blocker is not None]
 
 
-def _files_of(files: Files, tables: Iterable[int]) -> Iterator[tuple[Table, int]]:
-    """What the tables have and what is in flight to them, each with the table."""
+def _first_tables(files: Files, tables: Iterable[int]) -> dict[int, Table]:
+    """What the tables have and what is in flight to them: each file with the first table that leads to it."""
+    found: dict[int, Table] = {}
     for table in (Table(files, files_id) for files_id in tables):
         for id in (*table.by_id, *files.sockets.in_flight(table.by_id)):
-            yield table, id
+            found.setdefault(id, table)
+    return found
