@@ -33,6 +33,7 @@ from core.resources import (
     process_settings,
     process_tree,
     refused,
+    registers,
     scheduling,
     seccomp,
     signals,
@@ -164,7 +165,9 @@ def collect_tree(
     kobj_ids = [_collect_ids(subject, ids) for subject in subjects]
     cgroup = subjects[0].reader.cgroup2(subjects[0].pid)
     images.add(kinds.CGROUP, process_tree.collect_cgroup(cgroup))
-    images.add(kinds.INVENTORY, make_inventory(process_tree.host_ids(), root_cg_set=process_tree.CGROUP_SET))
+    inventory = make_inventory(process_tree.host_ids(), root_cg_set=process_tree.CGROUP_SET)
+    inventory.xsave_layout.extend(registers.collect_layout())
+    images.add(kinds.INVENTORY, inventory)
     _collect_tables(subjects, kobj_ids, images, ids, options, ghosts, segments, zombies)
     images.add(kinds.TIMENS, collect_clocks(subjects[0].reader, [one.pid for one in subjects]), time_namespace.IMAGE_ID)
     cores = Cores(seccomp.Filters())

@@ -207,7 +207,8 @@ def _compile_task(
     if entry.pid not in entry.threads:
         raise ImageError("pstree.img", f"task {entry.pid} is not among its own threads")
     cores = {tid: images.one(kinds.CORE, tid) for tid in entry.threads}
-    states = {tid: registers.thread_state(core, tid, _sigmask(core)) for tid, core in cores.items()}
+    layout = registers.layout_of(images)
+    states = {tid: registers.thread_state(core, tid, _sigmask(core), layout) for tid, core in cores.items()}
     return TaskPlan(
         pid=entry.pid,
         tids=tuple(entry.threads),

@@ -69,9 +69,10 @@ def file_choices(choices: FileChoices) -> pb.FileChoices:
 
 def host_to_facts(host: HostRecord) -> pb.HostFacts:
     """As it travels."""
+    places = [pb.XsaveComponent(number=one, offset=offset, size=size) for one, offset, size in host.xsave_layout]
     return pb.HostFacts(
         hostname=host.hostname, kernel=host.kernel, boot_id=host.boot_id, machine_id=host.machine_id,
-        xfeatures=host.xfeatures, xstate_size=host.xstate_size, cpu_flags=host.cpu_flags,
+        xfeatures=host.xfeatures, xsave_layout=places, cpu_flags=host.cpu_flags,
         memory_available_bytes=host.memory_available_bytes, pid_max=host.pid_max, user_id=host.user_id,
         capabilities=host.capabilities, seccomp=SECCOMP_MODES[host.seccomp], no_new_privs=host.no_new_privs,
         cgroup2_mount=host.cgroup2_mount, cgroup2_writable=host.has_freezer, features=host.features,
@@ -81,9 +82,10 @@ def host_to_facts(host: HostRecord) -> pb.HostFacts:
 
 def host_from_facts(facts: pb.HostFacts) -> HostRecord:
     """As it came; its limits stay where they are."""
+    places = tuple((one.number, one.offset, one.size) for one in facts.xsave_layout)
     return HostRecord(
         hostname=facts.hostname, kernel=facts.kernel, boot_id=facts.boot_id, machine_id=facts.machine_id,
-        xfeatures=facts.xfeatures, xstate_size=facts.xstate_size, cpu_flags=tuple(facts.cpu_flags),
+        xfeatures=facts.xfeatures, xsave_layout=places, cpu_flags=tuple(facts.cpu_flags),
         memory_available_bytes=facts.memory_available_bytes, pid_max=facts.pid_max, user_id=facts.user_id,
         capabilities=facts.capabilities, capability_bounding=facts.capability_bounding,
         seccomp=SECCOMP_MODES.index(facts.seccomp) if facts.seccomp in SECCOMP_MODES else len(SECCOMP_MODES) - 1,

@@ -12,6 +12,7 @@ from typing import Final
 from core.kernel import pagemap_scan, ptrace, userfaultfd
 from core.kernel.calls import address_of, kcmp, pidfd_getfd, pidfd_open, syscall
 from core.kernel.cgroup_probe import probe_freezer
+from core.kernel.xsave import area_size, xcr0
 from core.native._kernel import ffi, lib
 from core.proc.mountinfo import cgroup2_mount_point
 from core.proc.reader import ProcReader
@@ -24,7 +25,6 @@ PR_SET_MM_MAP_SIZE: Final = 15
 MREMAP_MAYMOVE_FIXED: Final = 3
 PROT_NONE, PROT_READ, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS = 0, 1, 3, 0x22
 SOFT_DIRTY_BIT: Final = 55
-XSAVE_HEADER_END: Final = 576
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def probe_features(reader: ProcReader | None = None) -> Features:
     reader = reader or ProcReader()
     status = reader.status(os.getpid())
     mount = cgroup2_mount_point(reader.mountinfo()) or ""
-    xfeatures = int(lib.mg_xcr0())
+    xfeatures = xcr0()
     return Features(
         pagemap_scan=_works(probe_pagemap_scan), uffd_wp_async=_works(probe_uffd_wp_async),
         soft_dirty=_works(probe_soft_dirty), clone3_set_tid=_works(probe_set_tid),
@@ -77,7 +77,7 @@ def probe_features(reader: ProcReader | None = None) -> Features:
         pidfd_getfd=_works(probe_pidfd_getfd), mremap_many=_works(probe_mremap_many),
         pr_set_mm_map=_works(probe_set_mm_map),
         cgroup2_freezer=bool(mount) and _works(lambda: _probe_cgroup(reader, mount)), cgroup2_mount=mount,
-        xfeatures=xfeatures, xstate_size=xstate_size(xfeatures), cap_effective=status.cap_eff,
+        xfeatures=xfeatures, xstate_size=area_size(xfeatures), cap_effective=status.cap_eff,
         cap_bounding=status.cap_bnd, seccomp=status.seccomp or 0, no_new_privs=bool(status.no_new_privs),
         user_id=status.uids[1],
     )  # fmt: skip
@@ -88,16 +88,6 @@ def _works(probe: Callable[[], bool]) -> bool:
         return probe()
     except OSError:
         return False
-
-
-def xstate_size(xfeatures: int) -> int:
-    """Bytes of the xsave area in the standard format with these components."""
-    offset, size = ffi.new("unsigned int *"), ffi.new("unsigned int *")
-    end = XSAVE_HEADER_END
-    for component in range(2, xfeatures.bit_length()):
-        if xfeatures >> component & 1 and lib.mg_xsave_component(component, offset, size) == 0:
-            end = max(end, offset[0] + size[0])
-    return end
 
 
 @contextmanager

@@ -7,6 +7,9 @@ from core.native._kernel import ffi, lib
 
 AMX_FEATURES: Final = 0x3 << 17
 LEGACY_AND_HEADER: Final = 576
+COMPONENT_NAMES: Final = {2: "AVX", 5: "AVX-512 (masks)", 6: "AVX-512 (ZMM)", 7: "AVX-512 (ZMM 16-31)", 9: "PKU"}
+
+Layout = tuple[tuple[int, int, int], ...]  # component, its offset and its size in bytes; processors differ
 
 
 @cache
@@ -31,6 +34,20 @@ def area_size(features: int) -> int:
     return max([LEGACY_AND_HEADER, *(sum(place) for place in places if place)])
 
 
+@cache
+def layout() -> Layout:
+    """Where the area of a task without AMX permission has what, beyond x87 and SSE."""
+    features = xcr0() & ~AMX_FEATURES
+    places = {component: component_place(component) for component in range(2, 63) if features >> component & 1}
+    return tuple((component, *place) for component, place in places.items() if place)
+
+
 def usable_size() -> int:
     """Bytes that a task without AMX permission has."""
     return area_size(xcr0() & ~AMX_FEATURES)
+
+
+def component_names(features: int) -> str:
+    """The components of a mask, for people."""
+    numbers = [number for number in range(features.bit_length()) if features >> number & 1]
+    return ", ".join(COMPONENT_NAMES.get(number, f"component {number}") for number in numbers)

@@ -7,6 +7,7 @@ from typing import Final
 
 from core.errors import KernelLacks
 from core.kernel.features import Features, probe_features
+from core.kernel.xsave import layout
 from core.preflight.records import HostRecord
 from core.proc.reader import ProcReader
 from core.vdso.layout import read_vdso_layout
@@ -20,7 +21,7 @@ def collect_host(reader: ProcReader | None = None) -> HostRecord:
     features = probe_features(reader)
     return HostRecord(
         hostname=platform.node(), kernel=platform.release(), boot_id=_line("/proc/sys/kernel/random/boot_id"),
-        machine_id=_line("/etc/machine-id"), xfeatures=features.xfeatures, xstate_size=features.xstate_size,
+        machine_id=_line("/etc/machine-id"), xfeatures=features.xfeatures, xsave_layout=layout(),
         cpu_flags=parse_cpu_flags(_text("/proc/cpuinfo")),
         memory_available_bytes=_memory_available(reader, features), pid_max=int(_line("/proc/sys/kernel/pid_max") or 0),
         user_id=features.user_id, capabilities=features.cap_effective, capability_bounding=features.cap_bounding,

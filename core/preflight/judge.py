@@ -7,6 +7,7 @@ from typing import Final
 
 from core.errors import Blocker
 from core.kernel.capabilities import capability_mask, capability_names
+from core.kernel.xsave import Layout, component_names
 from core.preflight.destination import Destination, Listener, is_same_file
 from core.preflight.records import ASSUMED_SHARED, FileNeed, HostRecord, ListenNeed, TargetRecord
 from core.proc.sockets import format_address
@@ -18,7 +19,6 @@ DESTINATION_CAPABILITIES: Final = capability_mask(
 SYS_RESOURCE: Final = capability_mask("SYS_RESOURCE")
 MEMORY_SPARE: Final = 1.05
 NAMED_AT_MOST: Final = 10
-XFEATURE_NAMES: Final = {2: "AVX", 5: "AVX-512 (masks)", 6: "AVX-512 (ZMM)", 7: "AVX-512 (ZMM 16-31)", 9: "PKU"}
 # Flags of /proc/cpuinfo that mean instructions a program may have chosen at its start.
 INSTRUCTION_FLAGS: Final = frozenset({
     "pni", "ssse3", "sse4_1", "sse4_2", "popcnt", "movbe", "aes", "pclmulqdq", "avx", "f16c", "fma", "avx2", "bmi1",
@@ -99,8 +99,7 @@ def judge_processor(target: TargetRecord, host: HostRecord) -> Iterator[Blocker]
     hint = "move it to a host with the same or a newer processor"
     missing = target.xfeatures & ~host.xfeatures
     if missing:
-        numbers = [number for number in range(missing.bit_length()) if missing >> number & 1]
-        names = ", ".join(XFEATURE_NAMES.get(number, f"component {number}") for number in numbers)
+        names = component_names(missing)
         yield Blocker("cpu-registers", host.hostname, f"its processor lacks the registers of {names}", hint)
     if (lacking := _lacking(target, host)) and target.cpu_check == "ins":
         reason = f"its processor lacks {_some(lacking)}, which the process may have chosen at its start"
@@ -243,8 +242,17 @@ def _notices(target: TargetRecord, here: Destination) -> Iterator[str]:
         yield f"the bounding set on {host.hostname} lacks {names}: programs it starts can never get them"
     if target.cpu_check == "fpu" and (lacking := _lacking(target, host)):
         yield f"{host.hostname}'s processor lacks {_some(lacking)}: if the process uses any, it ends there by SIGILL"
+    if elsewhere := _elsewhere(target.host.xsave_layout, host.xsave_layout):
+        kept = f"{host.hostname}'s processor keeps {component_names(elsewhere)} elsewhere in the frames of signals"
+        yield f"{kept}: a thread that moves inside a signal handler returns from it with others"
     if 0 < host.monotonic_ns < target.host.monotonic_ns:
         yield f"{host.hostname} booted later than the source: a time namespace keeps its clocks from going back"
+
+
+def _elsewhere(theirs: Layout, ours: Layout) -> int:
+    """Components that both have, and not at the same place; nothing of hosts that do not say."""
+    places = {component: offset for component, offset, _ in ours}
+    return sum(1 << component for component, offset, _ in theirs if places.get(component, offset) != offset)
 
 
 def _is_shared(need: FileNeed, found: FileNeed) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from core.kernel.xsave import Layout
 from core.options import NO_CHOICES, CpuCheck, DumpOptions, FileChoices, PidMode, TcpChoice, TrackChoice
 from core.proc.sysvipc import SysvNeed
 
@@ -36,7 +37,7 @@ class HostRecord:
     boot_id: str = ""
     machine_id: str = ""
     xfeatures: int = 0
-    xstate_size: int = 0
+    xsave_layout: Layout = ()
     cpu_flags: tuple[str, ...] = ()
     memory_available_bytes: int = 0
     pid_max: int = 0

@@ -9,10 +9,19 @@ from typing import Final
 from core.errors import ImageError
 from core.images import kinds
 from core.images.pb.core_pb2 import CoreEntry
+from core.images.pb.inventory_pb2 import XsaveComponent
 from core.images.pb.x86_pb2 import NATIVE, ThreadInfoX86, UserX86FpregsEntry, UserX86RegsEntry, UserX86XsaveEntry
 from core.images.store import ImageSet
 from core.kernel.threads import REGISTER_NAMES, Registers, Rseq, ThreadState
-from core.kernel.xsave import area_size, component_place, xcr0
+from core.kernel.xsave import (
+    LEGACY_AND_HEADER,
+    Layout,
+    area_size,
+    component_names,
+    component_place,
+    layout,
+    xcr0,
+)
 from core.tracee.sigframe import EINTR, made_again, rewound, signed
 
 LEGACY: Final = struct.Struct("<HHHHQQII128s256s")  # fxsave: control … mxcsr_mask, st, xmm; 416 bytes
@@ -42,6 +51,11 @@ def collect(registers: Registers, clear_child_tid: int) -> ThreadInfoX86:
     return ThreadInfoX86(
         clear_tid_addr=clear_child_tid, gpregs=UserX86RegsEntry(**gpregs, mode=NATIVE), fpregs=NO_FPREGS
     )  # fmt: skip
+
+
+def collect_layout() -> list[XsaveComponent]:
+    """What lies where in the raw areas of this processor."""
+    return [XsaveComponent(number=number, offset=offset, size=size) for number, offset, size in layout()]
 
 
 def complete_all(images: ImageSet) -> None:
@@ -93,8 +107,17 @@ def _collect_xsave(xstate: bytes) -> UserX86XsaveEntry:
     return entry
 
 
-def thread_state(core: CoreEntry, tid: int, sigmask: int) -> ThreadState:
-    """What the thread `tid` is to be, from its core image; ImageError when a field cannot be."""
+def layout_of(images: ImageSet) -> Layout:
+    """Of the raw areas in a set's cores; nothing in one of CRIU's, which has none."""
+    places = images.one(kinds.INVENTORY).xsave_layout
+    return tuple((place.number, place.offset, place.size) for place in places)
+
+
+def thread_state(core: CoreEntry, tid: int, sigmask: int, theirs: Layout = ()) -> ThreadState:
+    """What the thread `tid` is to be, from its core image with a raw area that is laid out like `theirs`.
+
+    ImageError when a field cannot be, or when registers that this processor lacks hold something.
+    """
     info, thread = core.thread_info, core.thread_core
     if info.gpregs.mode != NATIVE:
         raise ImageError(f"core of {tid}", "is a 32-bit task, which is not carried")
@@ -104,7 +127,7 @@ def thread_state(core: CoreEntry, tid: int, sigmask: int) -> ThreadState:
     return ThreadState(
         tid=tid,
         registers=registers,
-        xstate=fitted_xstate(thread.xstate or _assemble(info.fpregs)),
+        xstate=_xstate(core, tid, theirs),
         sigmask=sigmask,
         rseq=Rseq(rseq.rseq_abi_pointer, rseq.rseq_abi_size, rseq.signature, 0),
         robust_list=(thread.futex_rla, thread.futex_rla_len),
@@ -121,10 +144,27 @@ def _undisturbed(core: CoreEntry, registers: Registers, sigmask: int) -> Registe
     return registers
 
 
-def fitted_xstate(xstate: bytes) -> bytes:
-    """The area in the size this kernel takes; features that this CPU lacks must not be in use (preflight saw to it)."""
+def _xstate(core: CoreEntry, tid: int, theirs: Layout) -> bytes:
+    raw, fpregs = core.thread_core.xstate, core.thread_info.fpregs
+    if raw and len(raw) < LEGACY_AND_HEADER:
+        raise ImageError(f"core of {tid}", f"an xsave area of {len(raw)} bytes")
+    in_use = xstate_features(raw) if raw else fpregs.xsave.xstate_bv
+    if lost := in_use & ~xcr0():
+        raise ImageError(f"core of {tid}", f"uses the registers of {component_names(lost)}, which this processor lacks")
+    return fitted_xstate(raw, theirs) if raw else _assemble(fpregs)
+
+
+def fitted_xstate(xstate: bytes, theirs: Layout) -> bytes:
+    """An area that is laid out like `theirs`, as this kernel takes it: every component at its place, none left over."""
     full = area_size(xcr0())
-    return xstate[:full].ljust(full, b"\0")
+    if theirs in ((), layout()):
+        return xstate[:full].ljust(full, b"\0")
+    area = bytearray(full)
+    area[:LEGACY_AND_HEADER] = xstate[:LEGACY_AND_HEADER]
+    for component, offset, size in theirs:
+        if place := component_place(component):
+            _put(area, place, xstate[offset : offset + size])
+    return bytes(area)
 
 
 def _assemble(fpregs: UserX86FpregsEntry) -> bytes:
@@ -138,7 +178,7 @@ def _assemble(fpregs: UserX86FpregsEntry) -> bytes:
     area = bytearray(area_size(xcr0()))
     area[: len(legacy)] = legacy
     features = fpregs.xsave.xstate_bv if fpregs.HasField("xsave") else 3
-    area[XSTATE_BV : XSTATE_BV + 8] = (features & xcr0()).to_bytes(8, "little")
+    area[XSTATE_BV : XSTATE_BV + 8] = features.to_bytes(8, "little")
     for component, (field, width, size) in COMPONENTS.items():
         _put_component(area, component, list(getattr(fpregs.xsave, field)), width, size)
     return bytes(area)
@@ -148,5 +188,9 @@ def _put_component(area: bytearray, component: int, words: list[int], width: int
     place = component_place(component)
     if place is None or not words:
         return
-    content = struct.pack(f"<{len(words)}{'I' if width == 4 else 'Q'}", *words)[:size]
-    area[place[0] : place[0] + len(content)] = content
+    _put(area, place, struct.pack(f"<{len(words)}{'I' if width == 4 else 'Q'}", *words)[:size])
+
+
+def _put(area: bytearray, place: tuple[int, int], content: bytes) -> None:
+    offset, size = place
+    area[offset : offset + min(size, len(content))] = content[:size]

@@ -83,6 +83,16 @@ def test_instructions_may_be_left_out_of_the_check_registers_may_not() -> None:
     assert codes(daring, Destination(replace(HOST, xfeatures=0x7))) == ["cpu-registers"]
 
 
+def test_frames_of_signals_that_are_laid_out_otherwise_are_told() -> None:
+    """AVX where it is everywhere, PKU where AMD has it."""
+    source = replace(TARGET, host=replace(TARGET.host, xsave_layout=((2, 576, 256), (9, 2688, 8))))
+    alike = judge(source, Destination(replace(HOST, xsave_layout=((2, 576, 256), (5, 832, 64), (9, 2688, 8)))))
+    other = judge(source, Destination(replace(HOST, xsave_layout=((2, 576, 256), (9, 832, 8)))))
+    assert alike.notices == judge(TARGET, Destination(HOST)).notices
+    [notice] = set(other.notices) - set(alike.notices)
+    assert "keeps PKU elsewhere" in notice and "signal handler" in notice
+
+
 def test_a_limit_above_theirs_needs_a_capability() -> None:
     wanting = replace(TARGET, limits=((7, 1024, 1 << 20),))
     without = replace(HOST, capabilities=EVERYTHING & ~capability_mask("SYS_RESOURCE"))

@@ -7,7 +7,7 @@ import pytest
 from core.errors import ImageError
 from core.images.pb.core_pb2 import CoreEntry, ThreadCoreEntry
 from core.kernel.threads import ThreadState
-from core.kernel.xsave import area_size, component_place, xcr0
+from core.kernel.xsave import LEGACY_AND_HEADER, area_size, component_place, layout, xcr0
 from core.resources import registers
 from core.resources.registers import COMPONENTS, LEGACY, XSTATE_BV
 from tests.unit.tracee.states import registers_with, state_with
@@ -81,8 +81,38 @@ def test_a_call_that_waits_is_made_again_by_the_image() -> None:
 
 def test_an_area_of_another_size_is_fitted() -> None:
     size = area_size(xcr0())
-    assert registers.fitted_xstate(b"\1" * 600) == b"\1" * 600 + bytes(size - 600)
-    assert len(registers.fitted_xstate(b"\1" * (size + 8192))) == size
+    assert registers.fitted_xstate(b"\1" * 600, ()) == b"\1" * 600 + bytes(size - 600)
+    assert len(registers.fitted_xstate(b"\1" * (size + 8192), layout())) == size
+
+
+def test_components_of_another_processors_area_are_put_where_this_one_has_them() -> None:
+    """As from AMD's, which has no room for MPX, and PKRU thus at another place."""
+    ours = random_area(3)
+    theirs, area = [], bytearray(ours[:LEGACY_AND_HEADER])
+    for component, offset, size in reversed(layout()):
+        theirs.append((component, len(area), size))
+        area += ours[offset : offset + size]
+    back = registers.fitted_xstate(bytes(area), tuple(theirs))
+    assert back[:LEGACY_AND_HEADER] == ours[:LEGACY_AND_HEADER]
+    for _, offset, size in layout():
+        assert back[offset : offset + size] == ours[offset : offset + size]
+    assert len(back) == len(ours)
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_registers_in_use_that_this_processor_lacks_are_an_image_error(raw: bool) -> None:
+    area = bytearray(random_area(1))
+    area[XSTATE_BV + 7] |= 0x20  # component 61
+    core = core_of(state_with(xstate=bytes(area)), raw=raw)
+    with pytest.raises(ImageError, match="component 61, which this processor lacks"):
+        registers.thread_state(core, 7, 0)
+
+
+def test_an_area_without_its_header_is_an_image_error() -> None:
+    core = core_of(state_with(xstate=random_area(1)), raw=True)
+    core.thread_core.xstate = core.thread_core.xstate[:575]
+    with pytest.raises(ImageError, match="575 bytes"):
+        registers.thread_state(core, 7, 0)
 
 
 def test_numbers_that_do_not_fit_are_an_image_error() -> None:
