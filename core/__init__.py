@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from core.options import DumpOptions, FileChoices, RestoreOptions, TerminalChoice, TrackChoice
     from core.pre_dump import PreDumpReport, pre_dump
     from core.preflight import (
+        INSTRUCTION_FLAGS,
         FileNeed,
         HostRecord,
         ListenNeed,
@@ -59,6 +60,7 @@ _EXPORTS: Final = {
     "core.options": ("DumpOptions", "FileChoices", "RestoreOptions", "TerminalChoice", "TrackChoice"),
     "core.pre_dump": ("PreDumpReport", "pre_dump"),
     "core.preflight": (
+        "INSTRUCTION_FLAGS",
         "FileNeed",
         "HostRecord",
         "ListenNeed",
@@ -78,6 +80,7 @@ _HOMES: Final = {name: module for module, names in _EXPORTS.items() for name in 
 
 __all__ = [
     "EMPTY",
+    "INSTRUCTION_FLAGS",
     "PAGE_SIZE",
     "ActionScripts",
     "Buffer",

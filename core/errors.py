@@ -35,12 +35,16 @@ class UsageError(MigrateError):
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """One reason why a migration would not work: `subject` is what (fd 7), `code` a stable word for programs."""
+    """One reason why a migration would not work: `subject` is what (fd 7), `code` a stable word for programs.
+
+    `of_destination`: it is about the host that it would go to; another may do.
+    """
 
     code: str
     subject: str
     reason: str
     hint: str | None = None
+    of_destination: bool = False
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.reason}"

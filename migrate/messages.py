@@ -95,9 +95,9 @@ def blocker_to_text(blocker: Blocker) -> pb.BlockerText:
     return pb.BlockerText(code=blocker.code, subject=blocker.subject, reason=blocker.reason, hint=blocker.hint or "")
 
 
-def blocker_from_text(text: pb.BlockerText) -> Blocker:
+def blocker_from_text(text: pb.BlockerText, *, of_destination: bool = False) -> Blocker:
     """A blocker as it came."""
-    return Blocker(text.code, text.subject, text.reason, text.hint or None)
+    return Blocker(text.code, text.subject, text.reason, text.hint or None, of_destination)
 
 
 def failure_of(error: Exception) -> pb.Failure:

@@ -112,7 +112,7 @@ class Migration:
         view.target.cpu_check = self._request.cpu_check
         checked = await check(self._parties.there, view.target, self._request.pid, self._request.sync_files)
         self._notice(notice.text for notice in checked.notices)
-        blockers += [blocker_from_text(text) for text in checked.blockers]
+        blockers += [blocker_from_text(text, of_destination=True) for text in checked.blockers]
         if blockers:
             raise Refused(blockers)
         return view.target
@@ -391,7 +391,7 @@ def _as_reason(error: BaseException) -> Exception:
 
 def _as_blocker(destination: str, error: Exception) -> Blocker:
     message, hint = _words(error)
-    return Blocker("unreachable", destination, message.removeprefix(f"{destination}: "), hint)
+    return Blocker("unreachable", destination, message.removeprefix(f"{destination}: "), hint, of_destination=True)
 
 
 def _words(error: Exception) -> tuple[str, str | None]:

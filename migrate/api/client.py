@@ -185,7 +185,7 @@ async def _raise_for(response: aiohttp.ClientResponse) -> None:
     except (ValueError, ValidationError):
         problem = models.Problem(title=response.reason or "error", status=response.status)
     if problem.blockers:
-        raise Refused([Blocker(one.code, one.subject, one.reason, one.hint or "") for one in problem.blockers])
+        raise Refused([Blocker(**one.model_dump()) for one in problem.blockers])
     if problem.status == 422:
         raise UsageError(problem.detail or problem.title, hint=problem.hint or None)
     raise ServerError(problem)

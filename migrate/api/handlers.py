@@ -1,5 +1,6 @@
 """What the API does, operation by operation: migrations, checks, hosts, windows, tokens, the audit log."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,12 +12,13 @@ from migrate.api import models
 from migrate.api.routes import ApiError, Call, NotFound
 from migrate.api.services import make_token
 from migrate.drain.windows import parse_window
+from migrate.fleet.checks import check_move
 from migrate.fleet.hosts import add_host, look_at, workloads_of
 from migrate.fleet.inventory import HostEntry, Workload
 from migrate.fleet.moves import ask_for, new_id
 from migrate.fleet.schema import AUDIT, HOSTS, MIGRATIONS, TOKENS, WINDOWS
 from migrate.fleet.store import Row
-from migrate.fleet.worker import find_address, move_arguments
+from migrate.fleet.worker import find_address
 
 
 class Paging(BaseModel):
@@ -137,21 +139,10 @@ async def _migration(call: Call, migration_id: str) -> Row:
 
 async def check(call: Call, body: models.Check) -> models.CheckResult:
     """Everything that would be in the way; nothing is touched."""
-    store = call.services.store
-    source = await find_address(store, body.source)
-    there = await find_address(store, body.destination, as_peer=True)
-    options = body.options.model_dump(include={"tcp", "pid_mode", "shared"})
-    events = await call.services.reach.check(source, move_arguments(body.pid, there, options))
-    blockers = [blocker for event in events if event["event"] == "blocked" for blocker in event["blockers"]]
-    for event in events:
-        if event["event"] == "failed":
-            blockers.append(
-                {"code": event["kind"], "subject": "check", "reason": event["message"], "hint": event["hint"]}
-            )
-    notices = [event["text"] for event in events if event["event"] == "notice"]
-    return models.CheckResult(
-        can_move=not blockers, blockers=[models.BlockerModel(**blocker) for blocker in blockers], notices=notices
-    )
+    services, options = call.services, body.options.model_dump()
+    found = await check_move(services.store, services.reach, body.source, body.pid, body.destination, options)
+    blockers = [models.BlockerModel(**asdict(blocker)) for blocker in found.blockers]
+    return models.CheckResult(can_move=not blockers, blockers=blockers, notices=list(found.notices))
 
 
 async def list_hosts(call: Call, _body: None) -> models.Page[models.Host]:

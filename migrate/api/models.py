@@ -165,6 +165,7 @@ class BlockerModel(BaseModel):
     subject: str
     reason: str
     hint: str | None
+    of_destination: bool = Field(False, description="it is about that host, another may do")
 
 
 class CheckResult(BaseModel):
@@ -228,7 +229,10 @@ class NewDrain(Strict):
 
 
 class PlannedMove(BaseModel):
-    """One workload of a drain: where to, and when it is expected to begin and to take, in seconds."""
+    """One workload of a drain: where to, and when it is expected to begin and to take, in seconds.
+
+    `hindrance`: what preflight has against moving it now, wherever to; empty when it has nothing.
+    """
 
     pid: int
     name: str
@@ -236,6 +240,7 @@ class PlannedMove(BaseModel):
     begins_s: float
     takes_s: float
     memory_bytes: int
+    hindrance: str = ""
 
 
 class Unplaced(BaseModel):

@@ -6,7 +6,7 @@ A handler is `async def handler(call, body) -> model`; `call` is who asks and wh
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
@@ -79,7 +79,7 @@ def as_problem(error: Exception) -> Problem | None:
         case ApiError():
             return error.problem
         case Refused():
-            found = [BlockerModel(code=b.code, subject=b.subject, reason=b.reason, hint=b.hint) for b in error.blockers]
+            found = [BlockerModel(**asdict(blocker)) for blocker in error.blockers]
             return Problem(title="refused", status=409, detail=error.message, hint=error.hint or "", blockers=found)
         case ValidationError():
             first = error.errors()[0]

@@ -227,6 +227,9 @@ def plan_lines(drain: "Drain") -> list[str]:
     lines = table_lines(("PID", "WORKLOAD", "TO", "MEMORY", "BEGINS", "TAKES"), rows) if rows else ["Nothing to move."]
     if drain.opens_at and drain.closes_at:
         lines.append(f"The window opens {drain.opens_at:%Y-%m-%d %H:%M} UTC and closes {drain.closes_at:%H:%M}.")
+    for move in drain.plan.moves:
+        if move.hindrance:
+            lines.append(f"would be refused now: pid {move.pid} {move.name}: {move.hindrance}")
     for one in drain.plan.unplaced:
         lines += [f"stays: pid {one.pid} {one.name}: {one.reason}", f"  → {one.hint}"]
     return lines

@@ -2,7 +2,7 @@
 
 A destination must be reachable and not cordoned, have the labels asked for, the CPU features of the source and room
 for the memory, and must not hold another workload of the same `apart` group, nor a process with the PID, nor one that
-listens on a TCP port of it.
+listens on a TCP port of it. Whoever plans has preflight look at the moves, and plans again without those it refuses.
 """
 
 import heapq
@@ -17,6 +17,7 @@ RESERVE: Final = 1.1  # memory that a copy takes while it lands, over what it ha
 USUAL_RATE: Final = 200e6  # bytes per second through SSH; measured
 EXPLAINED_AT_MOST: Final = 100  # hosts whose reasons are told of a workload that stays
 FIXED_S: Final = 3.0  # connecting, preflight, the last round
+ASKED_AT_MOST: Final = 3  # destinations that a workload is tried with; what refuses it there mostly does everywhere
 OF_A_KIND: Final = 32  # so many with the same ports are worth a queue of their own
 
 
@@ -37,7 +38,8 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A workload to place. `needs`: labels its destination must have; `keeps_pid`: it cannot do with another PID."""
+    """A workload to place. `needs`: labels its destination must have; `keeps_pid`: it cannot do with another PID;
+    `refused`: hosts whose preflight said no, and why."""
 
     pid: int
     name: str
@@ -49,6 +51,12 @@ class Load:
     never_move: bool = False
     keeps_pid: bool = True
     ports: frozenset[int] = frozenset()
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Enough hosts have been asked in vain."""
+        return len(self.refused) >= ASKED_AT_MOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +132,7 @@ def plan(source: Candidate, loads: Iterable[Load], hosts: Iterable[Candidate], w
         if kind not in queues:
             queues[kind] = [(-rooms[index].free_bytes, index) for index in open_rooms]
             heapq.heapify(queues[kind])
-        index = None if load.never_move else _take_room(load, common, source, rooms, queues[kind])
+        index = None if load.never_move or load.is_hopeless else _take_room(load, common, source, rooms, queues[kind])
         if index is None:
             stays.append(_stays(load, source, rooms, wish))
         else:
@@ -184,7 +192,7 @@ def _take_room(
             heapq.heappush(queue, (-room.free_bytes, index))
         elif _never(load, source, room) or common & room.ports:
             continue
-        elif (load.keeps_pid and load.pid in room.pids) or load.ports & room.ports:
+        elif (load.keeps_pid and load.pid in room.pids) or load.ports & room.ports or room.host.name in load.refused:
             later.append((free, index))
         else:
             room.free_bytes -= need
@@ -227,6 +235,8 @@ def _never(load: Load, source: Candidate, room: _Room) -> str:
 
 def _why_not_this(load: Load, source: Candidate, room: _Room) -> str:
     """Why this workload does not go to the host; "" when it may."""
+    if room.host.name in load.refused:
+        return load.refused[room.host.name]
     need = int(load.memory_bytes * RESERVE)
     if need > room.free_bytes:
         return f"has {_mib(room.free_bytes)} MiB free, {_mib(need)} are needed"
@@ -240,6 +250,9 @@ def _why_not_this(load: Load, source: Candidate, room: _Room) -> str:
 def _stays(load: Load, source: Candidate, rooms: list[_Room], wish: Wish) -> Stays:
     if load.never_move:
         return Stays(load, "is marked never_move", "move or stop it by hand, or change the inventory")
+    if load.is_hopeless:
+        parts = [f"{name}: {why}" for name, why in load.refused.items()]
+        return Stays(load, "; ".join(parts), "what preflight names, on any host; no other host was asked")
     reasons: dict[str, list[str]] = {}
     for room in rooms[:EXPLAINED_AT_MOST]:
         why = _why_not_at_all(room.host, wish) or _why_not_this(load, source, room)

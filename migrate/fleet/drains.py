@@ -7,8 +7,8 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from core.errors import Blocker, MigrateError, Refused, UsageError
 from migrate.cli.parse import parse_rate
 from migrate.drain import placement, scheduler
 from migrate.drain.windows import parse_window
+from migrate.fleet.checks import check_move
 from migrate.fleet.hooks import Hooks
 from migrate.fleet.hosts import candidate_of, look_at, workloads_of
 from migrate.fleet.inventory import Selector, Workload
@@ -28,13 +29,18 @@ log = logging.getLogger(__name__)
 OPEN_STATES: Final = ("waiting", "running", "away", "returning")
 OVER: Final = ("done", "failed", "cancelled")
 LOOK_S: Final = 0.5
+CHECKS_AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A drain that is not begun: where everything goes, and the window it waits for."""
+    """A drain that is not begun: where everything goes, and the window it waits for.
+
+    `hindrances`: by PID, what preflight has against a move now, wherever to; it is tried when its time has come.
+    """
 
     plan: placement.Plan
+    hindrances: dict[int, str]
     workloads: dict[int, Workload]
     opens_at: float | None
     closes_at: float | None
@@ -45,6 +51,7 @@ class Planned:
             {
                 "pid": move.load.pid, "name": move.load.name, "destination": move.destination,
                 "begins_s": move.begins_s, "takes_s": move.takes_s, "memory_bytes": move.load.memory_bytes,
+                "hindrance": self.hindrances.get(move.load.pid, ""),
             }
             for move in self.plan.moves
         ]  # fmt: skip
@@ -81,11 +88,59 @@ async def plan_drain(store: Store, reach: Reach, spec: dict[str, Any], selectors
         tuple(spec["to"]), spec["to_labels"], spec["order"], spec["max_parallel"],
         spec["max_parallel_per_destination"], rate, span.seconds if span else None,
     )  # fmt: skip
-    plan = placement.plan(
-        candidate_of(source, selectors), [load_of(found) for found in workloads.values()], candidates, wish
+    asker = _Asker(store, reach, host, {pid: _leg_options(found, spec) for pid, found in workloads.items()})
+    plan, hindrances = await _plan_checked(
+        asker, candidate_of(source, selectors), [load_of(found) for found in workloads.values()], candidates, wish
     )
     opens, closes = (span.opens.timestamp(), span.closes.timestamp()) if span else (None, None)
-    return Planned(plan, workloads, opens, closes)
+    return Planned(plan, hindrances, workloads, opens, closes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """Asks preflight whether a process of `source` could go somewhere; some at a time."""
+
+    store: Store
+    reach: Reach
+    source: str
+    options: Mapping[int, Mapping[str, Any]]
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CHECKS_AT_ONCE))
+
+    async def ask(self, move: placement.Move) -> tuple[str, str]:
+        """What is against the destination, and what is against moving it at all; "" when nothing is."""
+        pid = move.load.pid
+        async with self.turns:
+            try:
+                found = await check_move(self.store, self.reach, self.source, pid, move.destination, self.options[pid])
+            except MigrateError as error:
+                return f"preflight: {error.message}", ""
+        return found.told(of_destination=True), found.told(of_destination=False)
+
+
+async def _plan_checked(
+    asker: _Asker,
+    source: placement.Candidate,
+    loads: Sequence[placement.Load],
+    hosts: Sequence[placement.Candidate],
+    wish: placement.Wish,
+) -> tuple[placement.Plan, dict[int, str]]:
+    """Plan, have preflight look at each move, and plan again without the destinations it refuses, until there are none.
+
+    Kernel, registers, files and whatever else a process needs are thus there. With the plan: hindrances, see Planned.
+    """
+    asked: set[tuple[int, str]] = set()
+    hindrances: dict[int, str] = {}
+    while True:
+        plan = await asyncio.to_thread(placement.plan, source, loads, hosts, wish)
+        new = [move for move in plan.moves if (move.load.pid, move.destination) not in asked]
+        if not new:
+            return plan, hindrances
+        refused: dict[int, dict[str, str]] = {}
+        for move, (against, hindrance) in zip(new, await asyncio.gather(*map(asker.ask, new)), strict=True):
+            asked.add((move.load.pid, move.destination))
+            hindrances[move.load.pid] = hindrance
+            refused[move.load.pid] = {move.destination: against} if against else {}
+        loads = [replace(load, refused={**load.refused, **refused.get(load.pid, {})}) for load in loads]
 
 
 def load_of(workload: Workload) -> placement.Load:

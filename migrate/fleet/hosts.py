@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from core import INSTRUCTION_FLAGS
 from core.errors import MigrateError
 from migrate.drain.placement import Candidate
 from migrate.fleet.inventory import HostEntry, Inventory, Selector, Workload, find_workloads
@@ -81,7 +82,7 @@ def candidate_of(row: Row, selectors: Sequence[Selector], reserved_bytes: int = 
         row["name"],
         row["labels"],
         int(facts["memory_available"]) - reserved_bytes,
-        frozenset(facts["cpu_flags"]),
+        frozenset(facts["cpu_flags"]) & INSTRUCTION_FLAGS,
         bool(row["cordoned"]),
         row["unreachable"],
         frozenset(group for group in groups if group),

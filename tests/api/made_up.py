@@ -41,6 +41,9 @@ class MadeUp:
         self.cancelled: list[str] = []
         self.deaf: int | None = None  # a migration lasts until it is cancelled, and is not there for so many wishes
         self.unreachable: set[str] = set()
+        self.against: list[dict[str, Any]] = []  # what preflight names
+        self.unfit: set[str] = set()  # addresses of hosts that preflight has something against
+        self.checked: list[Sequence[str]] = []
 
     async def facts(self, host: Address) -> dict[str, Any]:
         if host.name in self.unreachable:
@@ -56,7 +59,10 @@ class MadeUp:
         }  # fmt: skip
 
     async def check(self, host: Address, arguments: Sequence[str]) -> list[dict[str, Any]]:
-        return [{"event": "blocked", "blockers": [{"code": "c", "subject": "s", "reason": "r", "hint": "h"}]}]
+        self.checked.append(arguments)
+        there = {"code": "c", "subject": "file /x", "reason": "is missing", "hint": "h", "of_destination": True}
+        blockers = [*self.against, *([there] if arguments[1] in self.unfit else [])]
+        return [{"event": "blocked", "blockers": blockers}] if blockers else []
 
     async def start(self, host: Address, migration_id: str, arguments: Sequence[str]) -> None:
         self.started += [] if migration_id in self.started else [migration_id]

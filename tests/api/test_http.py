@@ -1,6 +1,7 @@
 """The API's manners, against a server in this process whose hosts are made up."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,53 @@ def test_a_drain_that_cannot_reach_its_host_is_refused(tmp_path: Path) -> None:
         assert answer.status == 409 and problem["blockers"][0]["code"] == "unreachable"
 
     run(tmp_path, work)
+
+
+def plan_of(tmp_path: Path, prepare: Callable[[MadeUp], None], pids: Sequence[int] = (41,)) -> tuple[Any, MadeUp]:
+    """The plan of a drain of host a, and the hosts that were asked."""
+    found: list[Any] = []
+
+    async def work(client: Http, _services: Services, reach: MadeUp) -> None:
+        prepare(reach)
+        drain = await (await client.post("/api/v1/drains", json={"host": "a", "dry_run": True})).json()
+        found.extend((drain["plan"], reach))
+
+    run(tmp_path, work, pids=pids)
+    plan, reach = found
+    return plan, reach
+
+
+def test_a_drain_sends_nothing_where_preflight_says_no(tmp_path: Path) -> None:
+    """And asks a host once about a process, however often it plans."""
+
+    def prepare(reach: MadeUp) -> None:
+        reach.unfit = {"root@b"}
+
+    plan, reach = plan_of(tmp_path, prepare, pids=(41, 42, 43))
+    assert plan["unplaced"] == [] and {move["destination"] for move in plan["moves"]} == {"c"}
+    asked = [tuple(words[:2]) for words in reach.checked]
+    assert len(asked) == len(set(asked)) and ("41", "root@c") in asked
+
+
+def test_what_no_host_takes_stays_with_what_preflight_says_of_each(tmp_path: Path) -> None:
+    def prepare(reach: MadeUp) -> None:
+        reach.unfit = {"root@b", "root@c"}
+
+    plan, _ = plan_of(tmp_path, prepare)
+    [stays] = plan["unplaced"]
+    assert plan["moves"] == [] and stays["reason"].count("file /x: is missing") >= 1
+    assert "b" in stays["reason"] and "c" in stays["reason"]
+
+
+def test_what_is_against_moving_at_all_is_told_and_tried_when_its_time_has_come(tmp_path: Path) -> None:
+    """A connection may be gone by then."""
+
+    def prepare(reach: MadeUp) -> None:
+        reach.against = [{"code": "tcp", "subject": "fd 7", "reason": "is connected", "hint": None}]
+
+    plan, reach = plan_of(tmp_path, prepare)
+    [move] = plan["moves"]
+    assert move["hindrance"] == "fd 7: is connected" and len(reach.checked) == 1
 
 
 def test_a_drain_empties_its_host_and_comes_back_when_it_is_uncordoned(tmp_path: Path) -> None:

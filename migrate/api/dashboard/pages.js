@@ -150,6 +150,7 @@ export function NewDrain({ store, host = "" }) {
       <button type="submit" aria-busy=${busy}>Plan it</button></form>
     ${plan && html`<section aria-live="polite"><h2>The plan</h2><${Table} heads=${["pid", "workload", "to", "memory", "begins", "takes"]} empty="Nothing to move."
         rows=${plan.plan.moves.map((move) => [move.pid, move.name, move.destination, bytes(move.memory_bytes), seconds(move.begins_s), seconds(move.takes_s)])} />
+      ${plan.plan.moves.filter((move) => move.hindrance).map((move) => html`<p>${move.name} (pid ${move.pid}) would be refused now: ${move.hindrance}</p>`)}
       ${plan.plan.unplaced.map((one) => html`<p>${one.name} (pid ${one.pid}) stays: ${one.reason}<br /><span class="hint">→ ${one.hint}</span></p>`)}
       <button onClick=${start} aria-busy=${busy}>Start the drain</button></section>`}`;
 }

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate.drain.placement import OF_A_KIND, RESERVE, Candidate, Load, Plan, Wish, plan
+from migrate.drain.placement import ASKED_AT_MOST, OF_A_KIND, RESERVE, Candidate, Load, Plan, Wish, plan
 
 GIB = 1 << 30
 SOURCE = Candidate("source", cpu_flags=frozenset({"avx"}))
@@ -38,6 +38,21 @@ def test_what_has_no_place_stays_with_the_reason(there: Candidate, load: Load, w
     found = plan(SOURCE, [load], [SOURCE, there], wish)
     assert found.moves == ()
     assert reason in found.stays[0].reason and found.stays[0].hint
+
+
+def test_a_host_that_preflight_refuses_is_passed_over_and_named() -> None:
+    load = Load(1, "w", GIB, refused={"b": "fd 3: is missing there"})
+    assert [
+        move.destination for move in plan(SOURCE, [load], [host("b"), host("c", free_bytes=2 * GIB)], Wish()).moves
+    ] == ["c"]
+    [stays] = plan(SOURCE, [load], [host("b")], Wish()).stays
+    assert "b: fd 3: is missing there" in stays.reason
+
+
+def test_enough_refusals_are_enough() -> None:
+    load = Load(1, "w", GIB, refused={f"b{number}": f"reason {number}" for number in range(ASKED_AT_MOST)})
+    [stays] = plan(SOURCE, [load], [host("c")], Wish()).stays
+    assert all(f"b{number}: reason {number}" in stays.reason for number in range(ASKED_AT_MOST))
 
 
 def test_another_pid_is_good_enough_for_who_says_so() -> None:

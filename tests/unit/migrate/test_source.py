@@ -82,7 +82,7 @@ def test_rounds_are_told_with_their_dirty_pages(tmp_path: Path) -> None:
 def test_a_blocker_over_there_refuses_before_anything_is_touched(stage: Stage) -> None:
     from core.errors import Blocker
 
-    blocker = Blocker("pid-taken", "pid 4711", "is taken over there", "--pid namespace")
+    blocker = Blocker("pid-taken", "pid 4711", "is taken over there", "--pid namespace", of_destination=True)
     stage.check_answer = pb.CheckAnswer(blockers=[blocker_to_text(blocker)])
     result = move(stage)
     assert (result.outcome.exit_code, last(stage)) == (3, events.Blocked((blocker,)))

@@ -1,0 +1,51 @@
+"""Preflight on behalf of others: `migrate check` at the source host, about one process and one destination."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from core.errors import Blocker
+from migrate.errors import TransportError
+from migrate.fleet.reach import Reach
+from migrate.fleet.store import Store
+from migrate.fleet.worker import find_address, move_arguments
+
+CHECK_WITHIN_S: Final = 60.0
+OPTIONS: Final = ("tcp", "pid_mode", "shared")  # of a migration, that decide whether it can be
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """All reasons at once; no blockers: it can move."""
+
+    blockers: tuple[Blocker, ...]
+    notices: tuple[str, ...] = ()
+
+    def told(self, *, of_destination: bool) -> str:
+        """What is against the destination, or what is against moving at all, in a line."""
+        return "; ".join(map(str, (one for one in self.blockers if one.of_destination == of_destination)))
+
+
+async def check_move(
+    store: Store, reach: Reach, source: str, pid: int, destination: str, options: Mapping[str, Any]
+) -> Checked:
+    """What preflight says; UsageError for an unknown host, TransportError when the source cannot be asked."""
+    here = await find_address(store, source)
+    there = await find_address(store, destination, as_peer=True)
+    asked = {key: options[key] for key in OPTIONS if key in options}
+    try:
+        async with asyncio.timeout(CHECK_WITHIN_S):
+            events = await reach.check(here, move_arguments(pid, there, asked))
+    except TimeoutError as error:
+        raise TransportError(f"{source}: migrate check: no answer within {CHECK_WITHIN_S:.0f} s") from error
+    found = [_blocker(one) for event in events if event["event"] == "blocked" for one in event["blockers"]]
+    for event in events:
+        if event["event"] == "failed":  # to get there, or on the way
+            found.append(Blocker(event["kind"], "check", event["message"], event["hint"], of_destination=True))
+    return Checked(tuple(found), tuple(event["text"] for event in events if event["event"] == "notice"))
+
+
+def _blocker(told: Mapping[str, Any]) -> Blocker:
+    ours = (told["code"], told["subject"], told["reason"], told["hint"])
+    return Blocker(*ours, of_destination=bool(told.get("of_destination")))
