@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from core.images.pb.core_pb2 import CoreEntry, ThreadCoreEntry
+from core.kernel.rseq import feature_size, size_here
 from core.kernel.threads import ThreadState
 from core.plan.ops import Out, Pointers, Program, Syscall, path_argument
 from core.tracee.borrow import Results
@@ -77,7 +78,8 @@ def plan(core: CoreEntry, state: ThreadState, comm: str) -> Program:
         ops.append(Syscall("set_robust_list", (head, length), f"robust list {head:#x}"))
     if state.rseq.address:
         rseq = state.rseq
-        ops.append(Syscall("rseq", (rseq.address, rseq.size, 0, rseq.signature), f"rseq area {rseq.address:#x}"))
+        size = size_here(rseq.address, rseq.size, feature_size())
+        ops.append(Syscall("rseq", (rseq.address, size, 0, rseq.signature), f"rseq area {rseq.address:#x}"))
     return tuple(ops)
 
 
