@@ -62,6 +62,9 @@ class Sockets:
         self._names = Counter(plain(sock.name) for sock in self.by_id.values() if sock.name)
 
     def _lost_its_peer(self, sock: UnixSkEntry) -> bool:
+        """Its peer is gone. In images of criu's, one with a name that others are connected to looks so, too."""
+        if sock.type == socket.SOCK_DGRAM and sock.name and not sock.HasField("peer_name"):
+            return False
         return sock.state == ESTABLISHED and sock.peer not in self.outside and sock.peer not in self.by_ino
 
     def _stand_in(self, sock: UnixSkEntry, id: int) -> None:

@@ -110,3 +110,12 @@ def tangles(draw: st.DrawFn) -> ImageSet:
 def test_any_tangle_of_sockets_has_a_plan_or_is_an_error_of_the_images(images: ImageSet) -> None:
     with suppress(ImageError):
         table_plan.plan_tables(images, {10: 1, 20: 2}, tcp="refuse")
+
+
+@pytest.mark.parametrize(("ours", "pairs"), [({"peer_name": b"/gone"}, 1), ({}, 0)])
+def test_a_named_datagram_socket_lost_its_peer_if_the_image_says_so(ours: dict[str, object], pairs: int) -> None:
+    """CRIU's have it connected, to nobody, as soon as others are connected to it: they could not be any more."""
+    receiver = entry(1, type=socket.SOCK_DGRAM, state=1, name=b"\0receiver", **ours)
+    images = images_of(receiver, entry(2, type=socket.SOCK_DGRAM, state=1, peer=101))
+    [plan] = table_plan.plan_tables(images, {10: 1}, tcp="refuse").values()
+    assert calls(plan.program).count("socketpair") == pairs
