@@ -2,13 +2,13 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from core.errors import UsageError
 from migrate.cli.parse import parse_duration, parse_rate
-from migrate.fleet.inventory import HostEntry, Name, Workload
+from migrate.fleet.inventory import HostEntry, MoveChoices, Name, Workload
 
 T = TypeVar("T")
 
@@ -68,16 +68,13 @@ def _checked(parse: Any, value: str | None) -> str | None:
     return value
 
 
-class MoveOptions(Strict):
+class MoveOptions(MoveChoices):
     """As the options of `migrate PID host`."""
 
-    tcp: Literal["refuse", "close"] = "refuse"
-    pid_mode: Literal["keep", "namespace"] = "keep"
     max_downtime: str | None = Field(default=None, examples=["200ms"])
     deadline: str | None = Field(default=None, examples=["10m"])
     bandwidth: str | None = Field(default=None, examples=["1gbit"])
     compress: Literal["auto", "zstd", "none"] = "auto"
-    shared: list[Annotated[str, Field(pattern="^/")]] = []
 
     _durations = field_validator("max_downtime", "deadline")(_duration)
     _rates = field_validator("bandwidth")(_rate)

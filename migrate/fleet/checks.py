@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from core.errors import Blocker
 from migrate.errors import TransportError
+from migrate.fleet.inventory import MoveChoices
 from migrate.fleet.reach import Reach
 from migrate.fleet.store import Store
 from migrate.fleet.worker import find_address, move_arguments
 
 CHECK_WITHIN_S: Final = 60.0
-OPTIONS: Final = ("tcp", "pid_mode", "shared")  # of a migration, that decide whether it can be
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ async def check_move(
     """What preflight says; UsageError for an unknown host, TransportError when the source cannot be asked."""
     here = await find_address(store, source)
     there = await find_address(store, destination, as_peer=True)
-    asked = {key: options[key] for key in OPTIONS if key in options}
+    asked = {key: options[key] for key in MoveChoices.model_fields if key in options}
     try:
         async with asyncio.timeout(CHECK_WITHIN_S):
             events = await reach.check(here, move_arguments(pid, there, asked))

@@ -19,7 +19,7 @@ from migrate.drain.windows import parse_window
 from migrate.fleet.checks import check_move
 from migrate.fleet.hooks import Hooks
 from migrate.fleet.hosts import candidate_of, look_at, workloads_of
-from migrate.fleet.inventory import Selector, Workload
+from migrate.fleet.inventory import MoveChoices, Selector, Workload
 from migrate.fleet.moves import ask_for, hook_failed, moved_pid, new_id, read_workload, reserved_on
 from migrate.fleet.reach import Reach
 from migrate.fleet.schema import DRAINS, HOSTS, MIGRATIONS
@@ -171,8 +171,7 @@ async def ask_for_drain(store: Store, spec: dict[str, Any], planned: Planned, wh
 
 def _leg_options(workload: Workload, spec: dict[str, Any]) -> dict[str, Any]:
     """Options of a leg; one budget of bandwidth is shared by all that run at once."""
-    selector = workload.selector
-    found: dict[str, Any] = {"tcp": selector.tcp, "pid_mode": selector.pid_mode, "shared": selector.shared}
+    found = workload.selector.model_dump(include=set(MoveChoices.model_fields))
     if spec["deadline"]:
         found["deadline"] = spec["deadline"]
     if spec["bandwidth"]:

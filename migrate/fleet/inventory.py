@@ -8,7 +8,7 @@
     name = "redis"
     command = "*redis-server*"              # also: user, unit, cgroup (patterns), host
     priority = 10                           # higher moves first
-    tcp = "close"
+    tcp = "close"                           # and other options of `migrate`: see MoveChoices
     never_move = false
     apart = "redis"                         # no two workloads of one group on one host
 
@@ -65,7 +65,29 @@ class HostEntry(Model):
         return (*((name, value) for name, value in named if value), ("remote_command", self.remote_command))
 
 
-class Selector(Model):
+class MoveChoices(Model):
+    """Options of `migrate PID host` that decide whether a process can move."""
+
+    tcp: Literal["refuse", "close"] = "refuse"
+    pid_mode: Literal["keep", "namespace"] = "keep"
+    shared: list[Annotated[str, Field(pattern="^/")]] = Field(
+        default=[], description="both hosts have the same files below these"
+    )
+    cpu_check: Literal["ins", "fpu"] = Field(
+        default="ins", description="registers and instructions, or registers alone"
+    )
+    tty: Annotated[str, Field(pattern="^(new$|/)")] | None = Field(
+        default=None, description="`new`, or the path of a terminal over there, in place of the one here"
+    )
+    shell_job: bool = Field(default=False, description="leave the session leader or the terminal behind")
+    ext_unix_sk: bool = Field(default=False, description="connect datagram sockets anew whose peer stays behind")
+    file_locks: bool = Field(default=False, description="carry file locks and leases")
+    link_remap: bool = Field(
+        default=False, description="give open files that lost their name, but not their last, one beside it"
+    )
+
+
+class Selector(MoveChoices):
     """Which processes are workloads, and how they want to be moved. Patterns as in a shell; all given must match."""
 
     name: Name
@@ -78,9 +100,6 @@ class Selector(Model):
     never_move: bool = False
     apart: str | None = Field(default=None, description="no two workloads of this group on one host")
     needs: dict[str, str] = Field({}, description="labels that a destination must have")
-    tcp: Literal["refuse", "close"] = "refuse"
-    pid_mode: Literal["keep", "namespace"] = "keep"
-    shared: list[str] = []
 
     def matches(self, host: str, process: dict[str, Any]) -> bool:
         """True when every pattern given fits; a selector without any fits nothing."""

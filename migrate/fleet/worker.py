@@ -28,7 +28,12 @@ ENDINGS: Final = {"done": "done", "failed": "failed", "blocked": "refused", "in_
 # Options of a migration that become options of the command, where they are given.
 OPTIONS: Final = {
     "tcp": "--tcp", "pid_mode": "--pid", "max_downtime": "--max-downtime", "deadline": "--deadline",
-    "bandwidth": "--bandwidth", "compress": "--compress", "track": "--track",
+    "bandwidth": "--bandwidth", "compress": "--compress", "track": "--track", "cpu_check": "--cpu-check",
+    "tty": "--tty",
+}  # fmt: skip
+FLAGS: Final = {
+    "shell_job": "--shell-job", "ext_unix_sk": "--ext-unix-sk", "file_locks": "--file-locks",
+    "link_remap": "--link-remap",
 }  # fmt: skip
 
 
@@ -264,6 +269,7 @@ def move_arguments(pid: int, there: Address, options: dict[str, Any]) -> Sequenc
     for key, option in OPTIONS.items():
         if options.get(key):
             words += [option, str(options[key])]
+    words += [flag for key, flag in FLAGS.items() if options.get(key)]
     for path in options.get("shared") or ():
         words += ["--shared", str(path)]
     for name, value in there.route:
