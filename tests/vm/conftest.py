@@ -21,7 +21,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What guests have at /opt/share."""
+    """What guests have at /srv/share."""
     made = tmp_path_factory.mktemp("share")
     fill_share(made, {*MOVED, *CARRIED_BY_BOTH}, [BESIDE_CRIU])
     return made

@@ -37,7 +37,7 @@ class Guest:
         ]  # fmt: skip
 
     def start(self, hosts: str, *, cpu: str, share: Path | None) -> None:
-        """Begin to boot. `hosts`: ADDRESS:NAME, … of all; `share`: an ext4 image that it has at /opt/share."""
+        """Begin to boot. `hosts`: ADDRESS:NAME, … of all; `share`: an ext4 image that it has at /srv/share."""
         emulator, environment = self._parts.emulator()
         append = f"{APPEND} vm.name={self.name} vm.address={self.address} vm.hosts={hosts}"
         number = self.address.rpartition(".")[2]
@@ -46,7 +46,7 @@ class Guest:
             "-accel", "tcg,thread=multi,tb-size=128", "-cpu", cpu, "-m", str(MEMORY_MIB), "-smp", "1",
             "-kernel", str(self._parts.kernel(self.kernel)), "-serial", f"file:{self._console}",
             "-drive", f"file={self._parts.root},if=none,id=d0,format=raw,snapshot=on,cache=unsafe",
-            "-device", "nvme,drive=d0,serial=vm0",
+            "-device", "nvme,serial=vm", "-device", "nvme-ns,drive=d0,nsid=1",
             "-netdev", f"tap,id=n0,ifname={self.tap},script=no,downscript=no",
             "-device", f"virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{int(number):02x},romfile=",
         ]  # fmt: skip
@@ -55,7 +55,7 @@ class Guest:
                 "-drive",
                 f"file={share},if=none,id=d1,format=raw,readonly=on",
                 "-device",
-                "nvme,drive=d1,serial=vm1",
+                "nvme-ns,drive=d1,nsid=2",
             ]
             append += " vm.share=1"
         environment["TMPDIR"] = str(self._folder)

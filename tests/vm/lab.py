@@ -47,12 +47,12 @@ class Lab:
     def boot(self, kernels: dict[str, str], *, cpu: str = CPU, share: Path | None = None) -> list[Guest]:
         """Guests by name with the kernels they run, all taking commands; they know those before by name, too.
 
-        `cpu`: QEMU's model; `share`: a directory that they have at /opt/share, as it is now.
+        `cpu`: QEMU's model; `share`: a directory that they have at /srv/share, as it is now.
 
         A kernel that crashes while it boots is tried once more, and that is printed: QEMU may be to blame.
         """
         for name in kernels:
-            self._guests[name] = f"{NETWORK}{len(self._guests) + 1}"
+            self._guests[name] = self._next_address()
         hosts = ",".join(f"{address}:{name}" for name, address in self._guests.items())
         image = self._pack(share) if share else None
         guests = []
@@ -65,6 +65,16 @@ class Lab:
         for guest in guests:
             self._finish(guest, hosts, cpu, image)
         return guests
+
+    def admit(self, name: str, pid: int) -> str:
+        """Put the network namespace of process `pid` on the bridge, by its link `lab0`; the address it is to have."""
+        address = self._guests[name] = self._next_address()
+        link = f"tap-{name}"
+        self.configure(f"link add {link} type veth peer name lab0 netns {pid}", f"link set {link} master br0 up")
+        return address
+
+    def _next_address(self) -> str:
+        return f"{NETWORK}{len(self._guests) + 1}"
 
     def _finish(self, guest: Guest, hosts: str, cpu: str, image: Path | None) -> None:
         try:

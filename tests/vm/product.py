@@ -1,4 +1,4 @@
-"""What guests need of the product, as a directory they have at /opt/share: bin/migrate, its packages, test programs."""
+"""What guests need of the product, as a directory they have at /srv/share: bin/migrate, its packages, test programs."""
 
 import compileall
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.program_build import find
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHARE = "/opt/share"
+SHARE = "/srv/share"
 COMMAND = f"""\
 #!/bin/sh
 PYTHONPATH={SHARE}/site PYTHONDONTWRITEBYTECODE=1 exec /usr/bin/python3 -c '

@@ -1,7 +1,7 @@
 """The self-checking programs of tests/programs inside guests, and what moves them from guest to guest."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,8 @@ from tests.vm.guest import Guest
 from tests.vm.product import SHARE
 
 MOVED: Final = (
-    "memory_writer", "memory_writer-small", "interpreter_objects.py", "vdso_time", "vdso_time-static",
-    "vdso_symbols", "avx",
+    "memory_paced", "memory_writer-small", "interpreter_objects.py", "vdso_time", "vdso_time-static",
+    "vdso_symbols", "avx", "rseq_large",
 )  # fmt: skip
 # Dumped by us and restored by criu, and the other way round.
 CARRIED_BY_BOTH: Final = (
@@ -21,8 +21,8 @@ CARRIED_BY_BOTH: Final = (
     "heap_growth", "memory_holes", "memory_layout", "memory_protection", "memory_dev_zero", "stack_depth",
     "file_mapping_private", "file_mapping_shared",
     "file_append", "file_position", "file_deleted", "file_locks", "dup_shared_offset", "cwd", "directory_position",
-    "pipe_content", "pipe_full", "fifo", "unix_pairs", "listen_tcp4", "listen_unix_path",
-    "timerfd", "interval_timers", "eventfd", "epoll", "signalfd", "signal_actions",
+    "pipe_content", "pipe_full", "fifo", "unix_pairs", "unix_datagrams", "listen_tcp4", "listen_unix_path",
+    "timerfd", "interval_timers", "eventfd", "epoll", "inotify", "inotify_unread", "signalfd", "signal_actions",
     "pending_signals", "rseq",
 )  # fmt: skip
 PATIENT: Final = ("--max-downtime", "5m", "--deadline", "30m")  # nothing is ever fast enough there
@@ -48,21 +48,21 @@ class Started:
         assert guest.output("cat", f"{self.folder}/result") == "PASS"
 
 
-def start(guest: Guest, name: str, *arguments: str) -> Started:
-    """A compiled program, ready."""
-    return _start(guest, name, [f"{SHARE}/programs/{name}"], arguments)
+def start(guest: Guest, name: str, by: Sequence[str] = ()) -> Started:
+    """A compiled program, ready. `by`: a command that calls another, with its options."""
+    return _start(guest, name, [*by, f"{SHARE}/programs/{name}"])
 
 
 def start_python(guest: Guest, name: str) -> Started:
     """One in Python, ready."""
-    return _start(guest, name, ["/usr/bin/python3", f"{SHARE}/programs/{name}"], ())
+    return _start(guest, name, ["/usr/bin/python3", f"{SHARE}/programs/{name}"])
 
 
-def _start(guest: Guest, name: str, command: list[str], arguments: tuple[str, ...]) -> Started:
+def _start(guest: Guest, name: str, command: list[str]) -> Started:
     folder = f"/srv/{name}"
     make_anew(guest, folder)
     with far_off(guest, name):
-        guest.start_service([*LOWEST, *command, folder, *arguments])
+        guest.start_service([*LOWEST, *command, folder])
         guest.wait(f"test -e {folder}/ready -o -e {folder}/result", f"{name} is ready", PROGRAM_S)
     return Started(int(guest.output("cat", f"{folder}/ready")), folder)
 

@@ -1,11 +1,12 @@
-"""Between processors: what has fewer registers and instructions is refused, what has more is gone to."""
+"""Between processors and kernels: what has fewer registers and instructions is refused, what has more is gone to."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.vm import SUPPORTED_KERNELS, Guest, Lab
-from tests.vm.programs import COMMAND_S, make_anew, migrate, start
+from tests.vm.programs import COMMAND_S, carry, make_anew, migrate, start
 
 pytestmark = pytest.mark.timeout(1800)
 # AVX without AVX2, protection keys or MPX: 832 bytes of registers where QEMU's largest processor has 2,696.
@@ -17,11 +18,18 @@ def test_a_smaller_processor_is_left_for_a_larger_one_and_refused_after(
 ) -> None:
     old, _ = guests
     [small] = lab.boot({"vm-small": SUPPORTED_KERNELS[0]}, cpu=SMALL, share=share)
-    program = start(small, "avx")
-    migrate(program, small, old)
-    make_anew(small, program.folder)
-    said = old.run(["migrate", str(program.pid), f"root@{small.address}"], timeout_s=COMMAND_S, check=False)
-    assert said.returncode == 3, said.stdout + said.stderr
-    assert "avx2" in said.stderr and "PKU" in said.stderr
+    with closing(small):
+        program = start(small, "avx")
+        migrate(program, small, old)
+        make_anew(small, program.folder)
+        said = old.run(["migrate", str(program.pid), f"root@{small.address}"], timeout_s=COMMAND_S, check=False)
+        assert said.returncode == 3, said.stdout + said.stderr
+        assert "avx2" in said.stderr and "PKU" in said.stderr
+        program.check(old)
+
+
+def test_a_larger_rseq_area_goes_to_a_kernel_that_takes_the_original_size_alone(guests: tuple[Guest, Guest]) -> None:
+    old, new = guests
+    program = start(new, "rseq_large")
+    carry(program, new, old)
     program.check(old)
-    small.close()
