@@ -12,6 +12,8 @@ MIN_ROUND_S = 1.0
 SHRINKS_BELOW = 0.9  # of the round before: anything above is "no longer shrinks"
 PATIENCE_ROUNDS = 3  # that many in a row are a verdict
 MAX_ROUNDS = 30
+ALLOW_MORE = "allow more with --max-downtime"
+ROUND_UP_S = 0.05
 THROTTLE_STEPS = (0.5, 0.25, 0.1)
 WORTH_A_ROUND = 0.1  # of what no round makes less: with fewer seconds of copying left, another one gains nothing
 
@@ -96,10 +98,11 @@ class Throttle:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Leave the source running."""
+    """Leave the source running. `hint`: what would have let it go."""
 
     reason: str
     expected_s: float
+    hint: str
 
 
 Decision: TypeAlias = Freeze | Again | Throttle | GiveUp
@@ -113,13 +116,13 @@ def decide(rounds: Sequence[RoundRecord], goal: Goal) -> Decision:
         return Freeze(expected_s)
     if goal.fixed_s > goal.max_downtime_s:
         if goal.explicit:
-            return GiveUp(_reason("more with nothing left to copy", expected_s, goal), expected_s)
+            why = _reason("more with nothing left to copy", expected_s, goal)
+            return GiveUp(why, expected_s, f"allow at least --max-downtime {goal.fixed_s + ROUND_UP_S:.1f}s")
         if expected_s - goal.fixed_s <= WORTH_A_ROUND * goal.fixed_s:
             return Freeze(expected_s)
     if goal.deadline_s is not None and last.ended_s >= goal.deadline_s:
-        return GiveUp(
-            _reason(f"not reached within the deadline of {goal.deadline_s:g} s", expected_s, goal), expected_s
-        )
+        why = _reason(f"not reached within the deadline of {goal.deadline_s:g} s", expected_s, goal)
+        return GiveUp(why, expected_s, f"{ALLOW_MORE}, or more time with --deadline")
     if not _stalled(rounds):
         return Again(_wait_s(last), expected_s)
     return _decide_stalled(last, expected_s, goal)
@@ -163,7 +166,8 @@ def _decide_stalled(last: RoundRecord, expected_s: float, goal: Goal) -> Decisio
     if goal.deadline_s is not None:
         return Again(_wait_s(last), expected_s)  # it may calm down until then
     if goal.explicit:
-        return GiveUp(_reason(f"{last.dirty_pages} dirty pages no longer shrink", expected_s, goal), expected_s)
+        why = _reason(f"{last.dirty_pages} dirty pages no longer shrink", expected_s, goal)
+        return GiveUp(why, expected_s, f"{ALLOW_MORE}, or have it wait for calmer times with --deadline")
     return Freeze(expected_s)
 
 

@@ -52,7 +52,7 @@ class Precopy:
                 case Throttle():
                     await self._throttle(decision.share)
                 case GiveUp():
-                    raise GaveUp(decision.reason, hint="allow more with --max-downtime, or more time with --deadline")
+                    raise GaveUp(decision.reason, hint=decision.hint)
                 case _:
                     assert_never(decision)
 

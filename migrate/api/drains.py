@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from migrate.api import models
-from migrate.api.handlers import Paging, at, moment
+from migrate.api.handlers import Paging, at, moment, read_page
 from migrate.api.routes import ApiError, Call, NotFound
 from migrate.fleet.drains import OPEN_STATES, Planned, ask_for_drain, plan_drain
 from migrate.fleet.schema import DRAINS
@@ -42,9 +42,8 @@ async def list_drains(call: Call, _body: None) -> models.Page[models.Drain]:
     query: DrainQuery = call.query
     where = [DRAINS.c.host == query.host] if query.host else []
     order = [DRAINS.c.created_at.desc()]
-    rows = await call.services.store.rows(DRAINS, *where, order=order, limit=query.limit + 1, offset=query.offset)
-    items = [await _model(call, row) for row in rows[: query.limit]]
-    return models.Page[models.Drain](items=items, next=query.offset + query.limit if len(rows) > query.limit else None)
+    rows, following = await read_page(call, DRAINS, *where, order=order)
+    return models.Page[models.Drain](items=[await _model(call, row) for row in rows], next=following)
 
 
 async def get_drain(call: Call, _body: None) -> models.Drain:

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from pydantic import BaseModel, Field
+from sqlalchemy import ColumnElement, Table
 
 from core.errors import MigrateError
 from migrate.api import models
@@ -63,15 +64,23 @@ def migration_model(row: Row) -> models.Migration:
     return models.Migration.model_validate({**row, **times})
 
 
+async def read_page(
+    call: Call, table: Table, *where: ColumnElement[bool], order: list[Any]
+) -> tuple[list[Row], int | None]:
+    """The rows that the call's Paging asks for, and the offset of what follows, if anything does."""
+    query: Paging = call.query
+    rows = await call.services.store.rows(table, *where, order=order, limit=query.limit + 1, offset=query.offset)
+    return rows[: query.limit], query.offset + query.limit if len(rows) > query.limit else None
+
+
 async def list_migrations(call: Call, _body: None) -> models.Page[models.Migration]:
     """Migrations, the newest first."""
     query: MigrationQuery = call.query
     wanted = {"state": query.state, "source": query.source, "destination": query.destination, "drain_id": query.drain}
     where = [MIGRATIONS.c[name] == str(value) for name, value in wanted.items() if value is not None]
     order = [MIGRATIONS.c.created_at.desc(), MIGRATIONS.c.id]
-    rows = await call.services.store.rows(MIGRATIONS, *where, order=order, limit=query.limit + 1, offset=query.offset)
-    following = query.offset + query.limit if len(rows) > query.limit else None
-    return models.Page[models.Migration](items=[migration_model(row) for row in rows[: query.limit]], next=following)
+    rows, following = await read_page(call, MIGRATIONS, *where, order=order)
+    return models.Page[models.Migration](items=[migration_model(row) for row in rows], next=following)
 
 
 async def create_migration(call: Call, body: models.NewMigration) -> models.Migration:
@@ -303,10 +312,6 @@ def _token(row: Row) -> models.Token:
 
 async def list_audit(call: Call, _body: None) -> models.Page[models.AuditEntry]:
     """Who did what, the newest first."""
-    query: Paging = call.query
-    order = [AUDIT.c.number.desc()]
-    rows = await call.services.store.rows(AUDIT, order=order, limit=query.limit + 1, offset=query.offset)
-    entries = [models.AuditEntry(**{**row, "at": moment(row["at"])}) for row in rows[: query.limit]]
-    return models.Page[models.AuditEntry](
-        items=entries, next=query.offset + query.limit if len(rows) > query.limit else None
-    )
+    rows, following = await read_page(call, AUDIT, order=[AUDIT.c.number.desc()])
+    entries = [models.AuditEntry(**{**row, "at": moment(row["at"])}) for row in rows]
+    return models.Page[models.AuditEntry](items=entries, next=following)

@@ -44,7 +44,7 @@ BLOCKED = Blocked((
 ))  # fmt: skip
 FAILED = Failed(
     "downtime of 0.05 s: 9120 dirty pages no longer shrink: freezing now would take about 0.31 s",
-    "allow more with --max-downtime, or more time with --deadline", "GaveUp",
+    "allow more with --max-downtime, or have it wait for calmer times with --deadline", "GaveUp",
 )  # fmt: skip
 DOUBT = InDoubt(
     "7f3a9c21", "stopped, held by cgroup /system.slice/migrate-7f3a9c21", "unknown", "destination: no answer for 30 s",

@@ -53,6 +53,7 @@ def test_a_goal_that_no_round_can_reach_is_given_up_at_once() -> None:
     goal = Goal(max_downtime_s=0.3, explicit=True, may_throttle=True, deadline_s=100, freeze_cost_s=1.0)
     decision = decide(rounds(10_000), goal)
     assert isinstance(decision, GiveUp) and "more with nothing left to copy" in decision.reason
+    assert decision.hint == "allow at least --max-downtime 1.1s"
 
 
 def test_an_estimate_within_the_goal_freezes() -> None:
@@ -110,6 +111,7 @@ def test_a_stuck_set_is_given_time_until_the_deadline() -> None:
     assert isinstance(decide(rounds(*STUCK), goal), Again)
     decision = decide(rounds(*STUCK, ended_s=61), goal)
     assert isinstance(decision, GiveUp) and "deadline of 60 s" in decision.reason
+    assert "--deadline" in decision.hint
 
 
 def test_a_set_within_the_goal_freezes_even_after_the_deadline() -> None:
