@@ -24,6 +24,7 @@ from core.images.pb.seccomp_pb2 import SeccompEntry
 from core.images.pb.signals_pb2 import SignalQueueEntry
 from core.images.store import ImageSet
 from core.kernel.threads import ThreadState
+from core.kernel.xsave import Layout
 from core.memory_plan import MappedNames, MemoryPlan, memory_plan
 from core.options import RestoreOptions
 from core.plan.births import TaskShape, plan_births
@@ -175,10 +176,11 @@ def _compile_tree(images: ImageSet, launcher_bounding: int, options: RestoreOpti
     entries = {entry.pid: entry for entry in process_tree.tasks(images)}
     files = table_plan.plan_tables(images, _tables(images, shapes), tcp=options.tcp, terminal=options.terminal)
     names = MappedNames(images)
+    layout = registers.layout_of(images)
     return TreePlan(
         shapes,
         tuple(
-            _compile_task(images, entries[shape.pid], files, launcher_bounding, names)
+            _compile_task(images, entries[shape.pid], files, launcher_bounding, names, layout)
             for shape in shapes
             if not shape.dead
         ),
@@ -202,12 +204,12 @@ def _tables(images: ImageSet, shapes: Sequence[TaskShape]) -> dict[int, int]:
 
 
 def _compile_task(
-    images: ImageSet, entry: PstreeEntry, files: Mapping[int, FilePlan], launcher_bounding: int, names: MappedNames
-) -> TaskPlan:
+    images: ImageSet, entry: PstreeEntry, files: Mapping[int, FilePlan], launcher_bounding: int, names: MappedNames,
+    layout: Layout,
+) -> TaskPlan:  # fmt: skip
     if entry.pid not in entry.threads:
         raise ImageError("pstree.img", f"task {entry.pid} is not among its own threads")
     cores = {tid: images.one(kinds.CORE, tid) for tid in entry.threads}
-    layout = registers.layout_of(images)
     states = {tid: registers.thread_state(core, tid, _sigmask(core), layout) for tid, core in cores.items()}
     return TaskPlan(
         pid=entry.pid,

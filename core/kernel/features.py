@@ -12,7 +12,7 @@ from typing import Final
 from core.kernel import pagemap_scan, ptrace, userfaultfd
 from core.kernel.calls import address_of, kcmp, pidfd_getfd, pidfd_open, syscall
 from core.kernel.cgroup_probe import probe_freezer
-from core.kernel.xsave import area_size, xcr0
+from core.kernel.xsave import xcr0
 from core.native._kernel import ffi, lib
 from core.proc.mountinfo import cgroup2_mount_point
 from core.proc.reader import ProcReader
@@ -44,7 +44,6 @@ class Features:
     cgroup2_freezer: bool
     cgroup2_mount: str
     xfeatures: int
-    xstate_size: int
     cap_effective: int
     cap_bounding: int
     seccomp: int
@@ -77,7 +76,7 @@ def probe_features(reader: ProcReader | None = None) -> Features:
         pidfd_getfd=_works(probe_pidfd_getfd), mremap_many=_works(probe_mremap_many),
         pr_set_mm_map=_works(probe_set_mm_map),
         cgroup2_freezer=bool(mount) and _works(lambda: _probe_cgroup(reader, mount)), cgroup2_mount=mount,
-        xfeatures=xfeatures, xstate_size=area_size(xfeatures), cap_effective=status.cap_eff,
+        xfeatures=xfeatures, cap_effective=status.cap_eff,
         cap_bounding=status.cap_bnd, seccomp=status.seccomp or 0, no_new_privs=bool(status.no_new_privs),
         user_id=status.uids[1],
     )  # fmt: skip

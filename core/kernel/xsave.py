@@ -7,6 +7,7 @@ from core.native._kernel import ffi, lib
 
 AMX_FEATURES: Final = 0x3 << 17
 LEGACY_AND_HEADER: Final = 576
+EXTENDED: Final = range(2, 63)  # components that lie behind these
 COMPONENT_NAMES: Final = {2: "AVX", 5: "AVX-512 (masks)", 6: "AVX-512 (ZMM)", 7: "AVX-512 (ZMM 16-31)", 9: "PKU"}
 
 Layout = tuple[tuple[int, int, int], ...]  # component, its offset and its size in bytes; processors differ
@@ -30,7 +31,7 @@ def component_place(component: int) -> tuple[int, int] | None:
 @cache
 def area_size(features: int) -> int:
     """Bytes of an area with room for `features`."""
-    places = [component_place(component) for component in range(2, 63) if features >> component & 1]
+    places = [component_place(component) for component in EXTENDED if features >> component & 1]
     return max([LEGACY_AND_HEADER, *(sum(place) for place in places if place)])
 
 
@@ -38,7 +39,7 @@ def area_size(features: int) -> int:
 def layout() -> Layout:
     """Where the area of a task without AMX permission has what, beyond x87 and SSE."""
     features = xcr0() & ~AMX_FEATURES
-    places = {component: component_place(component) for component in range(2, 63) if features >> component & 1}
+    places = {component: component_place(component) for component in EXTENDED if features >> component & 1}
     return tuple((component, *place) for component, place in places.items() if place)
 
 

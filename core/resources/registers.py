@@ -14,6 +14,7 @@ from core.images.pb.x86_pb2 import NATIVE, ThreadInfoX86, UserX86FpregsEntry, Us
 from core.images.store import ImageSet
 from core.kernel.threads import REGISTER_NAMES, Registers, Rseq, ThreadState
 from core.kernel.xsave import (
+    EXTENDED,
     LEGACY_AND_HEADER,
     Layout,
     area_size,
@@ -26,6 +27,7 @@ from core.tracee.sigframe import EINTR, made_again, rewound, signed
 
 LEGACY: Final = struct.Struct("<HHHHQQII128s256s")  # fxsave: control … mxcsr_mask, st, xmm; 416 bytes
 XSTATE_BV: Final = 512
+X87_AND_SSE: Final = 3
 AMX_TILE_DATA: Final = 18
 # component number → (field of UserX86XsaveEntry, bytes per element, bytes in all)
 COMPONENTS: Final = {
@@ -108,9 +110,12 @@ def _collect_xsave(xstate: bytes) -> UserX86XsaveEntry:
 
 
 def layout_of(images: ImageSet) -> Layout:
-    """Of the raw areas in a set's cores; nothing in one of CRIU's, which has none."""
+    """Of the raw areas in a set's cores; nothing in one of CRIU's, which has none. ImageError."""
     places = images.one(kinds.INVENTORY).xsave_layout
-    return tuple((place.number, place.offset, place.size) for place in places)
+    found = {place.number: (place.number, place.offset, place.size) for place in places}
+    if len(found) != len(places) or not found.keys() <= set(EXTENDED):
+        raise ImageError(kinds.INVENTORY.file_name(), "names a component of the xsave area twice, or one that is none")
+    return tuple(found.values())
 
 
 def thread_state(core: CoreEntry, tid: int, sigmask: int, theirs: Layout = ()) -> ThreadState:
@@ -149,6 +154,8 @@ def _xstate(core: CoreEntry, tid: int, theirs: Layout) -> bytes:
     if raw and len(raw) < LEGACY_AND_HEADER:
         raise ImageError(f"core of {tid}", f"an xsave area of {len(raw)} bytes")
     in_use = xstate_features(raw) if raw else fpregs.xsave.xstate_bv
+    if theirs and in_use & ~sum(1 << number for number, _, _ in theirs) & ~X87_AND_SSE:
+        raise ImageError(f"core of {tid}", "uses registers of which inventory.img does not say where they are")
     if lost := in_use & ~xcr0():
         raise ImageError(f"core of {tid}", f"uses the registers of {component_names(lost)}, which this processor lacks")
     return fitted_xstate(raw, theirs) if raw else _assemble(fpregs)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from core.images.pb.core_pb2 import CoreEntry, ThreadCoreEntry
-from core.kernel.rseq import feature_size, size_here
+from core.kernel.rseq import size_here, written_here
 from core.kernel.threads import ThreadState
 from core.plan.ops import Out, Pointers, Program, Syscall, path_argument
 from core.tracee.borrow import Results
@@ -78,7 +78,7 @@ def plan(core: CoreEntry, state: ThreadState, comm: str) -> Program:
         ops.append(Syscall("set_robust_list", (head, length), f"robust list {head:#x}"))
     if state.rseq.address:
         rseq = state.rseq
-        size = size_here(rseq.address, rseq.size, feature_size())
+        size = size_here(rseq.address, rseq.size, written_here())
         ops.append(Syscall("rseq", (rseq.address, size, 0, rseq.signature), f"rseq area {rseq.address:#x}"))
     return tuple(ops)
 

@@ -63,7 +63,7 @@ class Sockets:
 
     def _lost_its_peer(self, sock: UnixSkEntry) -> bool:
         """Its peer is gone. In images of criu's, one with a name that others are connected to looks so, too."""
-        if sock.type == socket.SOCK_DGRAM and sock.name and not sock.HasField("peer_name"):
+        if sock.type == socket.SOCK_DGRAM and sock.name and not sock.peer and not sock.HasField("peer_name"):
             return False
         return sock.state == ESTABLISHED and sock.peer not in self.outside and sock.peer not in self.by_ino
 

@@ -5,7 +5,7 @@ from pydantic import Field
 from migrate.api import models
 from migrate.api.handlers import Paging, at, moment, read_page
 from migrate.api.routes import ApiError, Call, NotFound
-from migrate.fleet.drains import OPEN_STATES, Planned, ask_for_drain, plan_drain
+from migrate.fleet.drains import OPEN_STATES, Planned, ask_for_drain, plan_drain, refuse_busy
 from migrate.fleet.schema import DRAINS
 from migrate.fleet.store import Row
 
@@ -19,6 +19,8 @@ class DrainQuery(Paging):
 async def create_drain(call: Call, body: models.NewDrain) -> models.Drain:
     """Empty a host; with `dry_run` only the plan comes back."""
     services, spec = call.services, body.model_dump(exclude={"dry_run"})
+    if not body.dry_run:  # before everybody is asked
+        await refuse_busy(services.store, body.host)
     planned = await plan_drain(services.store, services.reach, spec, services.selectors)
     if body.dry_run:
         return _dry(call, body, planned)

@@ -39,7 +39,8 @@ class Candidate:
 @dataclass(frozen=True, slots=True)
 class Load:
     """A workload to place. `needs`: labels its destination must have; `keeps_pid`: it cannot do with another PID;
-    `refused`: hosts whose preflight said no, and why."""
+    `any_instructions`: it does without those that a destination's CPU lacks; `refused`: hosts whose preflight said no,
+    and why; `settled`: the one whose preflight had nothing against it."""
 
     pid: int
     name: str
@@ -51,7 +52,9 @@ class Load:
     never_move: bool = False
     keeps_pid: bool = True
     ports: frozenset[int] = frozenset()
+    any_instructions: bool = False
     refused: Mapping[str, str] = field(default_factory=dict)
+    settled: str = ""
 
     @property
     def is_hopeless(self) -> bool:
@@ -114,7 +117,10 @@ class _Room:
 
 
 def plan(source: Candidate, loads: Iterable[Load], hosts: Iterable[Candidate], wish: Wish) -> Plan:
-    """Place every load of `source`, the most urgent first, each where most memory stays free; then time the moves."""
+    """Place every load of `source`, the most urgent first, each where most memory stays free; then time the moves.
+
+    Those that are settled come first of all, and go where they are.
+    """
     rooms = [
         _Room(host, host.free_bytes, set(host.groups), set(host.pids), set(host.ports))
         for host in hosts
@@ -124,11 +130,13 @@ def plan(source: Candidate, loads: Iterable[Load], hosts: Iterable[Candidate], w
     alike = Counter(load.ports for load in loads)
     open_rooms = [index for index, room in enumerate(rooms) if not _why_not_at_all(room.host, wish)]
     queues: dict[tuple[object, ...], list[tuple[int, int]]] = {}
-    placed: list[tuple[Load, str]] = []
+    placed = _settle(loads, source, [rooms[index] for index in open_rooms])
     stays: list[Stays] = []
     for load in sorted(loads, key=lambda load: _urgency(load, wish.order)):
+        if load.pid in placed:
+            continue
         common = load.ports if alike[load.ports] > OF_A_KIND else frozenset()
-        kind = (load.apart, common, *sorted(load.needs.items()))
+        kind = (load.apart, common, load.any_instructions, *sorted(load.needs.items()))
         if kind not in queues:
             queues[kind] = [(-rooms[index].free_bytes, index) for index in open_rooms]
             heapq.heapify(queues[kind])
@@ -136,9 +144,22 @@ def plan(source: Candidate, loads: Iterable[Load], hosts: Iterable[Candidate], w
         if index is None:
             stays.append(_stays(load, source, rooms, wish))
         else:
-            placed.append((load, rooms[index].host.name))
-    moves, late = schedule(placed, wish)
+            placed[load.pid] = load, rooms[index].host.name
+    in_turn = sorted(placed.values(), key=lambda one: _urgency(one[0], wish.order))
+    moves, late = schedule(in_turn, wish)
     return Plan(tuple(moves), tuple([*stays, *late]))
+
+
+def _settle(loads: Iterable[Load], source: Candidate, rooms: Iterable[_Room]) -> dict[int, tuple[Load, str]]:
+    """By PID, what is settled and still fits where it is to go."""
+    by_name = {room.host.name: room for room in rooms}
+    found = {}
+    for load in loads:
+        room = by_name.get(load.settled)
+        if room is not None and not _why_not_this(load, source, room):
+            _reserve(load, room)
+            found[load.pid] = load, load.settled
+    return found
 
 
 def schedule(placed: Sequence[tuple[Load, str]], wish: Wish) -> tuple[list[Move], list[Stays]]:
@@ -195,16 +216,20 @@ def _take_room(
         elif (load.keeps_pid and load.pid in room.pids) or load.ports & room.ports or room.host.name in load.refused:
             later.append((free, index))
         else:
-            room.free_bytes -= need
-            room.groups |= {load.apart} if load.apart else set()
-            room.pids.add(load.pid)
-            room.ports |= load.ports
+            _reserve(load, room)
             later.append((-room.free_bytes, index))
             found = index
             break
     for entry in later:
         heapq.heappush(queue, entry)
     return found
+
+
+def _reserve(load: Load, room: _Room) -> None:
+    room.free_bytes -= int(load.memory_bytes * RESERVE)
+    room.groups |= {load.apart} if load.apart else set()
+    room.pids.add(load.pid)
+    room.ports |= load.ports
 
 
 def _why_not_at_all(host: Candidate, wish: Wish) -> str:
@@ -226,7 +251,7 @@ def _never(load: Load, source: Candidate, room: _Room) -> str:
     if any(host.labels.get(key) != value for key, value in load.needs.items()):
         return "has not the labels that the workload needs"
     missing = source.cpu_flags - host.cpu_flags
-    if missing:
+    if missing and not load.any_instructions:
         return f"its CPU lacks {', '.join(sorted(missing)[:4])}"
     if load.apart and load.apart in room.groups:
         return f"holds one of group {load.apart} already"
@@ -254,7 +279,8 @@ def _stays(load: Load, source: Candidate, rooms: list[_Room], wish: Wish) -> Sta
         parts = [f"{name}: {why}" for name, why in load.refused.items()]
         return Stays(load, "; ".join(parts), "what preflight names, on any host; no other host was asked")
     reasons: dict[str, list[str]] = {}
-    for room in rooms[:EXPLAINED_AT_MOST]:
+    first = sorted(rooms, key=lambda room: room.host.name not in load.refused)
+    for room in first[:EXPLAINED_AT_MOST]:
         why = _why_not_at_all(room.host, wish) or _why_not_this(load, source, room)
         reasons.setdefault(why, []).append(room.host.name)
     if not rooms:

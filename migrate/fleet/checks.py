@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from core.errors import Blocker
-from migrate.errors import TransportError
+from migrate import errors
 from migrate.fleet.inventory import MoveChoices
 from migrate.fleet.reach import Reach
 from migrate.fleet.store import Store
 from migrate.fleet.worker import find_address, move_arguments
 
 CHECK_WITHIN_S: Final = 60.0
+# What a check fails by that does not get through to the destination.
+ON_THE_WAY: Final = frozenset(
+    name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.TransportError)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,12 @@ async def check_move(
         async with asyncio.timeout(CHECK_WITHIN_S):
             events = await reach.check(here, move_arguments(pid, there, asked))
     except TimeoutError as error:
-        raise TransportError(f"{source}: migrate check: no answer within {CHECK_WITHIN_S:.0f} s") from error
+        raise errors.TransportError(f"{source}: migrate check: no answer within {CHECK_WITHIN_S:.0f} s") from error
     found = [_blocker(one) for event in events if event["event"] == "blocked" for one in event["blockers"]]
     for event in events:
-        if event["event"] == "failed":  # to get there, or on the way
-            found.append(Blocker(event["kind"], "check", event["message"], event["hint"], of_destination=True))
+        if event["event"] == "failed":
+            on_the_way = event["kind"] in ON_THE_WAY
+            found.append(Blocker(event["kind"], "check", event["message"], event["hint"], of_destination=on_the_way))
     return Checked(tuple(found), tuple(event["text"] for event in events if event["event"] == "notice"))
 
 

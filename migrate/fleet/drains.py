@@ -112,8 +112,10 @@ class _Asker:
         async with self.turns:
             try:
                 found = await check_move(self.store, self.reach, self.source, pid, move.destination, self.options[pid])
+            except UsageError as error:  # nobody has an address for it
+                return error.message, ""
             except MigrateError as error:
-                return f"preflight: {error.message}", ""
+                return "", f"preflight: {error.message}"
         return found.told(of_destination=True), found.told(of_destination=False)
 
 
@@ -135,12 +137,14 @@ async def _plan_checked(
         new = [move for move in plan.moves if (move.load.pid, move.destination) not in asked]
         if not new:
             return plan, hindrances
-        refused: dict[int, dict[str, str]] = {}
+        answers: dict[int, placement.Load] = {}
         for move, (against, hindrance) in zip(new, await asyncio.gather(*map(asker.ask, new)), strict=True):
-            asked.add((move.load.pid, move.destination))
-            hindrances[move.load.pid] = hindrance
-            refused[move.load.pid] = {move.destination: against} if against else {}
-        loads = [replace(load, refused={**load.refused, **refused.get(load.pid, {})}) for load in loads]
+            load = move.load
+            asked.add((load.pid, move.destination))
+            hindrances[load.pid] = hindrance
+            refused = {**load.refused, move.destination: against} if against else load.refused
+            answers[load.pid] = replace(load, refused=refused, settled="" if against else move.destination)
+        loads = [answers.get(load.pid, load) for load in loads]
 
 
 def load_of(workload: Workload) -> placement.Load:
@@ -149,7 +153,16 @@ def load_of(workload: Workload) -> placement.Load:
     return placement.Load(
         workload.pid, workload.name, workload.memory_bytes, selector.priority, workload.faults_per_s, selector.apart,
         selector.needs, selector.never_move, selector.pid_mode == "keep", frozenset(workload.ports),
+        selector.cpu_check == "fpu",
     )  # fmt: skip
+
+
+async def refuse_busy(store: Store, host: str) -> None:
+    """Refused while another drain of the host is not over."""
+    busy = [one["id"] for one in await store.open_drains() if one["host"] == host]
+    if busy:
+        hint = f"cancel it, or wait for it: migrate drain {host} --status"
+        raise Refused([Blocker("draining", f"host {host}", f"is being drained already, by {busy[0]}", hint)])
 
 
 async def ask_for_drain(store: Store, spec: dict[str, Any], planned: Planned, who: str) -> Row:
@@ -161,10 +174,7 @@ async def ask_for_drain(store: Store, spec: dict[str, Any], planned: Planned, wh
         "closes_at": planned.closes_at, "started_at": None, "ended_at": None, "cancel": "", "message": "",
         "requested_by": who, "lease_owner": None, "lease_until": None, "fence": 0, "version": 1,
     }  # fmt: skip
-    busy = [one["id"] for one in await store.open_drains() if one["host"] == spec["host"]]
-    if busy:
-        hint = f"cancel it, or wait for it: migrate drain {spec['host']} --status"
-        raise Refused([Blocker("draining", f"host {spec['host']}", f"is being drained already, by {busy[0]}", hint)])
+    await refuse_busy(store, spec["host"])
     await store.add(DRAINS, row)
     return row
 

@@ -86,8 +86,11 @@ class SshReach:
 
     async def check(self, host: Address, arguments: Sequence[str]) -> list[dict[str, Any]]:
         """See Reach."""
-        _status, lines, _errors = await self._run(host, ["check", *arguments, "--json"])
-        return [_parse(host, line) for line in lines]
+        status, lines, errors = await self._run(host, ["check", *arguments, "--json"])
+        events = [_parse(host, line) for line in lines]
+        if status != 0 and not {"blocked", "failed"} & {event.get("event") for event in events}:
+            raise _unanswered(host, "check", status, errors)
+        return events
 
     async def start(self, host: Address, migration_id: str, arguments: Sequence[str]) -> None:
         """See Reach."""
@@ -126,15 +129,17 @@ class SshReach:
     async def _answer(self, host: Address, command: Sequence[str]) -> dict[str, Any]:
         status, lines, errors = await self._run(host, command)
         if status != 0 or not lines:
-            said = errors[0] if errors else f"exit code {status}"
-            raise TransportError(f"{host.name}: {shlex.join(command[:2])}: {said}", hint="is the same version there?")
+            raise _unanswered(host, shlex.join(command[:2]), status, errors)
         return _parse(host, lines[-1])
 
     async def _run(self, host: Address, command: Sequence[str]) -> tuple[int, list[str], list[str]]:
         """Exit status, and the lines of standard output and standard error."""
         if host.is_local:
             process = await self._spawn(command)
-            out, errors = await process.communicate()
+            try:
+                out, errors = await process.communicate()
+            finally:
+                await _end(process)
             return process.returncode or 0, out.decode().splitlines(), errors.decode(errors="replace").splitlines()
         remote = await (await self._session(host)).start(command)
         try:
@@ -166,6 +171,11 @@ class SshReach:
         if stack is not None:
             with contextlib.suppress(ConnectionLost, OSError):
                 await stack.aclose()
+
+
+def _unanswered(host: Address, command: str, status: int, errors: Sequence[str]) -> TransportError:
+    said = errors[0] if errors else f"exit code {status}"
+    return TransportError(f"{host.name}: {command}: {said}", hint="is the same version there?")
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

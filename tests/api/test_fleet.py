@@ -106,17 +106,19 @@ def test_a_drain_goes_where_the_files_are(fleet: Fleet) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_text("as many as here\n")
     reader = fleet.hosts["web-1"].start(["tail", "-f", words])
-    with uncordoned(fleet, "web-1"):
-        wait_until(lambda: fleet.hosts["web-1"].path(f"/proc/{reader}/fd/3").is_symlink(), "it has its file open")
-        for _ in range(2):
+    try:
+        with uncordoned(fleet, "web-1"):
+            wait_until(lambda: fleet.hosts["web-1"].path(f"/proc/{reader}/fd/3").is_symlink(), "it has its file open")
+            for _ in range(2):
+                _, drain = fleet.http("POST", "/drains", {"host": "web-1", "dry_run": True})
+                [move] = drain["plan"]["moves"]
+                assert (move["pid"], move["destination"], move["hindrance"]) == (reader, "web-3", ""), drain
+            fleet.hosts["web-3"].path(words).unlink()
             _, drain = fleet.http("POST", "/drains", {"host": "web-1", "dry_run": True})
-            [move] = drain["plan"]["moves"]
-            assert (move["pid"], move["destination"], move["hindrance"]) == (reader, "web-3", ""), drain
-        fleet.hosts["web-3"].path(words).unlink()
-        _, drain = fleet.http("POST", "/drains", {"host": "web-1", "dry_run": True})
-        [stays] = drain["plan"]["unplaced"]
-        assert stays["pid"] == reader and words in stays["reason"] and "missing" in stays["reason"], drain
-    fleet.hosts["web-1"].kill(reader)
+            [stays] = drain["plan"]["unplaced"]
+            assert stays["pid"] == reader and words in stays["reason"] and "missing" in stays["reason"], drain
+    finally:
+        fleet.hosts["web-1"].kill(reader)
 
 
 def test_a_drain_leaves_what_has_no_place_and_says_why(fleet: Fleet) -> None:

@@ -206,7 +206,7 @@ def test_what_no_host_takes_stays_with_what_preflight_says_of_each(tmp_path: Pat
     assert "b" in stays["reason"] and "c" in stays["reason"]
 
 
-def test_what_is_against_moving_at_all_is_told_and_tried_when_its_time_has_come(tmp_path: Path) -> None:
+def test_what_is_against_moving_at_all_is_told_and_planned_all_the_same(tmp_path: Path) -> None:
     """A connection may be gone by then."""
 
     def prepare(reach: MadeUp) -> None:

@@ -23,6 +23,9 @@ static void check_registered(void)
 		EQUAL(*(volatile uint32_t *)&large.rseq.cpu_id, cpu);
 	}
 	MUST(sched_setaffinity(0, sizeof(all), &all));
+	EQUAL(syscall(SYS_rseq, &large, 32, 0, RSEQ_SIG), -1); /* there is one already */
+	CHECK(errno == EBUSY || errno == EINVAL);
+	errno = 0;
 }
 
 int main(int argc, char **argv)
@@ -32,8 +35,10 @@ int main(int argc, char **argv)
 	check_init(argc, argv);
 	if (__rseq_size)
 		MUST(syscall(SYS_rseq, libcs, 32, RSEQ_FLAG_UNREGISTER, RSEQ_SIG));
-	if (syscall(SYS_rseq, &large, sizeof(large), 0, RSEQ_SIG) < 0)
+	if (syscall(SYS_rseq, &large, sizeof(large), 0, RSEQ_SIG) < 0) {
 		MUST(syscall(SYS_rseq, &large, 32, 0, RSEQ_SIG));
+		check_publish("small", "");
+	}
 	check_registered();
 	check_ready_and_wait();
 	check_registered();

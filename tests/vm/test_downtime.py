@@ -22,6 +22,7 @@ set -e
 there() {{ ssh -o ControlPath=/run/beside-criu "root@$address" "$@"; }}
 pid=$1 address=$2 before=
 there -M -N -f </dev/null >/dev/null 2>&1
+trap 'there -O exit 2>/dev/null' EXIT
 for n in 1 2 3 4; do
 	mkdir -p {IMAGES}/$n
 	there "mkdir -p {IMAGES}/$n; criu page-server -d -D {IMAGES}/$n $before --port 27000 -o server.log"
@@ -32,7 +33,6 @@ for n in 1 2 3 4; do
 done
 tar -C {IMAGES}/4 -c . | there "tar -C {IMAGES}/4 -x; criu restore -d -D {IMAGES}/4 -o restore.log"
 echo $((($(date +%s%N) - begin) / 1000000))
-there -O exit 2>/dev/null
 """
 
 

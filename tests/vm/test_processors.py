@@ -31,5 +31,6 @@ def test_a_smaller_processor_is_left_for_a_larger_one_and_refused_after(
 def test_a_larger_rseq_area_goes_to_a_kernel_that_takes_the_original_size_alone(guests: tuple[Guest, Guest]) -> None:
     old, new = guests
     program = start(new, "rseq_large")
+    assert new.run(["test", "-e", f"{program.folder}/small"], check=False).returncode == 1
     carry(program, new, old)
     program.check(old)

@@ -49,6 +49,23 @@ def test_a_host_that_preflight_refuses_is_passed_over_and_named() -> None:
     assert "b: fd 3: is missing there" in stays.reason
 
 
+def test_instructions_that_a_workload_does_without_are_no_reason() -> None:
+    lacking = host("b", cpu_flags=frozenset())
+    assert (
+        plan(SOURCE, [Load(1, "w", GIB, any_instructions=True), Load(2, "w", GIB)], [lacking], Wish()).moves[0].load.pid
+        == 1
+    )
+    assert len(plan(SOURCE, [Load(1, "w", GIB, any_instructions=True)], [lacking], Wish()).moves) == 1
+
+
+def test_what_is_settled_keeps_its_host_and_its_turn() -> None:
+    """Though the other is more urgent, and that host the emptier one."""
+    loads = [Load(1, "w", GIB, settled="c"), Load(2, "w", GIB, priority=9), Load(3, "w", GIB, settled="gone")]
+    found = plan(SOURCE, loads, [host("b"), host("c", free_bytes=int(1.2 * GIB))], Wish(max_parallel=1))
+    assert {move.load.pid: move.destination for move in found.moves} == {1: "c", 2: "b", 3: "b"}
+    assert min(found.moves, key=lambda move: move.begins_s).load.pid == 2
+
+
 def test_enough_refusals_are_enough() -> None:
     load = Load(1, "w", GIB, refused={f"b{number}": f"reason {number}" for number in range(ASKED_AT_MOST)})
     [stays] = plan(SOURCE, [load], [host("c")], Wish()).stays

@@ -5,7 +5,12 @@ import random
 import pytest
 
 from core.errors import ImageError
+from core.images import kinds
+from core.images.inventory import make_inventory
 from core.images.pb.core_pb2 import CoreEntry, ThreadCoreEntry
+from core.images.pb.ids_pb2 import TaskKobjIdsEntry
+from core.images.pb.inventory_pb2 import XsaveComponent
+from core.images.store import ImageSet
 from core.kernel.threads import ThreadState
 from core.kernel.xsave import LEGACY_AND_HEADER, area_size, component_place, layout, xcr0
 from core.resources import registers
@@ -106,6 +111,21 @@ def test_registers_in_use_that_this_processor_lacks_are_an_image_error(raw: bool
     core = core_of(state_with(xstate=bytes(area)), raw=raw)
     with pytest.raises(ImageError, match="component 61, which this processor lacks"):
         registers.thread_state(core, 7, 0)
+
+
+@pytest.mark.parametrize("numbers", [[2, 2], [1], [63]])
+def test_a_layout_of_what_is_no_component_is_an_image_error(numbers: list[int]) -> None:
+    images, inventory = ImageSet(), make_inventory(TaskKobjIdsEntry(vm_id=0, files_id=0, fs_id=0, sighand_id=0))
+    inventory.xsave_layout.extend(XsaveComponent(number=number, offset=576, size=256) for number in numbers)
+    images.add(kinds.INVENTORY, inventory)
+    with pytest.raises(ImageError, match="component"):
+        registers.layout_of(images)
+
+
+def test_registers_that_the_layout_does_not_place_are_an_image_error() -> None:
+    core = core_of(state_with(xstate=random_area(1)), raw=True)
+    with pytest.raises(ImageError, match="does not say where"):
+        registers.thread_state(core, 7, 0, ((62, 4096, 8),))
 
 
 def test_an_area_without_its_header_is_an_image_error() -> None:
