@@ -181,7 +181,7 @@ def test_the_init_of_a_host_stays(host_pair: Pair) -> None:
 
 
 def test_records_travel_whole() -> None:
-    host = HostRecord("h", "6.18", "boot", "machine", 0xE7, 2696, ("avx",), 5, 6, 7, 8, 9, 2, True, "/cg",
+    host = HostRecord("h", "6.18", "boot", "machine", 0xE7, ((2, 576, 256),), ("avx",), 5, 6, 7, 8, 9, 2, True, "/cg",
                       ("kcmp", "cgroup2_freezer"), 10, "vdso")  # fmt: skip
     file = FileNeed("/x", 0o100644, 1, 2, "ab", b"cd", True, True, True, 0, "ext4", "id", 3, ("fd 1", "exe"))
     listen = ListenNeed("tcp6", "::1", socket.IPPROTO_TCP, "/p", True, "fd 2")
