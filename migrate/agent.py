@@ -6,6 +6,7 @@ again from any line. Starting it twice starts it once: the file that names it is
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,14 +25,21 @@ from migrate.messages import VERSION
 
 ENDINGS: Final = frozenset({"done", "failed", "blocked", "in_doubt", "lost"})
 START_WITHIN_S: Final = 10.0
+CONTAINERS: Final = tuple(map(re.compile, (
+    r"[/:](?:docker|libpod|crio|cri-containerd)[-/]([0-9a-f]{12,64})\b",
+    r"/kubepods[^\n]*/pod[0-9a-f_-]+/([0-9a-f]{64})\b",
+    r"/lxc(?:\.payload\.|/)([^/\n]+)",
+    r"/machine-([^/\n]+)\.scope",
+    r"/systemd-nspawn@([^/\n]+)\.service",
+)))  # fmt: skip
 POLL_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that could be moved. `memory_bytes` is resident; `unit` is its systemd unit, "" without one;
-    `faults_per_s` its page faults over its life so far, the cheapest hint at how fast it writes; `ports`: TCP ports
-    that it listens on."""
+    """A process that could be moved. `memory_bytes` is resident; `unit` is its systemd unit, `container` the id or the
+    name of its container, "" without one; `faults_per_s` its page faults over its life so far, the cheapest hint at how
+    fast it writes; `ports`: TCP ports that it listens on."""
 
     pid: int
     ppid: int
@@ -43,6 +51,7 @@ class Process:
     memory_bytes: int
     faults_per_s: float
     ports: tuple[int, ...] = ()
+    container: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +107,14 @@ def read_process(process: psutil.Process, ports: tuple[int, ...] = ()) -> Proces
             words = process.cmdline()
             if not words or process.status() == psutil.STATUS_ZOMBIE:
                 return None
-            cgroup = _cgroup(process.pid)
+            cgroups = Path(f"/proc/{process.pid}/cgroup").read_text()
+            cgroup = unified(cgroups)
             faults = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[7])
             age_s = max(1.0, time.time() - process.create_time())
             return Process(
                 process.pid, process.ppid(), read_start_time(process.pid), process.username(), " ".join(words)[:400],
                 cgroup, unit_of(cgroup), process.memory_info().rss, round(faults / age_s, 1), ports,
+                container_of(cgroups),
             )  # fmt: skip
     except (psutil.Error, OSError, ValueError, KeyError, MigrateError):
         return None
@@ -124,11 +135,16 @@ def unit_of(cgroup: str) -> str:
     return names[-1] if names else ""
 
 
-def _cgroup(pid: int) -> str:
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        if line.startswith("0::"):
-            return line[3:]
-    return ""
+def container_of(cgroups: str) -> str:
+    """Id (Docker, containerd, CRI-O, Podman) or name (LXC, systemd-nspawn) of the container that has these lines of
+    /proc/PID/cgroup, as each engine names its cgroups under systemd and without. Of one in another, the outer one."""
+    found = next((match for pattern in CONTAINERS if (match := pattern.search(cgroups))), None)
+    return found[1] if found else ""
+
+
+def unified(cgroups: str) -> str:
+    """The v2 path among the lines of /proc/PID/cgroup."""
+    return next((line[3:] for line in cgroups.splitlines() if line.startswith("0::")), "")
 
 
 class Jobs:

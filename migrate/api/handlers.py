@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -15,7 +14,7 @@ from migrate.api.services import make_token
 from migrate.drain.windows import parse_window
 from migrate.fleet.checks import check_move
 from migrate.fleet.hosts import add_host, look_at, workloads_of
-from migrate.fleet.inventory import HostEntry, Workload
+from migrate.fleet.inventory import HostEntry, Workload, fits
 from migrate.fleet.moves import ask_for, new_id
 from migrate.fleet.schema import AUDIT, HOSTS, MIGRATIONS, TOKENS, WINDOWS
 from migrate.fleet.store import Row
@@ -45,6 +44,7 @@ class WorkloadQuery(BaseModel):
     user: str | None = None
     unit: str | None = None
     cgroup: str | None = None
+    container: str | None = None
     pid: int | None = None
 
 
@@ -232,11 +232,7 @@ async def list_processes(call: Call, _body: None) -> models.Page[dict[str, Any]]
     found = [
         process
         for process in (row["facts"] or {}).get("processes", [])
-        if all(
-            fnmatchcase(str(process[key]), str(pattern))
-            for key, pattern in query.model_dump().items()
-            if pattern is not None
-        )
+        if all(fits(process, key, str(wanted)) for key, wanted in query.model_dump(exclude_none=True).items())
     ]
     return models.Page[dict[str, Any]](items=found, next=None)
 

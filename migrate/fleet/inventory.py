@@ -6,7 +6,7 @@
 
     [[workloads]]
     name = "redis"
-    command = "*redis-server*"              # also: user, unit, cgroup (patterns), host
+    command = "*redis-server*"              # also: user, unit, cgroup, container (patterns), host
     priority = 10                           # higher moves first
     tcp = "close"                           # and other options of `migrate`: see MoveChoices
     never_move = false
@@ -16,7 +16,7 @@ Pure but for `read_inventory`.
 """
 
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -28,6 +28,7 @@ from migrate.transport.destination import parse_destination
 
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 LOCAL = "local"
+PATTERNS = ("command", "user", "unit", "cgroup", "container")
 
 
 class Model(BaseModel):
@@ -95,6 +96,7 @@ class Selector(MoveChoices):
     user: str | None = None
     unit: str | None = None
     cgroup: str | None = None
+    container: str | None = Field(default=None, description="its id (Docker, containerd, CRI-O, Podman) or name (LXC)")
     host: str | None = None
     priority: int = 0
     never_move: bool = False
@@ -103,10 +105,15 @@ class Selector(MoveChoices):
 
     def matches(self, host: str, process: dict[str, Any]) -> bool:
         """True when every pattern given fits; a selector without any fits nothing."""
-        asked = {key: getattr(self, key) for key in ("command", "user", "unit", "cgroup")}
+        asked = {key: getattr(self, key) for key in PATTERNS}
         given = {key: pattern for key, pattern in asked.items() if pattern is not None}
         here = self.host is None or fnmatchcase(host, self.host)
-        return bool(given) and here and all(fnmatchcase(str(process[key]), given[key]) for key in given)
+        return bool(given) and here and all(fits(process, key, given[key]) for key in given)
+
+
+def fits(process: Mapping[str, Any], key: str, pattern: str) -> bool:
+    """Whether what a host tells of a process is as asked for; an older host may not tell it."""
+    return fnmatchcase(str(process.get(key, "")), pattern)
 
 
 class Inventory(Model):
@@ -127,6 +134,7 @@ class Workload(Model):
     user: str
     unit: str
     cgroup: str
+    container: str = ""
     memory_bytes: int
     faults_per_s: float
     processes: int
@@ -172,6 +180,7 @@ def find_workloads(host: str, processes: Sequence[dict[str, Any]], selectors: It
                 user=process["user"],
                 unit=process["unit"],
                 cgroup=process["cgroup"],
+                container=process.get("container", ""),
                 memory_bytes=sum(int(by_pid[member]["memory_bytes"]) for member in tree),
                 faults_per_s=sum(float(by_pid[member]["faults_per_s"]) for member in tree),
                 processes=len(tree),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from core.errors import UsageError
+from migrate.agent import container_of
 from migrate.fleet.inventory import Selector, find_workloads, read_inventory
 
 
@@ -54,3 +55,34 @@ def test_a_file_that_is_not_understood_says_where(tmp_path: Path, text: str, sai
     with pytest.raises(UsageError) as caught:
         read_inventory(path)
     assert str(path) in caught.value.message and said in caught.value.message
+
+
+ID = "3f2a" * 16
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "container"),
+    [
+        (f"0::/system.slice/docker-{ID}.scope\n", ID),
+        (f"12:cpu:/docker/{ID}\n0::/\n", ID),
+        (f"0::/machine.slice/libpod-{ID}.scope/container\n", ID),
+        (f"0::/machine.slice/libpod-conmon-{ID}.scope\n", ""),
+        (f"0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope\n", ID),
+        (f"0::/kubepods/besteffort/pod12ab-34/{ID}\n", ID),
+        (f"0::/kubepods.slice/crio-{ID}.scope\n", ID),
+        ("0::/lxc.payload.web/system.slice/nginx.service\n", "web"),
+        ("4:memory:/lxc/web\n0::/\n", "web"),
+        ("0::/machine.slice/machine-web.scope/payload\n", "web"),
+        ("0::/machine.slice/systemd-nspawn@web.service/payload\n", "web"),
+        ("0::/system.slice/docker.service\n", ""),
+        ("0::/\n", ""),
+    ],
+)
+def test_a_container_is_told_by_its_cgroup(cgroups: str, container: str) -> None:
+    assert container_of(cgroups) == container
+
+
+def test_a_container_is_selected_by_the_beginning_of_its_id_and_an_older_host_tells_of_none() -> None:
+    inside = {**process(10, 1, "x"), "container": ID}
+    [found] = find_workloads("a", [inside, process(11, 1, "x")], [Selector(name="c", container="3f2a3f2a*")])
+    assert (found.pid, found.container) == (10, ID)
