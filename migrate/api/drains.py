@@ -21,7 +21,7 @@ async def create_drain(call: Call, body: models.NewDrain) -> models.Drain:
     services, spec = call.services, body.model_dump(exclude={"dry_run"})
     if not body.dry_run:  # before everybody is asked
         await refuse_busy(services.store, body.host)
-    planned = await plan_drain(services.store, services.reach, spec, services.selectors)
+    planned = await plan_drain(services.store, services.reach, spec)
     if body.dry_run:
         return _dry(call, body, planned)
     row = await ask_for_drain(services.store, spec, planned, call.who)

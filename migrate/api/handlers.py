@@ -1,5 +1,6 @@
 """What the API does, operation by operation: migrations, checks, hosts, windows, tokens, the audit log."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -12,11 +13,12 @@ from migrate.api import models
 from migrate.api.routes import ApiError, Call, NotFound
 from migrate.api.services import make_token
 from migrate.drain.windows import parse_window
+from migrate.fleet import hosts
 from migrate.fleet.checks import check_move
-from migrate.fleet.hosts import add_host, look_at, workloads_of
-from migrate.fleet.inventory import HostEntry, Workload, fits
+from migrate.fleet.hosts import add_host, look_at, read_selectors, workloads_of
+from migrate.fleet.inventory import HostEntry, Selector, Workload, fits
 from migrate.fleet.moves import ask_for, new_id
-from migrate.fleet.schema import AUDIT, HOSTS, MIGRATIONS, TOKENS, WINDOWS
+from migrate.fleet.schema import AUDIT, HOSTS, MIGRATIONS, SELECTORS, TOKENS, WINDOWS
 from migrate.fleet.store import Row
 from migrate.fleet.worker import find_address
 
@@ -156,13 +158,14 @@ async def check(call: Call, body: models.Check) -> models.CheckResult:
 
 async def list_hosts(call: Call, _body: None) -> models.Page[models.Host]:
     """All hosts, with what was seen of them last."""
+    selectors = await read_selectors(call.services.store)
     rows = await call.services.store.rows(HOSTS, order=[HOSTS.c.name])
-    return models.Page[models.Host](items=[host_model(call, row) for row in rows], next=None)
+    return models.Page[models.Host](items=[host_model(row, selectors) for row in rows], next=None)
 
 
 async def get_host(call: Call, _body: None) -> models.Host:
     """One host."""
-    return host_model(call, await _host(call))
+    return await _host_model(call, await _host(call))
 
 
 async def create_host(call: Call, body: models.NewHost) -> models.Host:
@@ -172,7 +175,7 @@ async def create_host(call: Call, body: models.NewHost) -> models.Host:
         raise ApiError(409, "name taken", f"there is a host {body.name} already")
     await store.audit(call.who, "add-host", body.name, address=body.address)
     call.services.news.tell("hosts")
-    return host_model(call, await look_at(store, call.services.reach, body.name))
+    return await _host_model(call, await look_at(store, call.services.reach, body.name))
 
 
 async def remove_host(call: Call, _body: None) -> None:
@@ -186,7 +189,7 @@ async def remove_host(call: Call, _body: None) -> None:
 async def refresh_host(call: Call, _body: None) -> models.Host:
     """Look at a host now."""
     row = await _host(call)
-    return host_model(call, await look_at(call.services.store, call.services.reach, row["name"]))
+    return await _host_model(call, await look_at(call.services.store, call.services.reach, row["name"]))
 
 
 async def cordon_host(call: Call, body: models.Cordon) -> models.Host:
@@ -204,7 +207,7 @@ async def _set_cordon(call: Call, cordoned: bool, reason: str) -> models.Host:
     await store.change(HOSTS, HOSTS.c.name == row["name"], cordoned=cordoned, cordon_reason=reason)
     await store.audit(call.who, "cordon" if cordoned else "uncordon", row["name"], reason=reason)
     call.services.news.tell("hosts")
-    return host_model(call, await _host(call))
+    return await _host_model(call, await _host(call))
 
 
 async def _host(call: Call) -> Row:
@@ -214,13 +217,17 @@ async def _host(call: Call) -> Row:
     return row
 
 
-def host_model(call: Call, row: Row) -> models.Host:
+async def _host_model(call: Call, row: Row) -> models.Host:
+    return host_model(row, await read_selectors(call.services.store))
+
+
+def host_model(row: Row, selectors: Sequence[Selector]) -> models.Host:
     """A row as the API has it."""
     facts: dict[str, Any] = row["facts"] or {}
     return models.Host(
         name=row["name"], address=row["address"], peer_address=row["peer_address"], labels=row["labels"],
         cordoned=row["cordoned"], cordon_reason=row["cordon_reason"], unreachable=row["unreachable"],
-        facts_at=at(row["facts_at"]), workloads=workloads_of(row, call.services.selectors),
+        facts_at=at(row["facts_at"]), workloads=workloads_of(row, selectors),
         **{key: facts.get(key) for key in ("kernel", "version", "cpus", "load", "memory_total", "memory_available")},
     )  # fmt: skip
 
@@ -240,8 +247,34 @@ async def list_processes(call: Call, _body: None) -> models.Page[dict[str, Any]]
 async def find_workloads(call: Call, _body: None) -> models.Page[Workload]:
     """The workloads of all hosts."""
     rows = await call.services.store.rows(HOSTS, order=[HOSTS.c.name])
-    found = [workload for row in rows for workload in workloads_of(row, call.services.selectors)]
+    selectors = await read_selectors(call.services.store)
+    found = [workload for row in rows for workload in workloads_of(row, selectors)]
     return models.Page[Workload](items=found, next=None)
+
+
+async def list_selectors(call: Call, _body: None) -> models.Page[models.PlacedSelector]:
+    """What makes a process a workload: the first selector that fits has it."""
+    rows = await call.services.store.rows(SELECTORS, order=[SELECTORS.c.place, SELECTORS.c.name])
+    items = [models.PlacedSelector(**row["body"], place=row["place"]) for row in rows]
+    return models.Page[models.PlacedSelector](items=items, next=None)
+
+
+async def put_selector(call: Call, body: models.PlacedSelector) -> models.PlacedSelector:
+    """Add a selector, or change it; what the inventory file has of this name comes back with the next start."""
+    store = call.services.store
+    await hosts.put_selector(store, Selector.model_validate(body.model_dump(exclude={"place"})), body.place)
+    await store.audit(call.who, "selector", body.name, place=body.place)
+    call.services.news.tell("hosts")
+    return body
+
+
+async def remove_selector(call: Call, _body: None) -> None:
+    """Forget a selector: what it alone claimed is no workload any more."""
+    name = call.path["name"]
+    if not await call.services.store.remove(SELECTORS, SELECTORS.c.name == name):
+        raise NotFound(f"selector {name}")
+    await call.services.store.audit(call.who, "remove-selector", name)
+    call.services.news.tell("hosts")
 
 
 async def list_windows(call: Call, _body: None) -> models.Page[models.Window]:

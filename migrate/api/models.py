@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from core.errors import UsageError
 from migrate.cli.parse import parse_duration, parse_rate
-from migrate.fleet.inventory import HostEntry, MoveChoices, Name, Workload
+from migrate.fleet.inventory import HostEntry, MoveChoices, Name, Selector, Workload
 
 T = TypeVar("T")
 
@@ -171,6 +171,12 @@ class CheckResult(BaseModel):
     can_move: bool
     blockers: list[BlockerModel]
     notices: list[str]
+
+
+class PlacedSelector(Selector):
+    """A selector, and when it is asked: lower places first. Those of an inventory file have 0, 1, … in its order."""
+
+    place: int = Field(default=1000, ge=0, le=1_000_000)
 
 
 class NewHost(HostEntry):

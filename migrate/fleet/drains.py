@@ -18,8 +18,8 @@ from migrate.drain import placement, scheduler
 from migrate.drain.windows import parse_window
 from migrate.fleet.checks import check_move
 from migrate.fleet.hooks import Hooks
-from migrate.fleet.hosts import candidate_of, look_at, workloads_of
-from migrate.fleet.inventory import MoveChoices, Selector, Workload
+from migrate.fleet.hosts import candidate_of, look_at, read_selectors, workloads_of
+from migrate.fleet.inventory import MoveChoices, Workload
 from migrate.fleet.moves import ask_for, hook_failed, moved_pid, new_id, read_workload, reserved_on
 from migrate.fleet.reach import Reach
 from migrate.fleet.schema import DRAINS, HOSTS, MIGRATIONS
@@ -62,7 +62,7 @@ class Planned:
         return {"moves": moves, "unplaced": unplaced, "takes_s": self.plan.takes_s}
 
 
-async def plan_drain(store: Store, reach: Reach, spec: dict[str, Any], selectors: Sequence[Selector]) -> Planned:
+async def plan_drain(store: Store, reach: Reach, spec: dict[str, Any]) -> Planned:
     """Look at every host anew and plan; UsageError for an unknown host or window, Refused when it cannot be asked."""
     host = spec["host"]
     names = [row["name"] for row in await store.rows(HOSTS)]
@@ -80,7 +80,7 @@ async def plan_drain(store: Store, reach: Reach, spec: dict[str, Any], selectors
         raise Refused(
             [Blocker("unreachable", f"host {host}", source["unreachable"], "is it up? `migrate hosts` asks again")]
         )
-    reserved = await reserved_on(store)
+    reserved, selectors = await reserved_on(store), await read_selectors(store)
     workloads = {found.pid: found for found in workloads_of(source, selectors)}
     candidates = [candidate_of(row, selectors, reserved.get(name, 0)) for name, row in rows.items()]
     rate = parse_rate("bandwidth", spec["bandwidth"]) if spec["bandwidth"] else None

@@ -10,7 +10,7 @@ from core.errors import MigrateError
 from migrate.drain.placement import Candidate
 from migrate.fleet.inventory import HostEntry, Inventory, Selector, Workload, find_workloads
 from migrate.fleet.reach import Reach
-from migrate.fleet.schema import HOSTS
+from migrate.fleet.schema import HOSTS, SELECTORS
 from migrate.fleet.store import Row, Store
 from migrate.fleet.worker import find_address
 
@@ -26,10 +26,26 @@ async def add_host(store: Store, name: str, entry: HostEntry) -> bool:
 
 
 async def load_inventory(store: Store, inventory: Inventory) -> None:
-    """Every host of the file is in the store afterwards, as the file has it; others stay."""
+    """Every host and selector of the file is in the store afterwards, as the file has it; others stay."""
     for name, entry in inventory.hosts.items():
         if not await add_host(store, name, entry):
             await store.change(HOSTS, HOSTS.c.name == name, **_columns(entry))
+
+    for place, selector in enumerate(inventory.workloads):
+        await put_selector(store, selector, place)
+
+
+async def put_selector(store: Store, selector: Selector, place: int) -> None:
+    """Add it, or change the one of its name."""
+    values = {"place": place, "body": selector.model_dump(mode="json", exclude_defaults=True)}
+    if not await store.add(SELECTORS, {"name": selector.name, "version": 1, **values}):
+        await store.change(SELECTORS, SELECTORS.c.name == selector.name, **values)
+
+
+async def read_selectors(store: Store) -> list[Selector]:
+    """All, in the order in which they are asked."""
+    rows = await store.rows(SELECTORS, order=[SELECTORS.c.place, SELECTORS.c.name])
+    return [Selector.model_validate(row["body"]) for row in rows]
 
 
 def _columns(entry: HostEntry) -> dict[str, object]:

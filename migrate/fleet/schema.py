@@ -114,6 +114,15 @@ DRAINS: Final = Table(
     Index(None, "state"),
 )
 
+SELECTORS: Final = Table(
+    "selectors",
+    METADATA,
+    Column("name", String(200), primary_key=True),
+    Column("place", Integer, nullable=False),  # the first that fits, by this, has a process
+    Column("body", JSON, nullable=False),  # as an inventory file has it
+    Column("version", Integer, nullable=False),
+)
+
 WINDOWS: Final = Table(
     "windows",
     METADATA,

@@ -95,7 +95,7 @@ async def serve(
     try:
         await load_inventory(store, INVENTORY)
         chosen: Guard = guard(store) if guard else OpenGuard()
-        services = Services(store, reach, chosen, INVENTORY.workloads, Hooks(hooks))
+        services = Services(store, reach, chosen, Hooks(hooks))
         async with TestClient(TestServer(make_app(services, "me"))) as client:
             await until(lambda: seen(client, guard is not None))
             await work(client, services, reach)

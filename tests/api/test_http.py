@@ -170,6 +170,28 @@ def test_a_drain_that_cannot_reach_its_host_is_refused(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+def test_selectors_of_the_api_and_of_the_inventory_are_asked_by_their_places(tmp_path: Path) -> None:
+    async def names(client: Http) -> list[str]:
+        return [one["name"] for one in (await (await client.get("/api/v1/workloads")).json())["items"]]
+
+    async def work(client: Http, _services: Services, _reach: MadeUp) -> None:
+        assert set(await names(client)) == {"redis"}
+        mine = {"name": "mine", "user": "redis", "file_locks": True}
+        later = await client.post("/api/v1/selectors", json=mine)
+        assert later.status == 200 and (await later.json())["place"] == 1000
+        assert set(await names(client)) == {"redis"}
+        await client.post("/api/v1/selectors", json={**mine, "place": 0, "name": "a-first"})
+        assert set(await names(client)) == {"a-first"}
+        listed = (await (await client.get("/api/v1/selectors")).json())["items"]
+        assert [one["name"] for one in listed] == ["a-first", "redis", "mine"] and listed[0]["file_locks"]
+        assert (await client.delete("/api/v1/selectors/a-first")).status == 204
+        assert (await client.delete("/api/v1/selectors/a-first")).status == 404
+        assert set(await names(client)) == {"redis"}
+        assert (await client.post("/api/v1/selectors", json={"name": "x", "surprise": 1})).status == 422
+
+    run(tmp_path, work)
+
+
 def plan_of(tmp_path: Path, prepare: Callable[[MadeUp], None], pids: Sequence[int] = (41,)) -> tuple[Any, MadeUp]:
     """The plan of a drain of host a, and the hosts that were asked."""
     found: list[Any] = []
