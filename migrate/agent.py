@@ -26,12 +26,13 @@ from migrate.messages import VERSION
 ENDINGS: Final = frozenset({"done", "failed", "blocked", "in_doubt", "lost"})
 START_WITHIN_S: Final = 10.0
 CONTAINERS: Final = tuple(map(re.compile, (
-    r"[/:](?:docker|libpod|crio|cri-containerd)[-/]([0-9a-f]{12,64})\b",
+    r"[/:](?:docker|libpod|crio|cri-containerd|nerdctl)[-/:]([0-9a-f]{12,64})\b",
     r"/kubepods[^\n]*/pod[0-9a-f_-]+/([0-9a-f]{64})\b",
     r"/lxc(?:\.payload\.|/)([^/\n]+)",
-    r"/machine-([^/\n]+)\.scope",
+    r"/machine-(?!qemu)([^/\n]+)\.scope",  # machined has libvirt's virtual machines there, too
     r"/systemd-nspawn@([^/\n]+)\.service",
 )))  # fmt: skip
+ESCAPED: Final = re.compile(r"\\x([0-9a-f]{2})")  # as systemd writes a character in a unit's name
 POLL_S: Final = 0.1
 
 
@@ -138,8 +139,9 @@ def unit_of(cgroup: str) -> str:
 def container_of(cgroups: str) -> str:
     """Id (Docker, containerd, CRI-O, Podman) or name (LXC, systemd-nspawn) of the container that has these lines of
     /proc/PID/cgroup, as each engine names its cgroups under systemd and without. Of one in another, the outer one."""
-    found = next((match for pattern in CONTAINERS if (match := pattern.search(cgroups))), None)
-    return found[1] if found else ""
+    found = [match for pattern in CONTAINERS if (match := pattern.search(cgroups))]
+    name = min(found, key=lambda match: match.start())[1] if found else ""
+    return ESCAPED.sub(lambda match: chr(int(match[1], 16)), name)
 
 
 def unified(cgroups: str) -> str:

@@ -58,7 +58,7 @@ ROUTES: Final[Sequence[Route]] = (
     Route("GET", "/hosts/{name}/processes", handlers.list_processes, Page[dict[str, Any]], query=WorkloadQuery),
     Route("GET", "/workloads", handlers.find_workloads, Page[Workload]),
     Route("GET", "/selectors", handlers.list_selectors, Page[models.PlacedSelector]),
-    Route("POST", "/selectors", handlers.put_selector, models.PlacedSelector, ADMIN, models.PlacedSelector),
+    Route("POST", "/selectors", handlers.put_selector, models.PlacedSelector, ADMIN, models.NewSelector),
     Route("DELETE", "/selectors/{name}", handlers.remove_selector, None, ADMIN),
     Route("GET", "/drains", drains.list_drains, Page[models.Drain], query=DrainQuery),
     Route("POST", "/drains", drains.create_drain, models.Drain, OPERATOR, models.NewDrain, status=201),

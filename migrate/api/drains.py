@@ -6,6 +6,7 @@ from migrate.api import models
 from migrate.api.handlers import Paging, at, moment, read_page
 from migrate.api.routes import ApiError, Call, NotFound
 from migrate.fleet.drains import OPEN_STATES, Planned, ask_for_drain, plan_drain, refuse_busy
+from migrate.fleet.hosts import read_selectors
 from migrate.fleet.schema import DRAINS
 from migrate.fleet.store import Row
 
@@ -21,7 +22,8 @@ async def create_drain(call: Call, body: models.NewDrain) -> models.Drain:
     services, spec = call.services, body.model_dump(exclude={"dry_run"})
     if not body.dry_run:  # before everybody is asked
         await refuse_busy(services.store, body.host)
-    planned = await plan_drain(services.store, services.reach, spec)
+    selectors = await read_selectors(services.store, services.selectors)
+    planned = await plan_drain(services.store, services.reach, spec, selectors)
     if body.dry_run:
         return _dry(call, body, planned)
     row = await ask_for_drain(services.store, spec, planned, call.who)

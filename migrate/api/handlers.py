@@ -158,7 +158,7 @@ async def check(call: Call, body: models.Check) -> models.CheckResult:
 
 async def list_hosts(call: Call, _body: None) -> models.Page[models.Host]:
     """All hosts, with what was seen of them last."""
-    selectors = await read_selectors(call.services.store)
+    selectors = await read_selectors(call.services.store, call.services.selectors)
     rows = await call.services.store.rows(HOSTS, order=[HOSTS.c.name])
     return models.Page[models.Host](items=[host_model(row, selectors) for row in rows], next=None)
 
@@ -218,7 +218,7 @@ async def _host(call: Call) -> Row:
 
 
 async def _host_model(call: Call, row: Row) -> models.Host:
-    return host_model(row, await read_selectors(call.services.store))
+    return host_model(row, await read_selectors(call.services.store, call.services.selectors))
 
 
 def host_model(row: Row, selectors: Sequence[Selector]) -> models.Host:
@@ -247,29 +247,40 @@ async def list_processes(call: Call, _body: None) -> models.Page[dict[str, Any]]
 async def find_workloads(call: Call, _body: None) -> models.Page[Workload]:
     """The workloads of all hosts."""
     rows = await call.services.store.rows(HOSTS, order=[HOSTS.c.name])
-    selectors = await read_selectors(call.services.store)
+    selectors = await read_selectors(call.services.store, call.services.selectors)
     found = [workload for row in rows for workload in workloads_of(row, selectors)]
     return models.Page[Workload](items=found, next=None)
 
 
 async def list_selectors(call: Call, _body: None) -> models.Page[models.PlacedSelector]:
     """What makes a process a workload: the first selector that fits has it."""
-    rows = await call.services.store.rows(SELECTORS, order=[SELECTORS.c.place, SELECTORS.c.name])
-    items = [models.PlacedSelector(**row["body"], place=row["place"]) for row in rows]
+    selectors = await read_selectors(call.services.store, call.services.selectors)
+    places = {row["name"]: row["place"] for row in await call.services.store.rows(SELECTORS)}
+    of_file = {id(selector) for selector in call.services.selectors}
+    items = [
+        models.PlacedSelector(
+            **one.model_dump(), place=None if id(one) in of_file else places.get(one.name, 0),
+            of_inventory=id(one) in of_file,
+        )
+        for one in selectors
+    ]  # fmt: skip
     return models.Page[models.PlacedSelector](items=items, next=None)
 
 
-async def put_selector(call: Call, body: models.PlacedSelector) -> models.PlacedSelector:
-    """Add a selector, or change it; what the inventory file has of this name comes back with the next start."""
-    store = call.services.store
-    await hosts.put_selector(store, Selector.model_validate(body.model_dump(exclude={"place"})), body.place)
-    await store.audit(call.who, "selector", body.name, place=body.place)
-    call.services.news.tell("hosts")
-    return body
+async def put_selector(call: Call, body: models.NewSelector) -> models.PlacedSelector:
+    """Add a selector, or change it. Those of the inventory file are changed there."""
+    services = call.services
+    if any(selector.name == body.name for selector in services.selectors):
+        raise ApiError(409, "name taken", f"selector {body.name} is in the inventory file", "change it there")
+    selector = Selector.model_validate(body.model_dump(exclude={"place"}))
+    place = await hosts.put_selector(services.store, selector, body.place)
+    await services.store.audit(call.who, "selector", body.name, place=place)
+    services.news.tell("hosts")
+    return models.PlacedSelector(**selector.model_dump(), place=place)
 
 
 async def remove_selector(call: Call, _body: None) -> None:
-    """Forget a selector: what it alone claimed is no workload any more."""
+    """Forget a selector that was added: what it alone claimed is no workload any more."""
     name = call.path["name"]
     if not await call.services.store.remove(SELECTORS, SELECTORS.c.name == name):
         raise NotFound(f"selector {name}")

@@ -173,10 +173,17 @@ class CheckResult(BaseModel):
     notices: list[str]
 
 
-class PlacedSelector(Selector):
-    """A selector, and when it is asked: lower places first. Those of an inventory file have 0, 1, … in its order."""
+class NewSelector(Selector):
+    """A selector that is added or changed. `place`: lower ones are asked first, negative ones before those of the
+    inventory file; left out, it stays as it is, or is 0."""
 
-    place: int = Field(default=1000, ge=0, le=1_000_000)
+    place: int | None = Field(default=None, ge=-1_000_000, le=1_000_000)
+
+
+class PlacedSelector(NewSelector):
+    """A selector, and whether it is the inventory file's, which has no place."""
+
+    of_inventory: bool = False
 
 
 class NewHost(HostEntry):

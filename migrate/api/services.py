@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from aiohttp import web
 
 from migrate.api.models import Role
 from migrate.fleet.hooks import Hooks
+from migrate.fleet.inventory import Selector
 from migrate.fleet.reach import Reach
 from migrate.fleet.schema import TOKENS
 from migrate.fleet.store import Store
@@ -55,6 +56,7 @@ class Services:
     store: Store
     reach: Reach
     guard: Guard
+    selectors: Sequence[Selector] = ()  # of the inventory file
     hooks: Hooks = field(default_factory=Hooks)
     traces: str = ""  # URL of an OpenTelemetry collector
     news: News = field(default_factory=News)

@@ -94,7 +94,7 @@ def serve(
         store, reach = await Store.open(database), SshReach()
         try:
             guard: Guard = OpenGuard() if kind == "none" else TokenGuard(store)
-            services = Services(store, reach, guard, Hooks(hooks), traces=traces)
+            services = Services(store, reach, guard, known.workloads, Hooks(hooks), traces=traces)
             await load_inventory(store, known)
             runner = web.AppRunner(make_app(services, owner), access_log=None, shutdown_timeout=2)
             await runner.setup()

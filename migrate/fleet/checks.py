@@ -1,7 +1,7 @@
 """Preflight on behalf of others: `migrate check` at the source host, about one process and one destination."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,10 +12,11 @@ from migrate.fleet.reach import Reach
 from migrate.fleet.store import Store
 from migrate.fleet.worker import find_address, move_arguments
 
-CHECK_WITHIN_S: Final = 60.0
-# What a check fails by that does not get through to the destination.
-ON_THE_WAY: Final = frozenset(
-    name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.TransportError)
+CHECK_WITHIN_S: Final = 150.0  # a host may take two minutes to start our command
+_ELSEWHERE: Final = (errors.TransportError, errors.ProtocolError, errors.FarError)
+# What a check fails by on the way to the destination, or there.
+OF_DESTINATION: Final = frozenset(
+    name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, _ELSEWHERE)
 )
 
 
@@ -43,11 +44,20 @@ async def check_move(
             events = await reach.check(here, move_arguments(pid, there, asked))
     except TimeoutError as error:
         raise errors.TransportError(f"{source}: migrate check: no answer within {CHECK_WITHIN_S:.0f} s") from error
-    found = [_blocker(one) for event in events if event["event"] == "blocked" for one in event["blockers"]]
+    try:
+        return _checked(events)
+    except (KeyError, TypeError) as error:
+        raise errors.ProtocolError(f"{source}: migrate check: said something that is no event of it") from error
+
+
+def _checked(events: Sequence[Mapping[str, Any]]) -> Checked:
+    found: list[Blocker] = []
     for event in events:
+        if event["event"] == "blocked":
+            found += [_blocker(one) for one in event["blockers"]]
         if event["event"] == "failed":
-            on_the_way = event["kind"] in ON_THE_WAY
-            found.append(Blocker(event["kind"], "check", event["message"], event["hint"], of_destination=on_the_way))
+            there = event["kind"] in OF_DESTINATION
+            found.append(Blocker(event["kind"], "check", event["message"], event["hint"], of_destination=there))
     return Checked(tuple(found), tuple(event["text"] for event in events if event["event"] == "notice"))
 
 

@@ -18,8 +18,8 @@ from migrate.drain import placement, scheduler
 from migrate.drain.windows import parse_window
 from migrate.fleet.checks import check_move
 from migrate.fleet.hooks import Hooks
-from migrate.fleet.hosts import candidate_of, look_at, read_selectors, workloads_of
-from migrate.fleet.inventory import MoveChoices, Workload
+from migrate.fleet.hosts import candidate_of, look_at, workloads_of
+from migrate.fleet.inventory import MoveChoices, Selector, Workload
 from migrate.fleet.moves import ask_for, hook_failed, moved_pid, new_id, read_workload, reserved_on
 from migrate.fleet.reach import Reach
 from migrate.fleet.schema import DRAINS, HOSTS, MIGRATIONS
@@ -62,7 +62,7 @@ class Planned:
         return {"moves": moves, "unplaced": unplaced, "takes_s": self.plan.takes_s}
 
 
-async def plan_drain(store: Store, reach: Reach, spec: dict[str, Any]) -> Planned:
+async def plan_drain(store: Store, reach: Reach, spec: dict[str, Any], selectors: Sequence[Selector]) -> Planned:
     """Look at every host anew and plan; UsageError for an unknown host or window, Refused when it cannot be asked."""
     host = spec["host"]
     names = [row["name"] for row in await store.rows(HOSTS)]
@@ -80,7 +80,7 @@ async def plan_drain(store: Store, reach: Reach, spec: dict[str, Any]) -> Planne
         raise Refused(
             [Blocker("unreachable", f"host {host}", source["unreachable"], "is it up? `migrate hosts` asks again")]
         )
-    reserved, selectors = await reserved_on(store), await read_selectors(store)
+    reserved = await reserved_on(store)
     workloads = {found.pid: found for found in workloads_of(source, selectors)}
     candidates = [candidate_of(row, selectors, reserved.get(name, 0)) for name, row in rows.items()]
     rate = parse_rate("bandwidth", spec["bandwidth"]) if spec["bandwidth"] else None
@@ -133,7 +133,7 @@ async def _plan_checked(
     asked: set[tuple[int, str]] = set()
     hindrances: dict[int, str] = {}
     while True:
-        plan = await asyncio.to_thread(placement.plan, source, loads, hosts, wish)
+        plan = await asyncio.to_thread(plan_all, source, loads, hosts, wish)
         new = [move for move in plan.moves if (move.load.pid, move.destination) not in asked]
         if not new:
             return plan, hindrances
@@ -145,6 +145,20 @@ async def _plan_checked(
             refused = {**load.refused, move.destination: against} if against else load.refused
             answers[load.pid] = replace(load, refused=refused, settled="" if against else move.destination)
         loads = [answers.get(load.pid, load) for load in loads]
+
+
+def plan_all(
+    source: placement.Candidate,
+    loads: Sequence[placement.Load],
+    hosts: Sequence[placement.Candidate],
+    wish: placement.Wish,
+) -> placement.Plan:
+    """With what is settled where it is, unless more of them have a place when all are placed anew."""
+    plan = placement.plan(source, loads, hosts, wish)
+    if not plan.stays or not any(load.settled for load in loads):
+        return plan
+    anew = placement.plan(source, [replace(load, settled="") for load in loads], hosts, wish)
+    return anew if len(anew.stays) < len(plan.stays) else plan
 
 
 def load_of(workload: Workload) -> placement.Load:

@@ -26,26 +26,36 @@ async def add_host(store: Store, name: str, entry: HostEntry) -> bool:
 
 
 async def load_inventory(store: Store, inventory: Inventory) -> None:
-    """Every host and selector of the file is in the store afterwards, as the file has it; others stay."""
+    """Every host of the file is in the store afterwards, as the file has it; others stay."""
     for name, entry in inventory.hosts.items():
         if not await add_host(store, name, entry):
             await store.change(HOSTS, HOSTS.c.name == name, **_columns(entry))
 
-    for place, selector in enumerate(inventory.workloads):
-        await put_selector(store, selector, place)
+
+async def put_selector(store: Store, selector: Selector, place: int | None) -> int:
+    """Add it, or change the one of its name; its place, which None leaves as it is (0 for a new one)."""
+    body = selector.model_dump(mode="json", exclude_defaults=True)
+    while True:
+        known = await store.row(SELECTORS, SELECTORS.c.name == selector.name)
+        chosen = place if place is not None else known["place"] if known else 0
+        values = {"place": chosen, "body": body}
+        if known is None and await store.add(SELECTORS, {"name": selector.name, "version": 1, **values}):
+            return chosen
+        if await store.change(SELECTORS, SELECTORS.c.name == selector.name, **values):
+            return chosen
 
 
-async def put_selector(store: Store, selector: Selector, place: int) -> None:
-    """Add it, or change the one of its name."""
-    values = {"place": place, "body": selector.model_dump(mode="json", exclude_defaults=True)}
-    if not await store.add(SELECTORS, {"name": selector.name, "version": 1, **values}):
-        await store.change(SELECTORS, SELECTORS.c.name == selector.name, **values)
-
-
-async def read_selectors(store: Store) -> list[Selector]:
-    """All, in the order in which they are asked."""
+async def read_selectors(store: Store, of_inventory: Sequence[Selector]) -> list[Selector]:
+    """All, in the order in which they are asked: those of the inventory file between the others' negative places and
+    the rest."""
     rows = await store.rows(SELECTORS, order=[SELECTORS.c.place, SELECTORS.c.name])
-    return [Selector.model_validate(row["body"]) for row in rows]
+    before = [stored_selector(row) for row in rows if row["place"] < 0]
+    return [*before, *of_inventory, *(stored_selector(row) for row in rows if row["place"] >= 0)]
+
+
+def stored_selector(row: Row) -> Selector:
+    """As the store has it; what a newer coordinator may have added is left out."""
+    return Selector.model_validate({key: value for key, value in row["body"].items() if key in Selector.model_fields})
 
 
 def _columns(entry: HostEntry) -> dict[str, object]:

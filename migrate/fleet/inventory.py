@@ -96,7 +96,9 @@ class Selector(MoveChoices):
     user: str | None = None
     unit: str | None = None
     cgroup: str | None = None
-    container: str | None = Field(default=None, description="its id (Docker, containerd, CRI-O, Podman) or name (LXC)")
+    container: str | None = Field(
+        default=None, description="its id (Docker, Kubernetes, Podman) or name (LXC, systemd-nspawn)"
+    )
     host: str | None = None
     priority: int = 0
     never_move: bool = False
@@ -112,8 +114,9 @@ class Selector(MoveChoices):
 
 
 def fits(process: Mapping[str, Any], key: str, pattern: str) -> bool:
-    """Whether what a host tells of a process is as asked for; an older host may not tell it."""
-    return fnmatchcase(str(process.get(key, "")), pattern)
+    """Whether what a host tells of a process is as asked for. What is in no container fits no pattern of one."""
+    told = str(process.get(key, ""))  # an older host may not tell it
+    return fnmatchcase(told, pattern) and bool(told or key != "container")
 
 
 class Inventory(Model):

@@ -86,9 +86,10 @@ class SshReach:
 
     async def check(self, host: Address, arguments: Sequence[str]) -> list[dict[str, Any]]:
         """See Reach."""
-        status, lines, errors = await self._run(host, ["check", *arguments, "--json"])
+        status, lines, errors = await self._run(host, ["check", *arguments, "--json"], may_be_ended=True)
         events = [_parse(host, line) for line in lines]
-        if status != 0 and not {"blocked", "failed"} & {event.get("event") for event in events}:
+        said = {event.get("event") for event in events}
+        if not said or (status != 0 and not {"blocked", "failed"} & said):
             raise _unanswered(host, "check", status, errors)
         return events
 
@@ -132,14 +133,18 @@ class SshReach:
             raise _unanswered(host, shlex.join(command[:2]), status, errors)
         return _parse(host, lines[-1])
 
-    async def _run(self, host: Address, command: Sequence[str]) -> tuple[int, list[str], list[str]]:
-        """Exit status, and the lines of standard output and standard error."""
+    async def _run(
+        self, host: Address, command: Sequence[str], *, may_be_ended: bool = False
+    ) -> tuple[int, list[str], list[str]]:
+        """Exit status, and the lines of standard output and standard error. `may_be_ended`: when nobody waits any more;
+        others go on here as they do elsewhere."""
         if host.is_local:
             process = await self._spawn(command)
             try:
                 out, errors = await process.communicate()
             finally:
-                await _end(process)
+                if may_be_ended:
+                    await _end(process)
             return process.returncode or 0, out.decode().splitlines(), errors.decode(errors="replace").splitlines()
         remote = await (await self._session(host)).start(command)
         try:

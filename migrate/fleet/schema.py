@@ -118,8 +118,8 @@ SELECTORS: Final = Table(
     "selectors",
     METADATA,
     Column("name", String(200), primary_key=True),
-    Column("place", Integer, nullable=False),  # the first that fits, by this, has a process
-    Column("body", JSON, nullable=False),  # as an inventory file has it
+    Column("place", Integer, nullable=False),  # the first that fits has a process; those of the file come before 0
+    Column("body", JSON, nullable=False),  # as an inventory file has one
     Column("version", Integer, nullable=False),
 )
 

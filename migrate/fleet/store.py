@@ -13,6 +13,7 @@ from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import ColumnElement, Connection, Table, and_, event, insert, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
@@ -89,6 +90,11 @@ class Store:
         try:
             async with engine.begin() as connection:
                 await connection.run_sync(_upgrade)
+        except CommandError as error:
+            await engine.dispose()
+            raise StoreError(
+                f"database {parsed.render_as_string()}: {error}", hint="a newer version has made it: install that"
+            ) from error
         except (SQLAlchemyError, OSError) as error:
             await engine.dispose()
             raise StoreError(f"database {parsed.render_as_string()}: {error}") from error

@@ -43,6 +43,8 @@ class MadeUp:
         self.unreachable: set[str] = set()
         self.against: list[dict[str, Any]] = []  # what preflight names
         self.unfit: set[str] = set()  # addresses of hosts that preflight has something against
+        self.says: list[dict[str, Any]] | None = None  # what a check says, instead of all that
+        self.lacking: set[str] = set()  # hosts whose processor has no AVX
         self.checked: list[Sequence[str]] = []
 
     async def facts(self, host: Address) -> dict[str, Any]:
@@ -52,17 +54,20 @@ class MadeUp:
             "ppid": 1, "start_time": 5, "user": "redis", "command": "redis-server", "cgroup": "/x", "unit": "",
             "memory_bytes": 1 << 20, "faults_per_s": 1.0,
         }  # fmt: skip
+        flags = [] if host.name in self.lacking else ["avx"]
         processes = [{**process, "pid": pid} for pid in (self.pids if host.name == "a" else [7])]
         return {
             "name": host.name, "version": "1", "boot_id": "b", "kernel": "6.1", "cpus": 2, "load": 0.5,
-            "memory_total": 1 << 30, "memory_available": 1 << 29, "cpu_flags": ["avx"], "processes": processes,
+            "memory_total": 1 << 30, "memory_available": 1 << 29, "cpu_flags": flags, "processes": processes,
         }  # fmt: skip
 
     async def check(self, host: Address, arguments: Sequence[str]) -> list[dict[str, Any]]:
         self.checked.append(arguments)
+        if self.says is not None:
+            return self.says
         there = {"code": "c", "subject": "file /x", "reason": "is missing", "hint": "h", "of_destination": True}
         blockers = [*self.against, *([there] if arguments[1] in self.unfit else [])]
-        return [{"event": "blocked", "blockers": blockers}] if blockers else []
+        return [{"event": "started"}, *([{"event": "blocked", "blockers": blockers}] if blockers else [])]
 
     async def start(self, host: Address, migration_id: str, arguments: Sequence[str]) -> None:
         self.started += [] if migration_id in self.started else [migration_id]
@@ -95,7 +100,7 @@ async def serve(
     try:
         await load_inventory(store, INVENTORY)
         chosen: Guard = guard(store) if guard else OpenGuard()
-        services = Services(store, reach, chosen, Hooks(hooks))
+        services = Services(store, reach, chosen, INVENTORY.workloads, Hooks(hooks))
         async with TestClient(TestServer(make_app(services, "me"))) as client:
             await until(lambda: seen(client, guard is not None))
             await work(client, services, reach)

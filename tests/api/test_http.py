@@ -1,5 +1,6 @@
 """The API's manners, against a server in this process whose hosts are made up."""
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from migrate.api.guards import TokenGuard
 from migrate.api.models import Role
 from migrate.api.openapi import document
 from migrate.api.services import Services, make_token
+from migrate.fleet.hosts import look_at
 from migrate.fleet.schema import TOKENS
 from tests.api.made_up import Http, MadeUp, ended, run, until
 
@@ -170,24 +172,39 @@ def test_a_drain_that_cannot_reach_its_host_is_refused(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
-def test_selectors_of_the_api_and_of_the_inventory_are_asked_by_their_places(tmp_path: Path) -> None:
-    async def names(client: Http) -> list[str]:
-        return [one["name"] for one in (await (await client.get("/api/v1/workloads")).json())["items"]]
+def test_selectors_of_the_api_are_asked_before_or_after_those_of_the_inventory(tmp_path: Path) -> None:
+    async def names(client: Http) -> set[str]:
+        return {one["name"] for one in (await (await client.get("/api/v1/workloads")).json())["items"]}
 
     async def work(client: Http, _services: Services, _reach: MadeUp) -> None:
-        assert set(await names(client)) == {"redis"}
+        assert await names(client) == {"redis"}
         mine = {"name": "mine", "user": "redis", "file_locks": True}
-        later = await client.post("/api/v1/selectors", json=mine)
-        assert later.status == 200 and (await later.json())["place"] == 1000
-        assert set(await names(client)) == {"redis"}
-        await client.post("/api/v1/selectors", json={**mine, "place": 0, "name": "a-first"})
-        assert set(await names(client)) == {"a-first"}
+        added = await client.post("/api/v1/selectors", json=mine)
+        assert added.status == 200 and (await added.json())["place"] == 0
+        assert await names(client) == {"redis"}
+        await client.post("/api/v1/selectors", json={**mine, "place": -1})
+        assert await names(client) == {"mine"}
+        changed = await (await client.post("/api/v1/selectors", json={**mine, "tcp": "close"})).json()
+        assert (changed["place"], changed["tcp"]) == (-1, "close")
         listed = (await (await client.get("/api/v1/selectors")).json())["items"]
-        assert [one["name"] for one in listed] == ["a-first", "redis", "mine"] and listed[0]["file_locks"]
-        assert (await client.delete("/api/v1/selectors/a-first")).status == 204
-        assert (await client.delete("/api/v1/selectors/a-first")).status == 404
-        assert set(await names(client)) == {"redis"}
+        told = [(one["name"], one["place"], one["of_inventory"]) for one in listed]
+        assert told == [("mine", -1, False), ("redis", None, True)]
+        assert (await client.delete("/api/v1/selectors/mine")).status == 204
+        assert (await client.delete("/api/v1/selectors/mine")).status == 404
+        assert await names(client) == {"redis"}
         assert (await client.post("/api/v1/selectors", json={"name": "x", "surprise": 1})).status == 422
+        assert (await client.post("/api/v1/selectors", json={"name": "redis", "user": "x"})).status == 409
+
+    run(tmp_path, work)
+
+
+def test_a_host_that_is_being_drained_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
+    async def work(client: Http, _services: Services, reach: MadeUp) -> None:
+        first = await client.post("/api/v1/drains", json={"host": "a", "window": "Sat 02:00-04:00 UTC"})
+        assert first.status == 201, await first.text()
+        asked = len(reach.checked)
+        again = await client.post("/api/v1/drains", json={"host": "a"})
+        assert again.status == 409 and len(reach.checked) == asked
 
     run(tmp_path, work)
 
@@ -216,6 +233,21 @@ def test_a_drain_sends_nothing_where_preflight_says_no(tmp_path: Path) -> None:
     assert plan["unplaced"] == [] and {move["destination"] for move in plan["moves"]} == {"c"}
     asked = [tuple(words[:2]) for words in reach.checked]
     assert len(asked) == len(set(asked)) and ("41", "root@c") in asked
+
+
+def test_a_workload_that_may_do_without_instructions_is_planned_where_they_lack(tmp_path: Path) -> None:
+    async def work(client: Http, services: Services, reach: MadeUp) -> None:
+        reach.lacking = {"b", "c"}
+        await asyncio.gather(*(look_at(services.store, reach, name) for name in "abc"))
+        body = {"host": "a", "dry_run": True}
+        plan = (await (await client.post("/api/v1/drains", json=body)).json())["plan"]
+        assert plan["moves"] == [] and "CPU lacks avx" in plan["unplaced"][0]["reason"]
+        daring = {"name": "daring", "user": "redis", "cpu_check": "fpu", "place": -1}
+        assert (await client.post("/api/v1/selectors", json=daring)).status == 200
+        plan = (await (await client.post("/api/v1/drains", json=body)).json())["plan"]
+        assert len(plan["moves"]) == 1 and "--cpu-check" in reach.checked[-1] and "fpu" in reach.checked[-1]
+
+    run(tmp_path, work)
 
 
 def test_what_no_host_takes_stays_with_what_preflight_says_of_each(tmp_path: Path) -> None:

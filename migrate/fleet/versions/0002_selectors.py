@@ -1,4 +1,4 @@
-"""Selectors of workloads, which were in the inventory file alone."""
+"""Selectors of workloads beside those of the inventory file."""
 
 import sqlalchemy as sa
 from alembic import op

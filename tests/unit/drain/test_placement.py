@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migrate.drain.placement import ASKED_AT_MOST, OF_A_KIND, RESERVE, Candidate, Load, Plan, Wish, plan
+from migrate.fleet.drains import plan_all
 
 GIB = 1 << 30
 SOURCE = Candidate("source", cpu_flags=frozenset({"avx"}))
@@ -64,6 +65,15 @@ def test_what_is_settled_keeps_its_host_and_its_turn() -> None:
     found = plan(SOURCE, loads, [host("b"), host("c", free_bytes=int(1.2 * GIB))], Wish(max_parallel=1))
     assert {move.load.pid: move.destination for move in found.moves} == {1: "c", 2: "b", 3: "b"}
     assert min(found.moves, key=lambda move: move.begins_s).load.pid == 2
+
+
+def test_what_is_settled_makes_room_where_more_have_a_place_then() -> None:
+    port = frozenset({6379})
+    urgent = Load(1, "w", GIB, priority=9, ports=port, refused={"b": "a file is missing"})
+    loads, hosts = [urgent, Load(2, "w", GIB, ports=port, settled="c")], [host("b"), host("c")]
+    assert len(plan(SOURCE, loads, hosts, Wish()).stays) == 1
+    found = plan_all(SOURCE, loads, hosts, Wish())
+    assert {move.load.pid: move.destination for move in found.moves} == {1: "c", 2: "b"}
 
 
 def test_enough_refusals_are_enough() -> None:

@@ -74,6 +74,10 @@ ID = "3f2a" * 16
         ("4:memory:/lxc/web\n0::/\n", "web"),
         ("0::/machine.slice/machine-web.scope/payload\n", "web"),
         ("0::/machine.slice/systemd-nspawn@web.service/payload\n", "web"),
+        ("0::/machine.slice/machine-my\\x2dweb.scope/payload\n", "my-web"),
+        ("0::/machine.slice/machine-qemu\\x2d1\\x2dvm.scope\n", ""),
+        (f"0::/lxc.payload.web/system.slice/docker-{ID}.scope\n", "web"),
+        (f"0::/system.slice/containerd.service/kubepods-pod1.slice:cri-containerd:{ID}\n", ID),
         ("0::/system.slice/docker.service\n", ""),
         ("0::/\n", ""),
     ],
@@ -86,3 +90,5 @@ def test_a_container_is_selected_by_the_beginning_of_its_id_and_an_older_host_te
     inside = {**process(10, 1, "x"), "container": ID}
     [found] = find_workloads("a", [inside, process(11, 1, "x")], [Selector(name="c", container="3f2a3f2a*")])
     assert (found.pid, found.container) == (10, ID)
+    [found] = find_workloads("a", [inside, process(11, 1, "x")], [Selector(name="c", container="*")])
+    assert found.pid == 10

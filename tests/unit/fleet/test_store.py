@@ -1,7 +1,9 @@
 """The store: its steps make the schema that the code means, and a lease is one worker's at a time."""
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from itertools import product
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from sqlalchemy import create_engine
 
 from migrate.errors import StoreError
 from migrate.fleet.moves import ask_for
-from migrate.fleet.schema import METADATA, MIGRATIONS
+from migrate.fleet.schema import METADATA, MIGRATIONS, SELECTORS
 from migrate.fleet.store import LEASE_S, FenceLost, Store
 
 
@@ -41,6 +43,37 @@ async def queue(store: Store, migration_id: str, priority: int = 0) -> None:
         store, migration_id=migration_id, source="a", pid=1, destination="b", options={}, who="t", workload={"x": 1},
         priority=priority,
     )  # fmt: skip
+
+
+def edit(folder: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(folder / "fleet.db")) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+def test_a_store_of_the_first_version_gets_what_it_lacks_and_keeps_what_it_has(tmp_path: Path) -> None:
+    async def fill(store: Store, _clock: Clock) -> None:
+        await queue(store, "m1")
+
+    async def look(store: Store, _clock: Clock) -> None:
+        assert [row["id"] for row in await store.rows(MIGRATIONS)] == ["m1"]
+        assert await store.rows(SELECTORS) == []
+
+    with_store(tmp_path, fill)
+    edit(tmp_path, "DROP TABLE selectors", "UPDATE alembic_version SET version_num = '0001'")
+    with_store(tmp_path, look)
+
+
+def test_a_store_of_a_version_to_come_is_an_error_with_a_hint(tmp_path: Path) -> None:
+    async def nothing(_store: Store, _clock: Clock) -> None:
+        pass
+
+    with_store(tmp_path, nothing)
+    edit(tmp_path, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StoreError, match="9999") as caught:
+        with_store(tmp_path, nothing)
+    assert "newer version" in (caught.value.hint or "")
 
 
 def test_the_steps_make_the_schema_that_the_code_means(tmp_path: Path) -> None:
