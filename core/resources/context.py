@@ -191,13 +191,13 @@ def read_in_flight(pid: int, local_fd: int, carrier: str, reader: ProcReader) ->
 def _settled_timer(pid: int, fd: int, reader: ProcReader, local_fd: int) -> FdInfo:
     """For some microseconds an armed one looks as if it were disarmed with its period kept: it is due, and the kernel
     has not counted it yet."""
-    for _ in range(TIMER_LOOKS):
+    for look in range(TIMER_LOOKS):
         _settle_timer(local_fd)
         info = reader.fdinfo(pid, fd)
         timer = info.timerfd
         if timer is None or timer.it_value_ns or timer.ticks or not timer.it_interval_ns:
             break
-        time.sleep(TIMER_DUE_S)
+        time.sleep(TIMER_DUE_S * 2**look)  # the processor that counts it may be busy, or not run at all for a moment
     return info
 
 
