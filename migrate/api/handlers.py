@@ -254,16 +254,10 @@ async def find_workloads(call: Call, _body: None) -> models.Page[Workload]:
 
 async def list_selectors(call: Call, _body: None) -> models.Page[models.PlacedSelector]:
     """What makes a process a workload: the first selector that fits has it."""
-    selectors = await read_selectors(call.services.store, call.services.selectors)
-    places = {row["name"]: row["place"] for row in await call.services.store.rows(SELECTORS)}
-    of_file = {id(selector) for selector in call.services.selectors}
+    placed = await hosts.read_placed(call.services.store, call.services.selectors)
     items = [
-        models.PlacedSelector(
-            **one.model_dump(), place=None if id(one) in of_file else places.get(one.name, 0),
-            of_inventory=id(one) in of_file,
-        )
-        for one in selectors
-    ]  # fmt: skip
+        models.PlacedSelector(**one.model_dump(), place=place, of_inventory=place is None) for one, place in placed
+    ]
     return models.Page[models.PlacedSelector](items=items, next=None)
 
 

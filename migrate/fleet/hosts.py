@@ -45,15 +45,21 @@ async def put_selector(store: Store, selector: Selector, place: int | None) -> i
             return chosen
 
 
-async def read_selectors(store: Store, of_inventory: Sequence[Selector]) -> list[Selector]:
-    """All, in the order in which they are asked: those of the inventory file between the others' negative places and
-    the rest."""
+async def read_placed(store: Store, of_inventory: Sequence[Selector]) -> list[tuple[Selector, int | None]]:
+    """All with their places, in the order in which they are asked: those of the inventory file, which have none,
+    between the others' negative places and the rest."""
     rows = await store.rows(SELECTORS, order=[SELECTORS.c.place, SELECTORS.c.name])
-    before = [stored_selector(row) for row in rows if row["place"] < 0]
-    return [*before, *of_inventory, *(stored_selector(row) for row in rows if row["place"] >= 0)]
+    added: list[tuple[Selector, int | None]] = [(_stored(row), row["place"]) for row in rows]
+    before = sum(row["place"] < 0 for row in rows)
+    return [*added[:before], *((selector, None) for selector in of_inventory), *added[before:]]
 
 
-def stored_selector(row: Row) -> Selector:
+async def read_selectors(store: Store, of_inventory: Sequence[Selector]) -> list[Selector]:
+    """As read_placed, without the places."""
+    return [selector for selector, _ in await read_placed(store, of_inventory)]
+
+
+def _stored(row: Row) -> Selector:
     """As the store has it; what a newer coordinator may have added is left out."""
     return Selector.model_validate({key: value for key, value in row["body"].items() if key in Selector.model_fields})
 

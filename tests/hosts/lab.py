@@ -27,12 +27,17 @@ def make_hosts(
             host = Host(name, files=files_of(name, addresses), binds=bound, first_pid=1000 + number * PIDS_APART)
             stack.callback(host.close)
             host.address = addresses[name]
-            command = host.path("/run/bin/migrate")
-            command.parent.mkdir()
-            command.symlink_to(REPOSITORY / ".venv/bin/migrate")
+            link_command(host)
             hosts.append(host)
         join(hosts)
         yield hosts
+
+
+def link_command(host: Host) -> None:
+    """`migrate` on the host's PATH."""
+    command = host.path("/run/bin/migrate")
+    command.parent.mkdir()
+    command.symlink_to(REPOSITORY / ".venv/bin/migrate")
 
 
 def files_of(name: str, addresses: Mapping[str, str]) -> dict[str, str]:

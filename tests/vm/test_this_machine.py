@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.hosts import Host
-from tests.hosts.host import HOME, REPOSITORY
-from tests.hosts.lab import files_of
+from tests.hosts.host import HOME
+from tests.hosts.lab import files_of, link_command
 from tests.hosts.ssh import make_key
 from tests.vm import SUPPORTED_KERNELS, Guest, Lab
 from tests.vm.product import SHARE
@@ -54,9 +54,7 @@ def this_machine(lab: Lab, guest: Guest, share: Path) -> Iterator[Host]:
     try:
         host.address = lab.admit(name, host.init_pid)
         host.configure_network("link set lo up", f"addr add {host.address}/24 dev lab0", "link set lab0 up")
-        command = host.path("/run/bin/migrate")
-        command.parent.mkdir()
-        command.symlink_to(REPOSITORY / ".venv/bin/migrate")
+        link_command(host)
         host.start_sshd()
         known = f"{host.address} {make_key(name).public}"
         guest.run(["sh", "-c", "cat >>/root/.ssh/known_hosts"], input_text=known)
