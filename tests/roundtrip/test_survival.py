@@ -23,8 +23,10 @@ LEAVE_RUNNING = DumpOptions(leave_running=True)
 
 
 @pytest.fixture(autouse=True)
-def _root() -> None:
+def _root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is killed here leaves its directory behind."""
     require_root()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def dump_once(pid: int) -> None:
