@@ -157,7 +157,8 @@ def _xstate(core: CoreEntry, tid: int, theirs: Layout) -> bytes:
     if theirs and in_use & ~sum(1 << number for number, _, _ in theirs) & ~X87_AND_SSE:
         raise ImageError(f"core of {tid}", "uses registers of which inventory.img does not say where they are")
     if lost := in_use & ~xcr0():
-        raise ImageError(f"core of {tid}", f"uses the registers of {component_names(lost)}, which this processor lacks")
+        reason = f"uses the registers of {component_names(lost)}, which this processor lacks"
+        raise ImageError(f"core of {tid}", reason, hint="restore it on a host with the same or a newer processor")
     return fitted_xstate(raw, theirs) if raw else _assemble(fpregs)
 
 
