@@ -15,7 +15,7 @@ from core.proc.mountinfo import Mount, mount_of
 from core.proc.reader import ProcReader
 from core.proc.text import is_printable, printable
 from core.resources import file_table
-from core.resources.context import OpenFile
+from core.resources.context import OpenFile, looking_at
 
 HASHED_AT_MOST: Final = 64 << 20  # bytes of a file that is only open for reading; beyond it size and time decide
 TCP_LISTEN: Final = 10
@@ -149,8 +149,9 @@ def collect_listens(reader: ProcReader, pid: int, files: Sequence[OpenFile]) -> 
         bound = inet.get(inode)
         if bound is not None and (bound.state == TCP_LISTEN or bound.protocol.startswith("udp")) and bound.local[1]:
             address, port = bound.local
-            v6only = bound.protocol.endswith("6") and _is_v6only(file.local_fd)
-            needs.append(ListenNeed(bound.protocol, address, port, v6only=v6only, used_as=used_as))
+            with looking_at(file):
+                v6only = bound.protocol.endswith("6") and _is_v6only(file.local_fd)
+                needs.append(ListenNeed(bound.protocol, address, port, v6only=v6only, used_as=used_as))
         local = unix.get(inode)
         if local is not None and local.path and not local.is_connected:
             path = local.path if local.path.startswith(("/", "@")) else os.path.join(reader.cwd(pid), local.path)

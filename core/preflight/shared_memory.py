@@ -13,8 +13,8 @@ from core.errors import Blocker, MigrateError
 from core.plan.segments import SegmentKind
 from core.proc.reader import ProcReader
 from core.proc.sysvipc import SysvNeed
-from core.resources.context import OpenFile
-from core.resources.shared_memory import DELETED, MEMFD_PREFIX, Segment, Segments
+from core.resources.context import OpenFile, looking_at
+from core.resources.shared_memory import DELETED, MEMFD_PREFIX, Segment, Segments, kind_of_link
 from core.tracee.family import Family, read_family
 
 HINT: Final = "move all who share it as one tree, or end the others"
@@ -53,7 +53,9 @@ def _look(family: Family, files: Sequence[OpenFile], segments: Segments, reader:
         except (MigrateError, OSError):  # it ended, or unmapped it meanwhile
             continue
     for file in files:
-        segments.opened(f"/proc/self/fd/{file.local_fd}", file.link)
+        if kind_of_link(file.link) is SegmentKind.MEMFD:
+            with looking_at(file):
+                segments.opened(f"/proc/self/fd/{file.local_fd}", file.link)
     by_inode = {os.fstat(one.fd).st_ino: one for one in segments}
     if not by_inode:
         return SharedFindings()

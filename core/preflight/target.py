@@ -74,10 +74,21 @@ def collect_facts(
     if rights is not None:
         return TargetFindings(TargetRecord(host=host), (rights,), ())
     try:
-        return _collect(reader, pid, options, host)
+        found = _collect(reader, pid, options, host)
+        if not found.blockers:
+            return found
+        return found
     except ProcessLookupError:
         gone = Blocker("no-process", f"pid {pid}", "ended while it was looked at", "see `pgrep -a NAME`")
         return TargetFindings(TargetRecord(), (gone,), ())
+
+
+def without_passing(before: TargetFindings, now: TargetFindings) -> TargetFindings:
+    """The second of two looks, refused by what both saw: a running task changes while its state is read, piece by
+    piece, and what does not fit together then is no reason. The freeze looks again. Pure."""
+    seen = {(blocker.code, blocker.subject) for blocker in before.blockers}
+    lasting = tuple(blocker for blocker in now.blockers if (blocker.code, blocker.subject) in seen)
+    return replace(now, blockers=lasting)
 
 
 def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: HostRecord) -> TargetFindings:
@@ -172,7 +183,7 @@ def _find_other_holders(table: OpenTable, root: int, known: Iterable[int], reade
 def _open_table(stack: ExitStack, pid: int, reader: ProcReader) -> tuple[OpenFile, ...]:
     pidfd = pidfd_open(pid)
     stack.callback(os.close, pidfd)
-    return stack.enter_context(open_files(pid, reader, pidfd))
+    return stack.enter_context(open_files(pid, reader, pidfd, runs=True))
 
 
 def _blockers(family: Family, found: list[TargetFindings]) -> list[Blocker]:

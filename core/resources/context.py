@@ -7,14 +7,16 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 import struct
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, Protocol
 
-from core.errors import Blocker
+from core.errors import Blocker, MigrateError
 from core.images.pb.descriptors_pb2 import FownEntry
 from core.images.pb.files_pb2 import FileEntry
 from core.kernel.calls import address_of, pidfd_getfd, syscall
@@ -47,9 +49,34 @@ class SocketType:
     protocol: int
 
 
+class ClosedMeanwhile(MigrateError):
+    """The running task has closed the descriptor, or has another file there now."""
+
+
+@dataclass(slots=True, eq=False)
+class Duplicate:
+    """Ours of a task's descriptor, which keeps the file open: what a running task closes meanwhile has no end for its
+    peer, and epoll(7) goes on reporting it. So of a running task it is held for one look at a time (`looking_at`)."""
+
+    number: int  # below 0: it is not held now
+    take: Callable[[], int] | None = None  # anew, ClosedMeanwhile; None: it is held all the time
+
+    def fileno(self) -> int:
+        """Its number here, taken anew where it was given back."""
+        if self.number < 0 and self.take is not None:
+            self.number = self.take()
+        return self.number
+
+    def close(self) -> None:
+        """Once; `fileno` may take it again."""
+        number, self.number = self.number, -1
+        if number >= 0:
+            os.close(number)
+
+
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """One descriptor of a task. `local_fd` is our duplicate of it, valid while `open_files` is."""
+    """One descriptor of a task, valid while `open_files` is."""
 
     pid: int
     fd: int
@@ -57,10 +84,15 @@ class OpenFile:
     link: str
     stat: os.stat_result
     info: FdInfo
-    local_fd: int
+    duplicate: Duplicate
     socket: SocketType | None
     path_is_same: bool  # the link, looked up from the task's root, leads to this very file
     carrier: str = ""  # not a descriptor: it waits in the queue of this UNIX socket, and `fd` is -1
+
+    @property
+    def local_fd(self) -> int:
+        """Our duplicate of it; of a running task within `looking_at` only. ClosedMeanwhile."""
+        return self.duplicate.fileno()
 
     @property
     def flags(self) -> int:
@@ -125,9 +157,9 @@ class MadeAlone(Kind, Protocol):
 def make_table(files: Iterable[OpenFile], options: DumpOptions) -> OpenTable:
     """The table of these files, with what the kernel tells of their UNIX sockets."""
     kept = tuple(files)
-    sockets = [(file.local_fd, file.stat.st_ino) for file in kept if file.is_unix_socket]
+    sockets = [file for file in kept if file.is_unix_socket]
     unseen = any(file.carries for file in kept) and not any(file.carrier for file in kept)
-    states = read_states(sockets) if sockets else {}
+    states = read_states(_with_inodes(sockets)) if sockets else {}
     links: dict[str, list[OpenFile]] = {}
     for file in kept:
         links.setdefault(file.link, []).append(file)
@@ -135,22 +167,60 @@ def make_table(files: Iterable[OpenFile], options: DumpOptions) -> OpenTable:
     return OpenTable(kept, options, states, pids=pids, links=links, unseen=unseen)
 
 
+def _with_inodes(files: Iterable[OpenFile]) -> Iterator[tuple[int, int]]:
+    for file in files:
+        with looking_at(file):
+            yield file.local_fd, file.stat.st_ino
+
+
 @contextmanager
-def open_files(pid: int, reader: ProcReader, pidfd: int) -> Iterator[tuple[OpenFile, ...]]:
+def looking_at(file: OpenFile) -> Iterator[None]:
+    """What needs our duplicate of it; of a running task it is given back then, and what it closed meanwhile is left."""
+    try:
+        yield
+    except ClosedMeanwhile:
+        pass
+    finally:
+        if file.duplicate.take is not None:
+            file.duplicate.close()
+
+
+@contextmanager
+def open_files(pid: int, reader: ProcReader, pidfd: int, *, runs: bool = False) -> Iterator[tuple[OpenFile, ...]]:
     """All descriptors of `pid`, ascending, with our duplicates; those are closed at the end.
 
-    A descriptor that goes away while we look is left out. Needs room for as many descriptors here as the task has.
+    A descriptor that goes away while we look is left out. Needs room for as many descriptors here as the task has,
+    unless it runs: then duplicates are held for one look at a time, but for those of terminals.
     """
     files: list[OpenFile] = []
     try:
         for fd in sorted(reader.fds(pid)):
             file = read_open_file(pid, fd, reader, pidfd)
-            if file is not None:
-                files.append(file)
+            if file is None:
+                continue
+            files.append(file)
+            if runs and not stat.S_ISCHR(file.stat.st_mode):
+                file.duplicate.take = partial(_take_again, file, pidfd)
+                file.duplicate.close()
         yield tuple(files)
     finally:
         for file in files:
-            os.close(file.local_fd)
+            file.duplicate.close()
+
+
+def _take_again(file: OpenFile, pidfd: int) -> int:
+    closed = f"{file.subject}: was closed while it was looked at"
+    try:
+        local_fd = pidfd_getfd(pidfd, file.fd)
+    except OSError as error:
+        if error.errno in (errno.EBADF, errno.ESRCH):
+            raise ClosedMeanwhile(closed) from error
+        raise
+    found = os.fstat(local_fd)
+    if (found.st_dev, found.st_ino) != (file.stat.st_dev, file.stat.st_ino):
+        os.close(local_fd)
+        raise ClosedMeanwhile(closed)
+    return local_fd
 
 
 def read_open_file(pid: int, fd: int, reader: ProcReader, pidfd: int) -> OpenFile | None:
@@ -176,7 +246,8 @@ def _describe(pid: int, fd: int, reader: ProcReader, local_fd: int) -> OpenFile:
     info = _settled_timer(pid, fd, reader, local_fd) if link == TIMERFD_LINK else reader.fdinfo(pid, fd)
     found = os.fstat(local_fd)
     return OpenFile(
-        pid=pid, fd=fd, cloexec=bool(info.flags & os.O_CLOEXEC), link=link, stat=found, info=info, local_fd=local_fd,
+        pid=pid, fd=fd, cloexec=bool(info.flags & os.O_CLOEXEC), link=link, stat=found, info=info,
+        duplicate=Duplicate(local_fd),
         socket=_socket_type(local_fd) if link.startswith("socket:") else None,
         path_is_same=link.startswith("/") and _leads_to(f"{reader.path(pid, 'root')}{link}", found),
     )  # fmt: skip

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -18,6 +19,8 @@ from core.resources.context import OpenFile, OpenTable, owner_and_flags_ops, rea
 LINK: Final = "anon_inode:[eventpoll]"
 EPOLL_CTL_ADD: Final = 1
 KCMP_EPOLL_TFD: Final = 7
+LOOKS: Final = 5  # at a set that changes meanwhile
+CLOSES_S: Final = 0.0005
 
 
 def claims(file: OpenFile) -> bool:
@@ -28,10 +31,30 @@ def claims(file: OpenFile) -> bool:
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
     """A watched file that this task has no descriptor of any more; another one, or a queue, keeps it in the set."""
     for target, nth in _numbered(file.info.epoll_targets):
-        if _find(file, target, nth, table) is None:
+        if not _is_found_or_gone(file, target, nth, table):
             reason = f"watches a file that was registered as fd {target.tfd}, which the task does not have any more"
             return file.blocker("epoll-stale", reason, "take it out of the set before closing it")
     return None
+
+
+def _is_found_or_gone(file: OpenFile, target: EpollTarget, nth: int, table: OpenTable) -> bool:
+    """A running task may have closed it since the set was read, and have registered another one by its number since;
+    interrupted within close(2) it has no descriptor any more, but the set still has the file."""
+    for look in range(LOOKS):
+        if _find(file, target, nth, table) is not None or not _is_in_set(file, target, nth):
+            return True
+        time.sleep(CLOSES_S * 2**look)
+    return False
+
+
+def _is_in_set(file: OpenFile, target: EpollTarget, nth: int) -> bool:
+    """The number is registered, whatever is open at it. Without kcmp(2): it is. Source: KCMP_EPOLL_TFD's ENOENT."""
+    slot = struct.pack("<III", file.local_fd, target.tfd, nth)
+    try:
+        kcmp(os.getpid(), os.getpid(), KCMP_EPOLL_TFD, file.local_fd, address_of(slot))
+    except OSError as error:
+        return error.errno != errno.ENOENT
+    return True
 
 
 def _find(file: OpenFile, target: EpollTarget, nth: int, table: OpenTable) -> int | None:

@@ -37,7 +37,16 @@ from core.resources import (
     unix_queue,
     unix_socket,
 )
-from core.resources.context import Kind, OpenFile, OpenTable, make_table, open_files, owner_is_foreign, read_in_flight
+from core.resources.context import (
+    Kind,
+    OpenFile,
+    OpenTable,
+    looking_at,
+    make_table,
+    open_files,
+    owner_is_foreign,
+    read_in_flight,
+)
 from core.resources.ghost_file import Ghosts
 from core.resources.shared_memory import Segments
 from core.resources.unix_queue import Packet
@@ -55,11 +64,12 @@ def kind_of(file: OpenFile) -> Kind | None:
 
 def refuse(table: OpenTable, files: Sequence[OpenFile] | None = None) -> list[Blocker]:
     """Every descriptor (of `files`, or of the whole table) that cannot be carried; the task may run."""
-    return [
-        blocker
-        for file in (table.files if files is None else files)
-        if (blocker := _refuse_one(file, table)) is not None
-    ]
+    blockers = []
+    for file in table.files if files is None else files:
+        with looking_at(file):
+            if (blocker := _refuse_one(file, table)) is not None:
+                blockers.append(blocker)
+    return blockers
 
 
 def _refuse_one(file: OpenFile, table: OpenTable) -> Blocker | None:
@@ -73,7 +83,7 @@ def _refuse_one(file: OpenFile, table: OpenTable) -> Blocker | None:
 
 def probe_table(pid: int, pidfd: int, reader: ProcReader, tcp: TcpChoice) -> tuple[list[Blocker], list[str]]:
     """For preflight, while the task runs: what cannot be carried, and what will be lost."""
-    with open_files(pid, reader, pidfd) as files:
+    with open_files(pid, reader, pidfd, runs=True) as files:
         table = make_table(files, DumpOptions(tcp=tcp))
         return refuse(table), [*tcp_socket.losses(table), *udp_socket.losses(table), *unix_socket.losses(table)]
 

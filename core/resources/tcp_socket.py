@@ -35,7 +35,7 @@ from core.plan.socket_options import (
     set_option,
     tcp_option_ops,
 )
-from core.resources.context import OpenFile, OpenTable, owner_and_flags_ops, read_owner
+from core.resources.context import OpenFile, OpenTable, looking_at, owner_and_flags_ops, read_owner
 
 FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 TCP_INFO_SIZE: Final = 32
@@ -212,7 +212,7 @@ def losses(table: OpenTable) -> list[str]:
     lost = []
     connections: list[str] = []
     for file in filter(claims, table.files):
-        with borrowed_socket(file.local_fd) as live:
+        with looking_at(file), borrowed_socket(file.local_fd) as live:
             status = read_status(live)
             if status.connected:
                 connections.append(f"fd {file.fd}: {describe(live)}")

@@ -20,7 +20,7 @@ from core.plan.socket_options import (
     read_options,
     set_option,
 )
-from core.resources.context import OpenFile, OpenTable, owner_and_flags_ops, read_owner
+from core.resources.context import OpenFile, OpenTable, looking_at, owner_and_flags_ops, read_owner
 
 FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 CONNECTED, UNCONNECTED = 1, 7  # TCP_ESTABLISHED, TCP_CLOSE: the kernel has no other words for UDP
@@ -48,10 +48,11 @@ def losses(table: OpenTable) -> list[str]:
     """Datagrams that wait now."""
     lost = []
     for file in filter(claims, table.files):
-        poller = select.poll()
-        poller.register(file.local_fd, select.POLLIN)
-        if poller.poll(0):
-            lost.append(f"datagrams that wait in {file.subject} are lost")
+        with looking_at(file):
+            poller = select.poll()
+            poller.register(file.local_fd, select.POLLIN)
+            if poller.poll(0):
+                lost.append(f"datagrams that wait in {file.subject} are lost")
     return lost
 
 

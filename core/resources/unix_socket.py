@@ -21,7 +21,7 @@ from core.kernel.unix_diag import UnixState
 from core.plan.ops import FdAllocator, Program, Syscall
 from core.plan.socket_options import borrowed_socket, has_filter, read_options
 from core.plan.unix_names import ESTABLISHED, EXTERN, LISTEN, UNCONNECTED, is_path, plain, shown
-from core.resources.context import OpenFile, OpenTable, read_owner
+from core.resources.context import OpenFile, OpenTable, looking_at, read_owner
 
 SO_PEEK_OFF: Final = 42
 SHUTDOWNS: Final = (SkShutdown.NONE, SkShutdown.READ, SkShutdown.WRITE, SkShutdown.BOTH)  # by sk_shutdown
@@ -266,7 +266,7 @@ def losses(table: OpenTable) -> list[str]:
     """Clients that wait for accept(2), and services that are connected to anew."""
     lost = []
     for file in filter(claims, table.files):
-        with borrowed_socket(file.local_fd) as live:
+        with looking_at(file), borrowed_socket(file.local_fd) as live:
             state = table.unix.get(file.stat.st_ino)
             ours = state is not None and all(inode in table.unix for inode in state.waiting)
             if is_listening(live) and is_readable(live) and not ours:

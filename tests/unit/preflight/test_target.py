@@ -15,7 +15,8 @@ from core.kernel.calls import syscall
 from core.preflight import HostRecord, PreflightOptions, TargetFindings, collect_facts, collect_host
 from core.preflight.memory import decide_tracker, notice_tracker, notice_tracking, refuse_memory, refuse_tracker
 from core.preflight.process import refuse_namespaces
-from core.preflight.target import refuse_kernel
+from core.preflight.records import TargetRecord
+from core.preflight.target import refuse_kernel, without_passing
 from core.proc.maps import SmapsVma, Vma
 from core.proc.reader import ProcReader
 from tests.requires import require, require_program, require_root
@@ -199,6 +200,30 @@ def test_what_is_shared_within_the_tree_moves_and_with_an_outsider_is_named(
             assert f"{what} with process {pid}" in the(examine(child), "shared-task").reason
         finally:
             os.kill(child, signal.SIGKILL)
+
+
+CHURN = """
+import select, socket, threading
+def churn():
+    watch = select.epoll()
+    while True:
+        ends = socket.socketpair()
+        for end in ends: watch.register(end, 1)
+        for end in ends: end.close()
+threading.Thread(target=churn, daemon=True).start()"""
+
+
+def test_a_server_that_opens_watches_and_closes_all_the_time_is_not_refused(examine: Examine, tmp_path: Path) -> None:
+    with python(CHURN, tmp_path) as pid:
+        assert [examine(pid).blockers for _ in range(40)] == [()] * 40
+
+
+def test_what_only_one_of_two_looks_saw_is_no_reason() -> None:
+    lasting, passing = Blocker("fd-memory", "fd 5", "it"), Blocker("fd-epoll-stale", "fd 5", "it")
+    later = Blocker("fd-memory", "fd 6", "it")
+    before = TargetFindings(TargetRecord(), (lasting, passing), ())
+    now = TargetFindings(TargetRecord(), (later, lasting), ("a notice",))
+    assert without_passing(before, now) == TargetFindings(TargetRecord(), (lasting,), ("a notice",))
 
 
 def test_memory_shared_with_a_process_that_is_no_thread(examine: Examine, tmp_path: Path) -> None:

@@ -215,6 +215,21 @@ def test_a_watched_file_whose_number_is_gone_is_found_by_another_or_refused(reus
         assert [(target.tfd, target.found_as) for target in entry.epfd.tfd] == [(1, 9)]
 
 
+def test_what_a_running_task_has_taken_out_of_the_set_meanwhile_is_no_reason() -> None:
+    """Its set was read before, its descriptors after."""
+
+    def setup() -> object:
+        epoll = select.epoll()
+        epoll.register(os.eventfd(0), select.EPOLLIN)
+        return epoll
+
+    with source_task(setup) as source, source.table() as table:
+        watching = next(file for file in table.files if file.info.epoll_targets)
+        before = (*watching.info.epoll_targets, replace(watching.info.epoll_targets[0], tfd=50))
+        as_it_was = replace(watching, info=replace(watching.info, epoll_targets=before))
+        assert file_table.refuse(table, [as_it_was]) == []
+
+
 def test_a_number_registered_twice_is_told_apart() -> None:
     """The first file of number 1 lives on as fd 9, so both are watched under the number 1."""
 
