@@ -70,7 +70,7 @@ def _mapped_vma(names: MappedNames, entry: VmaEntry) -> MappedVma:
         return MappedVma(entry, _file_path(names, entry), GHOST_MEMORY | segments.ghosts[entry.shmid])
     if segment is None:
         return MappedVma(entry, _file_path(names, entry))
-    return MappedVma(entry, segment.name, segment.id, -(-segment.size // vmas.PAGE) * vmas.PAGE)
+    return MappedVma(entry, segment.name, segment.id, segment.mapped_size)
 
 
 def _file_path(names: MappedNames, entry: VmaEntry) -> str:

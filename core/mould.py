@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from core.images.pb.memory_pb2 import VmaEntry
+from core.kernel.hugetlb import MAP_HUGETLB
 from core.memory.ranges import EMPTY, Ranges
 from core.memory.sharing import repeated
 from core.resources import vmas
 from core.resources.vmas import MappedVma
 
-NOT_INHERITED = vmas.MAP_GROWSDOWN | vmas.MAP_HUGETLB
+NOT_INHERITED = vmas.MAP_GROWSDOWN | MAP_HUGETLB
 
 
 def mould_vmas(tasks: Iterable[Sequence[MappedVma]]) -> tuple[MappedVma, ...]:

@@ -11,18 +11,17 @@ from core.action_scripts import Action
 from core.errors import ImageError
 from core.images import kinds
 from core.images.dedup import punch_restored
-from core.images.ghosts import GhostImage
 from core.images.lineage import check_lineage
 from core.images.pagemap import PagemapReader
 from core.images.store import ImageSet, read_directory
-from core.memory.fill import fill_all, fill_file, filling
-from core.memory.ranges import EMPTY, Ranges
+from core.memory.fill import fill_all, fill_file, filling, land_file
+from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
 from core.mould_files import StoredMould
 from core.options import RestoreOptions
 from core.prepare import Stopwatch
 from core.proc.reader import ProcReader
 from core.resources import process_tree
-from core.resources.ghost_store import GhostStore
+from core.resources.ghost_store import GhostStore, fill_ghosts
 from core.resources.ipc_store import IpcStore
 from core.resources.segment_store import SegmentStore
 from core.resources.terminal_store import TerminalStore
@@ -135,16 +134,11 @@ def fill(tree: SkeletonTree, pagemaps: Mapping[int, PagemapReader], plan: TreePl
         fill_all(jobs)
 
 
-def fill_ghosts(ghosts: GhostStore, directory: Path) -> None:
-    """What deleted files held."""
-    for id in ghosts.ids():
-        with GhostImage(directory / kinds.GHOST_FILE.file_name(id)) as image:
-            for offset, content in image.content():
-                ghosts.write(id, offset, content)
-
-
 def fill_segments(segments: SegmentStore, directory: Path) -> None:
     """The pages of shared memory, each checked."""
     for id in segments.ids():
         pagemap = PagemapReader(directory, segments.spec(id).pages_id, kind=kinds.SHMEM_PAGEMAP)
-        fill_file(segments.fd(id, writable=True), pagemap)
+        if segments.spec(id).page_size == PAGE_SIZE:
+            fill_file(segments.fd(id, writable=True), pagemap)
+        else:
+            land_file(segments.landing(id), pagemap)

@@ -2,6 +2,7 @@
 
 import stat
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -77,6 +78,7 @@ def host_to_facts(host: HostRecord) -> pb.HostFacts:
         capabilities=host.capabilities, seccomp=SECCOMP_MODES[host.seccomp], no_new_privs=host.no_new_privs,
         cgroup2_mount=host.cgroup2_mount, cgroup2_writable=host.has_freezer, features=host.features,
         monotonic_ns=host.monotonic_ns, capability_bounding=host.capability_bounding, vdso=host.vdso,
+        huge_pages=_huge_to(host.huge_pages),
     )  # fmt: skip
 
 
@@ -91,7 +93,16 @@ def host_from_facts(facts: pb.HostFacts) -> HostRecord:
         seccomp=SECCOMP_MODES.index(facts.seccomp) if facts.seccomp in SECCOMP_MODES else len(SECCOMP_MODES) - 1,
         no_new_privs=facts.no_new_privs, cgroup2_mount=facts.cgroup2_mount, features=tuple(facts.features),
         monotonic_ns=facts.monotonic_ns, vdso=facts.vdso,
+        huge_pages=_huge_from(facts.huge_pages),
     )  # fmt: skip
+
+
+def _huge_to(pages: Iterable[tuple[int, int]]) -> list[pb.HugePages]:
+    return [pb.HugePages(size_bytes=size, count=count) for size, count in pages]
+
+
+def _huge_from(pages: Iterable[pb.HugePages]) -> tuple[tuple[int, int], ...]:
+    return tuple((one.size_bytes, one.count) for one in pages)
 
 
 def target_to_facts(target: TargetRecord) -> pb.TargetFacts:
@@ -105,6 +116,7 @@ def target_to_facts(target: TargetRecord) -> pb.TargetFacts:
         host_machine_id=target.host.machine_id, host=host_to_facts(target.host), pid_mode=target.pid_mode,
         cpu_check=target.cpu_check, max_fd=target.max_fd, limits=limits,
         sysv=[pb.SysvNeed(key=one.key, id=one.id, kind=one.kind) for one in target.sysv],
+        huge_pages=_huge_to(target.huge_pages),
     )  # fmt: skip
 
 
@@ -119,6 +131,7 @@ def target_from_facts(facts: pb.TargetFacts) -> TargetRecord:
         cpu_check="fpu" if facts.cpu_check == "fpu" else "ins", max_fd=facts.max_fd,
         limits=tuple((one.resource, one.soft, one.hard) for one in facts.limits),
         sysv=tuple(SysvNeed(one.key, one.id, one.kind or "shm") for one in facts.sysv),
+        huge_pages=_huge_from(facts.huge_pages),
     )  # fmt: skip
 
 

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.hosts import Host, make_hosts
+from tests.huge_pages import huge_pages_on_demand
 from tests.requires import require_root
 
 # The same examples in every run, and no limit of time for one: a busy machine is no failure.
@@ -34,6 +36,13 @@ def pytest_runtest_makereport() -> Generator[None, Report, Report]:
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, Report, Report]:
     return fail_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Of the process that hands out the tests, not of those that run some of them each."""
+    with nullcontext() if hasattr(session.config, "workerinput") else huge_pages_on_demand():
+        return (yield)
 
 
 @pytest.fixture(scope="module")

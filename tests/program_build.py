@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from core import DumpOptions, FileChoices
+from tests.huge_pages import has_huge_pages
 from tests.waiting import wait_until
 
 DIRECTORY = Path(__file__).with_name("programs")
@@ -34,6 +35,7 @@ METADATA = re.compile(r"(?://|#) (cflags|args|requires|dump|tags|later): (.*)")
 CONDITIONS: dict[str, Callable[[], bool]] = {
     "root": lambda: os.geteuid() == 0,
     "ipv6": lambda: Path("/proc/net/if_inet6").exists() and "00000001 01" in Path("/proc/net/if_inet6").read_text(),
+    "huge-pages": has_huge_pages,
     "static-libc": lambda: Path(libc_archive()).is_absolute(),
 }
 

@@ -18,6 +18,8 @@ UFFD_USER_MODE_ONLY: Final = 1
 UFFD_API: Final = 0xAA
 UFFDIO_API: Final = 0xC018AA3F  # _IOWR(0xAA, 0x3F, struct uffdio_api)
 UFFDIO_REGISTER: Final = 0xC020AA00  # _IOWR(0xAA, 0x00, struct uffdio_register)
+UFFDIO_WRITEPROTECT: Final = 0xC018AA06  # _IOWR(0xAA, 0x06, struct uffdio_writeprotect)
+UFFDIO_WRITEPROTECT_MODE_WP: Final = 1
 UFFDIO_REGISTER_MODE_MISSING: Final = 1
 UFFDIO_REGISTER_MODE_WP: Final = 2
 FEATURE_WP_UNPOPULATED: Final = 1 << 13
@@ -67,6 +69,11 @@ def track_told(pagemap_fd: int, uffd: int, vmas: Sequence[TrackedVma]) -> list[t
     records = ffi.new("struct mg_tracked_vma[]", [(vma.start, vma.end, vma.force, 0) for vma in vmas])
     lib.mg_uffd_track(pagemap_fd, uffd, records, len(vmas))
     return [(-records[i].error, bool(records[i].force)) for i in range(len(vmas))]
+
+
+def write_protect(uffd: int, start: int, end: int) -> None:
+    """What is there of [start, end) is protected, and marks are put where nothing is. OSError: not registered."""
+    fcntl.ioctl(uffd, UFFDIO_WRITEPROTECT, struct.pack("QQQ", start, end - start, UFFDIO_WRITEPROTECT_MODE_WP))
 
 
 def disable_fault_around(uffd: int, start: int, end: int) -> None:

@@ -14,6 +14,7 @@ from core.images.store import ImageSet
 from core.kernel import process_vm
 from core.live.mappers import Mappers, inode_of
 from core.live.shared_file import FileTimes, SharedFile
+from core.memory.ranges import PAGE_SIZE, Ranges
 from core.proc.reader import ProcReader
 from core.resources.shared_memory import F_GET_SEALS, Segment, Segments, kind_of_link
 
@@ -39,7 +40,26 @@ class SharedSegment(SharedFile):
         doubt = mappers.doubt(self)
         if self._times.changed(self.fd) and self._may_be_written_to() and not doubt:
             doubt = "it is open for writing, and was written to one way or another"  # stores change its times too
-        self.find_changed(mappers.stores(inode_of(self.fd)), doubt, last=last)
+        stores = mappers.stores(inode_of(self.fd))
+        if self.segment.page_size != PAGE_SIZE and not stores.hides_removals and not doubt:
+            doubt = "its huge pages are tracked by userfaultfd alone"
+        self.find_changed(stores, doubt, last=last)
+
+    def _need_witness(self) -> None:
+        if self.segment.page_size == PAGE_SIZE:
+            super()._need_witness()
+
+    def _removed(self) -> Ranges:
+        """A mapping of our own would need huge pages of its own. But one that was removed is zero where it was not."""
+        size = self.segment.page_size
+        if size == PAGE_SIZE:
+            return super()._removed()
+        [nothing] = process_vm.hash_pages(bytes(PAGE_SIZE), self._key)
+        firsts = (self._copied.first_other(start, start + size, nothing) for start in range(0, self.size, size))
+        pages = Ranges.ordered((first, first + PAGE_SIZE) for first in firsts if first is not None)
+        return Ranges.of((at // size * size, (at // size + 1) * size) for at, _ in self._differing(pages)).intersect(
+            self._sent
+        )
 
     def _may_be_written_to(self) -> bool:
         return (self._writable or self._was_writable) and not fcntl.fcntl(self.fd, F_GET_SEALS) & SEALED

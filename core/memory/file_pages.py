@@ -6,11 +6,12 @@ Speaks the protocols of core.memory.pages and migrate/pagesrv; what the file is,
 import errno
 import mmap
 import os
+import struct
 from collections.abc import Iterator
 from itertools import cycle
 from typing import Final
 
-from core.kernel.calls import syscall
+from core.kernel.calls import address_of, syscall
 from core.kernel.process_vm import Buffer
 from core.memory.pages import BATCH_BYTES, BATCH_SPANS, PageBatch
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
@@ -100,3 +101,45 @@ class LandingFile:
                     raise
                 for position in range(start, end, BATCH_BYTES):
                     os.pwrite(self._fd, bytes(min(BATCH_BYTES, end - position)), position)
+
+
+class LandingMapping(LandingFile):
+    """One that takes no write(2): huge pages. `memory` maps all of it and stays its owner's."""
+
+    def __init__(self, fd: int, memory: mmap.mmap) -> None:
+        super().__init__(fd)
+        with memoryview(memory) as view:
+            self._address, self._size = address_of(view), len(view)
+        self._page_size = os.fstatvfs(fd).f_bsize
+
+    def land(self, runs: Ranges, memory: Buffer) -> None:
+        """See LandingFile: what is zero there already stays as it is, a hole too. ValueError beyond the end."""
+        view, offset = memoryview(memory), 0
+        for piece in runs.split(self._page_size, 1):
+            for start, end in piece:
+                content = view[offset : offset + end - start]
+                offset += end - start
+                if content == bytes(end - start):
+                    self.zero(piece)
+                else:
+                    self._store(start, content)
+
+    def zero(self, runs: Ranges) -> None:
+        """See LandingFile: whole huge pages become holes; a part of one is written to only if it is not zero yet."""
+        size = self._page_size
+        whole = Ranges.of((-(-start // size) * size, end // size * size) for start, end in runs if end - start >= size)
+        super().zero(whole)
+        for start, end in runs.subtract(whole):
+            nothing = bytes(end - start)
+            if os.pread(self._fd, end - start, start) != nothing:
+                self._store(start, memoryview(nothing))
+
+    def _store(self, start: int, content: memoryview) -> None:
+        """Through the kernel: a store of ours that finds no huge page would be SIGBUS."""
+        if start + len(content) > self._size:
+            raise ValueError("beyond the end")
+        ours = struct.pack("QQ", address_of(content), len(content))
+        there = struct.pack("QQ", self._address + start, len(content))
+        stored = syscall("process_vm_writev", os.getpid(), address_of(ours), 1, address_of(there), 1, 0)
+        if stored != len(content):
+            raise OSError(errno.ENOMEM, "no huge page is left")

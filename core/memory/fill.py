@@ -15,6 +15,7 @@ from core.images.pagemap import PagemapReader, Run
 from core.kernel import userfaultfd
 from core.kernel.calls import pidfd_open
 from core.kernel.pages_file import NOWHERE, SUPERSEDED, FillTarget
+from core.memory.file_pages import LandingFile
 from core.memory.landing import LandingMemory
 from core.memory.ranges import EMPTY, Ranges
 from core.tracee.stem import Stem
@@ -124,6 +125,15 @@ def fill_file(fd: int, pagemap: PagemapReader) -> None:
         for run, owner in pagemap.resolved():
             for start in range(run.address, run.end, CHUNK_BYTES):
                 _fill_chunk(run.clipped(start, start + CHUNK_BYTES), owner, files.of(owner), FillTarget(fd))
+
+
+def land_file(landing: LandingFile, pagemap: PagemapReader) -> None:
+    """As fill_file, for a file that takes no write(2)."""
+    with PagesFiles() as files:
+        for run, owner in pagemap.resolved():
+            for start in range(run.address, run.end, CHUNK_BYTES):
+                piece = run.clipped(start, start + CHUNK_BYTES)
+                landing.land(Ranges(((piece.address, piece.end),)), owner.read(piece, files.of(owner)))
 
 
 def _pieces(filling: Filling, pagemap: PagemapReader, kernel: Ranges) -> Iterator[Piece]:

@@ -16,6 +16,8 @@ from core.images.pb.filesystem_pb2 import MemfdInodeEntry
 from core.images.pb.memory_pb2 import VmaEntry
 from core.images.pb.namespaces_pb2 import IpcShmEntry
 from core.images.store import ImageSet
+from core.kernel.hugetlb import MAP_HUGETLB, flagged_size
+from core.memory.ranges import PAGE_SIZE
 from core.plan.ghost_names import ghosts_by_file
 
 FIRST_ID: Final = 3 << 30  # above every PID, System V id and deleted file: pages of all of them travel in one stream
@@ -44,6 +46,12 @@ class SegmentSpec:
     pages_id: int
     memfd: MemfdInodeEntry | None = None
     sysv: IpcShmEntry | None = None
+    page_size: int = PAGE_SIZE
+
+    @property
+    def mapped_size(self) -> int:
+        """Bytes, up to the end of a page."""
+        return -(-self.size // self.page_size) * self.page_size
 
     @property
     def name(self) -> str:
@@ -64,15 +72,28 @@ def segments_of(images: ImageSet) -> dict[int, SegmentSpec]:
     """Every segment of the images, by id."""
     found: dict[int, SegmentSpec] = {}
     for memfd in images.all(kinds.MEMFD_INODE):
-        found[memfd.shmid] = SegmentSpec(memfd.shmid, SegmentKind.MEMFD, memfd.size, memfd.shmid, memfd=memfd)
+        found[memfd.shmid] = SegmentSpec(
+            memfd.shmid, SegmentKind.MEMFD, memfd.size, memfd.shmid, memfd=memfd,
+            page_size=_page_size(memfd.hugetlb_flag, f"memfd:{memfd.name}"),
+        )  # fmt: skip
     for sysv in _sysv_entries(images):
         id = sysv.segment if sysv.HasField("segment") else sysv.desc.id
-        found[id] = SegmentSpec(id, SegmentKind.SYSV, sysv.size, sysv.desc.id, sysv=sysv)
+        found[id] = SegmentSpec(
+            id, SegmentKind.SYSV, sysv.size, sysv.desc.id, sysv=sysv,
+            page_size=_page_size(sysv.hugetlb_flag, f"System V segment {sysv.desc.id}"),
+        )  # fmt: skip
     for pid in images.ids(kinds.MM):
         for entry in images.one(kinds.MM, pid).vmas:
             if entry.status & VmaStatus.ANON_SHARED and not entry.status & VmaStatus.SYSVIPC:
                 _add_anonymous(found, entry)
     return found
+
+
+def _page_size(flags: int, subject: str) -> int:
+    try:
+        return flagged_size(flags)
+    except ValueError as error:
+        raise ImageError(subject, str(error)) from error
 
 
 def _sysv_entries(images: ImageSet) -> list[IpcShmEntry]:
@@ -84,7 +105,9 @@ def _add_anonymous(found: dict[int, SegmentSpec], entry: VmaEntry) -> None:
     size = max(entry.segment_size, entry.pgoff + entry.end - entry.start)
     known = found.get(entry.shmid)
     if known is None:
-        found[entry.shmid] = SegmentSpec(entry.shmid, SegmentKind.ANONYMOUS, size, entry.shmid)
+        flags = entry.flags if entry.flags & MAP_HUGETLB else 0
+        page_size = _page_size(flags, f"vma {entry.start:#x}-{entry.end:#x}")
+        found[entry.shmid] = SegmentSpec(entry.shmid, SegmentKind.ANONYMOUS, size, entry.shmid, page_size=page_size)
     elif known.size < size:
         found[entry.shmid] = replace(known, size=size)
 
@@ -137,8 +160,9 @@ class SegmentNames:
 
 @dataclass(frozen=True, slots=True)
 class SegmentUse:
-    """What a VMA's image says of the segment that it maps: `shmid` as the kind has it, size in bytes."""
+    """What a VMA's image says of the segment that it maps: `shmid` as the kind has it, sizes in bytes."""
 
     kind: SegmentKind
     shmid: int
     size: int
+    page_size: int = PAGE_SIZE

@@ -7,6 +7,7 @@ from typing import Final
 
 from core.errors import KernelLacks
 from core.kernel.features import Features, probe_features
+from core.kernel.hugetlb import free_pages
 from core.kernel.xsave import layout
 from core.preflight.records import HostRecord
 from core.proc.reader import ProcReader
@@ -28,6 +29,7 @@ def collect_host(reader: ProcReader | None = None) -> HostRecord:
         seccomp=features.seccomp, no_new_privs=features.no_new_privs, cgroup2_mount=features.cgroup2_mount,
         features=features.names, monotonic_ns=time.monotonic_ns(), vdso=_vdso(reader),
         limits=tuple((limit.resource, limit.soft, limit.hard) for limit in reader.limits(os.getpid())),
+        huge_pages=tuple(free_pages().items()),
     )  # fmt: skip
 
 

@@ -54,6 +54,7 @@ def judge(target: TargetRecord, here: Destination) -> Verdict:
         *judge_processor(target, host),
         *judge_pids(target, here),
         *judge_memory(target, host),
+        *judge_huge_pages(target, host),
         *judge_limits(target, host),
         *(blocker for need in target.files if (blocker := judge_file(need, here.files.get(need.path), host))),
         *(blocker for need in target.listens if (blocker := judge_listen(need, here))),
@@ -138,6 +139,17 @@ def judge_memory(target: TargetRecord, host: HostRecord) -> Iterator[Blocker]:
         reason = f"needs {needed >> 20} MiB, {host.memory_available_bytes >> 20} MiB are available"
         hint = "free memory there, or raise the memory limit of the login's cgroup"
         yield Blocker("memory", host.hostname, reason, hint)
+
+
+def judge_huge_pages(target: TargetRecord, host: HostRecord) -> Iterator[Blocker]:
+    """Room in the pools."""
+    free = dict(host.huge_pages)
+    for size, count in target.huge_pages:
+        if count > free.get(size, 0):
+            reason = f"needs {count} huge pages of {size >> 10} KiB, {free.get(size, 0)} are free"
+            yield Blocker(
+                "huge-pages", host.hostname, reason, "raise vm.nr_hugepages or vm.nr_overcommit_hugepages there"
+            )
 
 
 def judge_limits(target: TargetRecord, host: HostRecord) -> Iterator[Blocker]:

@@ -51,6 +51,7 @@ class HostRecord:
     monotonic_ns: int = 0
     vdso: str = ""  # core.vdso.layout's fingerprint of the kernel's vDSO
     limits: tuple[tuple[int, int, int], ...] = ()
+    huge_pages: tuple[tuple[int, int], ...] = ()  # (bytes of one, how many are free)
 
     @property
     def has_freezer(self) -> bool:
@@ -119,3 +120,4 @@ class TargetRecord:
     max_fd: int = 0
     limits: tuple[tuple[int, int, int], ...] = ()
     sysv: tuple[SysvNeed, ...] = ()
+    huge_pages: tuple[tuple[int, int], ...] = ()  # (bytes of one, how many)

@@ -5,16 +5,18 @@ The kernel has no list of who maps an object: everybody's maps and descriptors a
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from core.errors import Blocker, MigrateError
+from core.memory.ranges import PAGE_SIZE
 from core.plan.segments import SegmentKind
 from core.proc.reader import ProcReader
 from core.proc.sysvipc import SysvNeed
 from core.resources.context import OpenFile, looking_at
-from core.resources.shared_memory import DELETED, MEMFD_PREFIX, Segment, Segments, kind_of_link
+from core.resources.shared_memory import DELETED, MEMFD_PREFIX, Inode, Segment, Segments, kind_of_link
 from core.tracee.family import Family, read_family
 
 HINT: Final = "move all who share it as one tree, or end the others"
@@ -23,10 +25,11 @@ LOOKS: Final = 4  # while the tree forks
 
 @dataclass(frozen=True, slots=True)
 class SharedFindings:
-    """What there is against it, how many bytes it is, and the System V segments."""
+    """What there is against it, how many bytes it is, how many huge pages of which size, and the System V segments."""
 
     blockers: tuple[Blocker, ...] = ()
     size_bytes: int = 0
+    huge_pages: tuple[tuple[int, int], ...] = ()
     sysv: tuple[SysvNeed, ...] = ()
 
 
@@ -56,7 +59,7 @@ def _look(family: Family, files: Sequence[OpenFile], segments: Segments, reader:
         if kind_of_link(file.link) is SegmentKind.MEMFD:
             with looking_at(file):
                 segments.opened(f"/proc/self/fd/{file.local_fd}", file.link)
-    by_inode = {os.fstat(one.fd).st_ino: one for one in segments}
+    by_inode = {one.inode: one for one in segments}
     if not by_inode:
         return SharedFindings()
     inside = {os.getpid(), *(member.pid for member in family.members)}
@@ -67,12 +70,22 @@ def _look(family: Family, files: Sequence[OpenFile], segments: Segments, reader:
         for inode, pid in found.items()
         if pid not in inside and by_inode[inode].kind is not SegmentKind.SYSV
     ]
-    sysv = {inode for inode, one in by_inode.items() if one.kind is SegmentKind.SYSV}
+    sysv = {inode for (_, inode), one in by_inode.items() if one.kind is SegmentKind.SYSV}
     return SharedFindings(
         (*blockers, *segments.refuse_attached()),
-        sum(os.fstat(one.fd).st_blocks * 512 for one in segments),
+        sum(os.fstat(one.fd).st_blocks * 512 for one in segments if one.page_size == PAGE_SIZE),
+        _huge_pages(segments),
         tuple(SysvNeed(one.key, one.id) for one in reader.sysv_segments() if one.id in sysv) if sysv else (),
     )
+
+
+def _huge_pages(segments: Iterable[Segment]) -> tuple[tuple[int, int], ...]:
+    """(bytes of one, how many) by size: all of a segment is reserved over there, holes too."""
+    found: Counter[int] = Counter()
+    for one in segments:
+        if one.page_size != PAGE_SIZE:
+            found[one.page_size] += -(-one.size // one.page_size)
+    return tuple(found.items())
 
 
 def _reason(pid: int, reader: ProcReader) -> str:
@@ -82,22 +95,24 @@ def _reason(pid: int, reader: ProcReader) -> str:
         return f"process {pid} had this memory too"
 
 
-def _outsiders(by_inode: dict[int, Segment], inside: set[int], reader: ProcReader) -> Iterator[tuple[int, int]]:
-    """(inode, pid) of all that map one of them or have it open."""
-    device = os.fstat(next(iter(by_inode.values())).fd).st_dev
-    line = re.compile(rf" {os.major(device):02x}:{os.minor(device):02x} (\d+) +/(?:dev/zero|memfd:|SYSV)")
+def _outsiders(by_inode: Mapping[Inode, Segment], inside: set[int], reader: ProcReader) -> Iterator[tuple[Inode, int]]:
+    """(device and inode, pid) of all that map one of them or have it open."""
+    line = re.compile(r" ([0-9a-f]+):([0-9a-f]+) (\d+) +/(?:dev/zero|memfd:|SYSV|anon_hugepage)")
     for pid in reader.pids():
         if pid in inside:
             continue
         try:
-            inodes = {int(inode) for inode in line.findall(reader.text(pid, "maps"))}
-            inodes |= _open_memfds(pid, device, reader)
+            inodes = {
+                (os.makedev(int(major, 16), int(minor, 16)), int(inode))
+                for major, minor, inode in line.findall(reader.text(pid, "maps"))
+            }
+            inodes |= _open_memfds(pid, reader)
         except OSError:  # it ended, or is not ours to look at
             continue
         yield from ((inode, pid) for inode in inodes if inode in by_inode)
 
 
-def _open_memfds(pid: int, device: int, reader: ProcReader) -> set[int]:
+def _open_memfds(pid: int, reader: ProcReader) -> set[Inode]:
     memfds = [fd for fd in reader.fds(pid) if reader.fd_link(pid, fd).startswith(MEMFD_PREFIX)]
     found = [reader.fd_stat(pid, fd) for fd in memfds]
-    return {one.st_ino for one in found if one.st_dev == device}
+    return {(one.st_dev, one.st_ino) for one in found}

@@ -128,7 +128,10 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
         notices.append("no cgroup v2 can be made here: SIGSTOP will hold the process, which any SIGCONT undoes")
     record = merge_records([one.record for one in found])
     record = replace(
-        record, memory_bytes=record.memory_bytes + shared.size_bytes, sysv=(*shared.sysv, *sysv_ipc.needs(ipc))
+        record,
+        memory_bytes=record.memory_bytes + shared.size_bytes,
+        sysv=(*shared.sysv, *sysv_ipc.needs(ipc)),
+        huge_pages=shared.huge_pages,
     )
     record = replace(record, pids=tuple(sorted({*record.pids, *(member.own_pid for member in family.dead)})))
     record = replace(record, files=(*record.files, *collect_scripts(options, host.boot_id)))

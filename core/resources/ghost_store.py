@@ -9,10 +9,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from core.errors import Blocker, Refused, RestoreError
 from core.images import kinds
+from core.images.ghosts import GhostImage
 from core.images.pb.filesystem_pb2 import GhostFileEntry, Timeval
 from core.images.store import ImageSet
 from core.kernel.calls import address_of, syscall
@@ -234,3 +236,11 @@ def _head(images: ImageSet, id: int) -> GhostFileEntry:
 
 def _nanoseconds(time: Timeval) -> int:
     return time.tv_sec * 10**9 + time.tv_usec * 1000
+
+
+def fill_ghosts(ghosts: GhostStore, directory: Path) -> None:
+    """What deleted files held."""
+    for id in ghosts.ids():
+        with GhostImage(directory / kinds.GHOST_FILE.file_name(id)) as image:
+            for offset, content in image.content():
+                ghosts.write(id, offset, content)

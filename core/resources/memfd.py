@@ -20,11 +20,9 @@ def claims(file: OpenFile) -> bool:
 
 
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
-    """Locked ones, and those of huge pages."""
+    """Locked ones."""
     if file.info.locks:
         return file.blocker("lock", "holds a file lock", "file locks are coming; release it before the migration")
-    if os.fstatvfs(file.local_fd).f_bsize > os.sysconf("SC_PAGESIZE"):
-        return file.blocker("memfd", "is huge-page (hugetlb) memory", "not carried yet")
     return None
 
 

@@ -15,8 +15,10 @@ from typing import Final, assert_never
 
 from core.errors import ImageError, Refused, RestoreError
 from core.kernel.calls import address_of, syscall
+from core.kernel.hugetlb import MAP_HUGETLB, MFD_HUGETLB, SHM_HUGETLB, size_flags
 from core.kernel.leftovers import Leftovers, sweep
-from core.memory.file_pages import LandingFile
+from core.memory.file_pages import LandingFile, LandingMapping
+from core.memory.ranges import PAGE_SIZE
 from core.plan.segments import FIRST_ID, SegmentKind, SegmentSpec
 from core.plan.terminals import FIRST_HANDED
 from core.proc.maps import parse_maps
@@ -43,6 +45,7 @@ class _Made:
     fd: int
     read_fd: int
     attached: int = 0
+    memory: mmap.mmap | None = None  # what pages land through, where it cannot be written to as a file
     own_sysv: bool = False  # to be removed when the restore fails
     settled: bool = False
 
@@ -92,7 +95,13 @@ class SegmentStore:
 
     def landing(self, id: int) -> LandingFile:
         """Where its pages land."""
-        return LandingFile(self._made[id].fd)
+        made = self._made[id]
+        if made.spec.page_size == PAGE_SIZE:
+            return LandingFile(made.fd)
+        if made.memory is None or len(made.memory) != made.spec.mapped_size:
+            _unmap(made)
+            made.memory = mmap.mmap(made.fd, made.spec.mapped_size)
+        return LandingMapping(made.fd, made.memory)
 
     def fd(self, id: int, *, writable: bool) -> int:
         """A descriptor of it, ours; RestoreError when there is no such segment."""
@@ -144,7 +153,7 @@ def _refuse_taken(specs: Iterable[SegmentSpec]) -> None:
 def _make(spec: SegmentSpec) -> _Made:
     match spec.kind:
         case SegmentKind.ANONYMOUS:
-            fd = _make_anonymous(spec.size)
+            fd = _make_anonymous(spec)
         case SegmentKind.MEMFD:
             fd = _make_memfd(spec)
         case SegmentKind.SYSV:
@@ -160,9 +169,11 @@ def _reopened(fd: int) -> int:
     return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _make_anonymous(size: int) -> int:
+def _make_anonymous(spec: SegmentSpec) -> int:
     """What mmap(MAP_SHARED | MAP_ANONYMOUS) makes, so that it looks the same in /proc/PID/maps."""
-    memory = mmap.mmap(-1, size, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    huge = size_flags(spec.page_size)
+    kind = MAP_HUGETLB | huge if huge else MAP_NORESERVE
+    memory = mmap.mmap(-1, spec.mapped_size, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | kind)
     try:
         view = memoryview(memory)
         address = address_of(view)
@@ -182,7 +193,8 @@ def _open_mapping(address: int) -> int:
 def _make_memfd(spec: SegmentSpec) -> int:
     assert spec.memfd is not None
     sealing = 0 if spec.memfd.seals == F_SEAL_SEAL else MFD_ALLOW_SEALING
-    fd = os.memfd_create(spec.memfd.name, MFD_CLOEXEC | sealing)
+    huge = size_flags(spec.page_size)
+    fd = os.memfd_create(spec.memfd.name, MFD_CLOEXEC | sealing | (MFD_HUGETLB | huge if huge else 0))
     os.ftruncate(fd, spec.size)
     return fd
 
@@ -190,9 +202,11 @@ def _make_memfd(spec: SegmentSpec) -> int:
 def _make_sysv(spec: SegmentSpec) -> _Made:
     assert spec.sysv is not None
     desc = spec.sysv.desc
+    huge = size_flags(spec.page_size)
+    kind = IPC_CREAT | IPC_EXCL | (SHM_HUGETLB | huge if huge else 0)
     _choose_next_id(desc.id)
     try:
-        id = syscall("shmget", desc.key, spec.size, IPC_CREAT | IPC_EXCL | (desc.mode & PERMISSIONS))
+        id = syscall("shmget", desc.key, spec.size, kind | (desc.mode & PERMISSIONS))
     except OSError:
         _choose_next_id(-1)
         raise
@@ -215,6 +229,7 @@ def _choose_next_id(id: int) -> None:
 
 def _settle(made: _Made) -> None:
     spec = made.spec
+    _unmap(made)  # nobody seals against writing what is mapped for it
     if spec.memfd is not None:
         os.ftruncate(made.fd, spec.size)
         os.fchown(made.fd, spec.memfd.uid, spec.memfd.gid)
@@ -241,7 +256,14 @@ def _settle_sysv(made: _Made) -> None:
         made.own_sysv = False
 
 
+def _unmap(made: _Made) -> None:
+    memory, made.memory = made.memory, None
+    if memory is not None:
+        memory.close()
+
+
 def _let_go(made: _Made) -> None:
+    _unmap(made)
     if made.attached:
         syscall("shmdt", made.attached)
         made.attached = 0

@@ -8,7 +8,6 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Final, Self
 
 from core.errors import Blocker, CollectError
@@ -17,12 +16,15 @@ from core.images.pb.filesystem_pb2 import MemfdInodeEntry
 from core.images.pb.namespaces_pb2 import IpcDescEntry, IpcShmEntry
 from core.images.store import ImageSet
 from core.kernel.calls import syscall
+from core.kernel.hugetlb import MFD_HUGETLB, SHM_HUGETLB, page_size_of, size_flags
+from core.kernel.shmem import shmem_device
+from core.memory.ranges import PAGE_SIZE
 from core.plan.segments import FIRST_ID, IPC_NAMESPACE, SegmentKind, SegmentUse
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 
 DELETED: Final = " (deleted)"
-ANONYMOUS_LINK: Final = "/dev/zero (deleted)"
+ANONYMOUS_LINKS: Final = ("/dev/zero (deleted)", "/anon_hugepage (deleted)")
 MEMFD_PREFIX: Final = "/memfd:"
 SYSV_PREFIX: Final = "/SYSV"
 F_GET_SEALS: Final = 1034
@@ -45,26 +47,27 @@ class Segment:
         """Bytes."""
         return os.fstat(self.fd).st_size
 
+    @property
+    def inode(self) -> Inode:
+        """Device and number."""
+        found = os.fstat(self.fd)
+        return found.st_dev, found.st_ino
+
+    @property
+    def page_size(self) -> int:
+        """Bytes of one of its pages."""
+        return page_size_of(self.fd)
+
 
 def kind_of_link(link: str) -> SegmentKind | None:
     """What a mapping or descriptor of this name is, if it is shared memory without a path."""
     if not link.endswith(DELETED):
         return None
-    if link == ANONYMOUS_LINK:
+    if link in ANONYMOUS_LINKS:
         return SegmentKind.ANONYMOUS
     if link.startswith(MEMFD_PREFIX):
         return SegmentKind.MEMFD
     return SegmentKind.SYSV if link.startswith(SYSV_PREFIX) and "/" not in link[1:] else None
-
-
-@cache
-def shmem_device() -> int:
-    """The kernel's own tmpfs, where all of this is."""
-    fd = os.memfd_create("migrate")
-    try:
-        return os.fstat(fd).st_dev
-    finally:
-        os.close(fd)
 
 
 class Segments:
@@ -125,9 +128,9 @@ class Segments:
         except OSError as error:
             raise CollectError(link, f"cannot be opened: {error.strerror}") from error
         found = os.fstat(fd)
-        if found.st_dev != shmem_device():
+        if found.st_dev != shmem_device() and page_size_of(fd) == PAGE_SIZE:
             os.close(fd)
-            raise CollectError(link, "is huge-page (hugetlb) memory, which is not carried yet")
+            raise CollectError(link, "is shared memory of an unknown kind")
         segment = Segment(self._next_id, kind, fd, link)
         self._next_id += 1
         self._by_inode[found.st_dev, found.st_ino] = segment
@@ -170,7 +173,7 @@ class Segments:
         """
         match segment.kind:
             case SegmentKind.ANONYMOUS:
-                return SegmentUse(segment.kind, segment.id, segment.size)
+                return SegmentUse(segment.kind, segment.id, segment.size, segment.page_size)
             case SegmentKind.FILE:
                 raise ValueError("files are described elsewhere")
             case SegmentKind.MEMFD:
@@ -201,7 +204,10 @@ class Segments:
         desc = IpcDescEntry(
             key=found.key, uid=found.uid, gid=found.gid, cuid=found.cuid, cgid=found.cgid, mode=found.mode, id=id
         )
-        return IpcShmEntry(desc=desc, size=found.size, in_pagemaps=True, segment=segment.id)
+        entry = IpcShmEntry(desc=desc, size=found.size, in_pagemaps=True, segment=segment.id)
+        if flags := size_flags(segment.page_size):
+            entry.hugetlb_flag = SHM_HUGETLB | flags
+        return entry
 
     def close(self) -> None:
         """Close all of ours. Idempotent."""
@@ -212,8 +218,11 @@ class Segments:
 
 def _memfd_entry(segment: Segment) -> MemfdInodeEntry:
     found = os.fstat(segment.fd)
-    return MemfdInodeEntry(
+    entry = MemfdInodeEntry(
         name=segment.link.removeprefix(MEMFD_PREFIX).removesuffix(DELETED), uid=found.st_uid, gid=found.st_gid,
         size=found.st_size, shmid=segment.id, seals=fcntl.fcntl(segment.fd, F_GET_SEALS), inode_id=segment.id,
         mode=stat.S_IMODE(found.st_mode),
     )  # fmt: skip
+    if flags := size_flags(segment.page_size):
+        entry.hugetlb_flag = MFD_HUGETLB | flags
+    return entry

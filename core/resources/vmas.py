@@ -12,6 +12,7 @@ from typing import Final
 from core.errors import Blocker, CollectError
 from core.images.flags import VmaStatus
 from core.images.pb.memory_pb2 import VmaEntry
+from core.kernel.hugetlb import MAP_HUGETLB, size_flags
 from core.memory.ranges import PAGE_SIZE, Ranges
 from core.plan.ops import FdAllocator, Program, Syscall, path_argument
 from core.plan.segments import SegmentKind, SegmentUse
@@ -23,7 +24,7 @@ SYSVIPC, MEMFD = 1 << 10, 1 << 14
 PAGE: Final = 4096
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_GROWSDOWN, MAP_NORESERVE = 0x1, 0x2, 0x20, 0x100, 0x4000
-MAP_HUGETLB: Final = 0x40000
+HUGE_ANONYMOUS: Final = "/anon_hugepage (deleted)"
 MAP_FIXED_NOREPLACE: Final = 0x100000
 AT_FDCWD: Final = (1 << 64) - 100
 O_RDONLY, O_RDWR, O_CLOEXEC = 0, 2, 0o2000000
@@ -34,7 +35,10 @@ DEVICE_HINT: Final = "stop what uses the device (GPU, RDMA, DPDK, packet sockets
 OWN_UFFD_HINT: Final = "a process that handles its own page faults cannot be moved; end what does that"
 # smaps VmFlags that mean memory of a kind that cannot be carried: why, and what to do
 REFUSED_FLAGS: Final = {
-    "ht": ("is huge-page (hugetlb) memory", "not carried yet"),
+    "ht": (
+        "is private huge-page memory, or a file on hugetlbfs",
+        "huge pages that are shared and have no path are carried",
+    ),
     "io": ("is device memory", DEVICE_HINT),
     "pf": ("maps device pages", DEVICE_HINT),
     "um": ("is served by a userfaultfd of its own", OWN_UFFD_HINT),
@@ -74,7 +78,7 @@ def is_shared_memory(path: str) -> bool:
     """Memory that tasks share and that no path leads to, by the name that a mapping of it has."""
     if path.startswith(("/memfd:", "/SYSV")):
         return path.endswith(" (deleted)")
-    return path == "/dev/zero (deleted)"
+    return path in ("/dev/zero (deleted)", HUGE_ANONYMOUS)
 
 
 def is_kernel_vma(entry: VmaEntry) -> bool:
@@ -92,6 +96,8 @@ def refuse(vma: Vma, flags: frozenset[str]) -> Blocker | None:
     subject = f"vma {vma.start:#x}-{vma.end:#x} {vma.path or '(anonymous)'}"
     if vma.name in KERNEL_VMAS:
         return None
+    if vma.shared and is_shared_memory(vma.path):
+        flags -= {"ht"}
     for flag, (reason, hint) in REFUSED_FLAGS.items():
         if flag in flags:
             return Blocker("vma-kind", subject, reason, hint)
@@ -158,6 +164,8 @@ def _collect_segment(entry: VmaEntry, vma: Vma, flags: frozenset[str], segment: 
             entry.flags |= MAP_ANONYMOUS
             entry.status |= ANON_SHARED
             entry.segment_size = segment.size
+            if huge := size_flags(segment.page_size):
+                entry.flags |= MAP_HUGETLB | huge
         case SegmentKind.FILE:
             entry.status |= FILE_SHARED if vma.shared else FILE_PRIVATE
 

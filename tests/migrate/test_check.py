@@ -182,11 +182,11 @@ def test_the_init_of_a_host_stays(host_pair: Pair) -> None:
 
 def test_records_travel_whole() -> None:
     host = HostRecord("h", "6.18", "boot", "machine", 0xE7, ((2, 576, 256),), ("avx",), 5, 6, 7, 8, 9, 2, True, "/cg",
-                      ("kcmp", "cgroup2_freezer"), 10, "vdso")  # fmt: skip
+                      ("kcmp", "cgroup2_freezer"), 10, "vdso", huge_pages=((2 << 20, 11),))  # fmt: skip
     file = FileNeed("/x", 0o100644, 1, 2, "ab", b"cd", True, True, True, 0, "ext4", "id", 3, ("fd 1", "exe"))
     listen = ListenNeed("tcp6", "::1", socket.IPPROTO_TCP, "/p", True, "fd 2")
     target = TargetRecord((1, 2), "n", (file,), (listen,), 3, 4, ("kcmp",), (5,), 6, 7, "/c", host, "namespace", "fpu",
-                          8, ((7, 1, 2),))  # fmt: skip
+                          8, ((7, 1, 2),), huge_pages=((2 << 20, 12), (1 << 30, 1)))  # fmt: skip
     assert host_from_facts(host_to_facts(host)) == host
     assert target_from_facts(target_to_facts(target)) == target
 

@@ -5,9 +5,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.hosts import Host
+from tests.huge_pages import has_huge_pages
 from tests.migrate.moving import Pair, assert_nothing_left, processes
-from tests.requires import require_program
+from tests.requires import require, require_program
 from tests.services import AS_POSTGRES, NGINX, NODE, PORT, as_postgres, fetch, postgres_programs
 from tests.waiting import wait_until
 
@@ -100,14 +103,16 @@ SUMS = """select (select sum(abalance) from pgbench_accounts), (select sum(bbala
     (select sum(tbalance) from pgbench_tellers), (select sum(delta) from pgbench_history)"""
 
 
-def test_postgresql_keeps_its_data_while_pgbench_writes(pair: Pair) -> None:
+@pytest.mark.parametrize("huge_pages", ["off", "on"])
+def test_postgresql_keeps_its_data_while_pgbench_writes(pair: Pair, huge_pages: str) -> None:
     programs = postgres_programs()
+    require(huge_pages == "off" or has_huge_pages(), "nr_overcommit_hugepages")
     os.chmod(pair.folder, 0o755)
-    folder = pair.folder / "pg"
+    folder = pair.folder / f"pg-{huge_pages}"
     folder.mkdir()
     pair.a.run(["chown", "postgres", str(folder)])
     as_postgres(pair.a, str(programs / "initdb"), "-N", "-A", "trust", "-D", f"{folder}/data")
-    started = [str(programs / "postgres"), "-D", f"{folder}/data", "-k", str(folder)]
+    started = [str(programs / "postgres"), "-D", f"{folder}/data", "-k", str(folder), "-c", f"huge_pages={huge_pages}"]
     pid = pair.a.start([*AS_POSTGRES, *started])
     query: Callable[[Host, str], str] = lambda host, text: as_postgres(  # noqa: E731
         host, str(programs / "psql"), "-h", str(folder), "-d", "postgres", "-Atc", text

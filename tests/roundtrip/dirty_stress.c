@@ -1,22 +1,17 @@
 // Threads that store and change their address space at random, while somebody copies it from outside.
 // stdin/stdout: prints "uffd FD" (-1: there is none), waits for a line, works, prints "stopped" after the next line, ends after a third.
 #define _GNU_SOURCE
+#include "stress.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
-#define PAGE 4096UL
 #define HUGE (1UL << 21)
 #define STORE_PAGES 2048UL /* stored to from user mode */
 #define HUGE_BYTES (2 * HUGE)
@@ -25,28 +20,10 @@
 #define SLOT_BYTES (SLOT_PAGES * PAGE)
 #define AWAY 8UL   /* spare slots that others are moved to and back from */
 #define CHAIN 64UL /* slots that are never mapped anew: they can merge again */
-#define READ_WRITE (PROT_READ | PROT_WRITE)
 #define ANONYMOUS (MAP_PRIVATE | MAP_ANONYMOUS)
-#define MUST(call)                                                        \
-	({                                                                \
-		__auto_type value_ = (call);                              \
-		if (value_ == (__typeof__(value_))-1) {                   \
-			fprintf(stderr, "%d: %s: %m\n", __LINE__, #call); \
-			_exit(2);                                         \
-		}                                                         \
-		value_;                                                   \
-	})
 
 static _Atomic int stop;
 static char *plain, *huge, *slots, *chain, *file;
-
-static uint64_t next(uint64_t *state)
-{
-	*state ^= *state << 13;
-	*state ^= *state >> 7;
-	*state ^= *state << 17;
-	return *state;
-}
 
 /* Stores from user mode: single words, whole pages, drops, huge pages, a private file. */
 static void *store(void *seed)

@@ -25,6 +25,7 @@ from tests.roundtrip.dirty_exact import build
 from tests.roundtrip.targets import home_cgroup
 
 SOURCE = Path(__file__).with_name("shared_stress.c")
+HUGE_SOURCE = Path(__file__).with_name("huge_stress.c")
 
 
 @contextmanager

@@ -1,48 +1,25 @@
 // Tasks that store to shared memory in every way, while somebody copies it from outside. `shared_stress calm|wild`:
 // wild ones also come and go, map it anew and move their mappings. Prints "ready" and works until it is killed.
 #define _GNU_SOURCE
+#include "stress.h"
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/shm.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
-#define PAGE 4096UL
 #define PAGES 1024UL
 #define BUSY (PAGES / 4 * 3) /* what comes after is stored to rarely: what is lost there stays lost */
 #define SIZE (PAGES * PAGE)
-#define READ_WRITE (PROT_READ | PROT_WRITE)
-#define MUST(call)                                                        \
-	({                                                                \
-		__auto_type value_ = (call);                              \
-		if (value_ == (__typeof__(value_))-1) {                   \
-			fprintf(stderr, "%d: %s: %m\n", __LINE__, #call); \
-			_exit(2);                                         \
-		}                                                         \
-		value_;                                                   \
-	})
 
 /* The same memory may be mapped twice; `file` is a memfd that stays open. */
 static char *mappings[7];
 static int sysv, file, wild;
 enum { ANONYMOUS, SYSV, MEMFD, MEMFD_AGAIN, TMPFS, FILE_MAPPED, FILE_HALF, MAPPINGS };
-
-static uint64_t next(uint64_t *state)
-{
-	*state ^= *state << 13;
-	*state ^= *state >> 7;
-	*state ^= *state << 17;
-	return *state;
-}
 
 /* The second mapping of the file begins in its middle. */
 static char *some_page(uint64_t r)

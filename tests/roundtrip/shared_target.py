@@ -1,6 +1,7 @@
 """Does to its shared memory what each line of stdin names, and answers "done"; then it waits for the next.
 
-An anonymous piece, a file of a tmpfs, a memfd that stays open, one that does not, a System V segment, PAGES pages each.
+An anonymous piece, a file of a tmpfs, a memfd that stays open, one that does not, a System V segment, PAGES pages each;
+and anonymous huge pages.
 """
 
 import ctypes
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 PAGE, PAGES = 4096, 64
+HUGE = 2 << 20
+MAP_HUGETLB = 0x40000
 SIZE = PAGE * PAGES
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.shmat.restype = LIBC.mmap.restype = LIBC.mremap.restype = ctypes.c_void_p
@@ -117,6 +120,24 @@ def write_by_name() -> None:
         file.write(b"seventeen")
 
 
+def store_to_huge() -> None:
+    huge[PAGE] = 18
+
+
+def store_to_huge_and_drop() -> None:
+    huge[HUGE + PAGE] = 19
+    huge.madvise(mmap.MADV_DONTNEED, HUGE, HUGE)
+
+
+def remove_huge_and_read() -> None:
+    huge.madvise(mmap.MADV_REMOVE, 2 * HUGE, HUGE)
+    assert huge[2 * HUGE] == 0
+
+
+def remove_huge() -> None:
+    huge.madvise(mmap.MADV_REMOVE, 3 * HUGE, HUGE)
+
+
 def rest() -> None:
     """Nothing."""
 
@@ -124,6 +145,9 @@ def rest() -> None:
 if __name__ == "__main__":
     kept: list[int] = []
     anonymous = mmap.mmap(-1, SIZE)
+    huge = mmap.mmap(-1, 5 * HUGE, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_HUGETLB)
+    for start in range(0, 4 * HUGE, HUGE):
+        huge[start] = 255
     opened_fd, closed_fd = memfd(), memfd()
     opened, closed = mapped(opened_fd), mapped(closed_fd)
     os.close(closed_fd)

@@ -16,8 +16,9 @@ from core import DumpOptions, LiveSource
 from core.live.shared import SharedSegment
 from core.live.shared_file import SharedFile
 from core.memory.dirty.choose import probe_uffd_tracking
-from core.memory.ranges import Ranges
+from core.memory.ranges import PAGE_SIZE, Ranges
 from core.options import TrackChoice
+from tests.huge_pages import has_huge_pages
 from tests.requires import require, require_root
 from tests.roundtrip import shared_exact, shared_target
 from tests.roundtrip.dirty_exact import build
@@ -42,6 +43,19 @@ def test_shared_memory_that_is_copied_while_tasks_store_to_it_is_the_same_to_the
     if tracker == "uffd-wp":
         require(probe_uffd_tracking(), "userfaultfd WP_ASYNC and PAGEMAP_SCAN (Linux 6.7)")
     outcome = copy_while_it_runs(program, tracker, how, seconds=2.0)
+    assert outcome.wrong == []
+    assert outcome.rounds >= 4
+
+
+@pytest.mark.parametrize("run", range(RUNS))
+@pytest.mark.parametrize("tracker", ["uffd-wp", "hash"])
+def test_huge_pages_that_are_copied_while_tasks_store_to_them_are_the_same_to_the_byte(
+    tmp_path: Path, tracker: TrackChoice, run: int
+) -> None:
+    require_root()
+    require(tracker != "uffd-wp" or probe_uffd_tracking(), "userfaultfd WP_ASYNC and PAGEMAP_SCAN (Linux 6.7)")
+    require(has_huge_pages(), "nr_overcommit_hugepages")
+    outcome = copy_while_it_runs(build(tmp_path, shared_exact.HUGE_SOURCE), tracker, "", seconds=2.0)
     assert outcome.wrong == []
     assert outcome.rounds >= 4
 
@@ -78,13 +92,16 @@ class Tracked:
 
 def kind_of(file: SharedFile) -> str:
     """A word for the test."""
-    return file.segment.kind.name if isinstance(file, SharedSegment) else "FILE"
+    if not isinstance(file, SharedSegment):
+        return "FILE"
+    return "HUGE" if file.segment.page_size != PAGE_SIZE else file.segment.kind.name
 
 
 @pytest.fixture(scope="module")
 def tracked() -> Iterator[Tracked]:
     require_root()
     require(probe_uffd_tracking(), "userfaultfd WP_ASYNC and PAGEMAP_SCAN (Linux 6.7)")
+    require(has_huge_pages(), "nr_overcommit_hugepages")
     command = [sys.executable, shared_target.__file__]
     with (
         subprocess.Popen(
@@ -137,6 +154,20 @@ def test_a_page_that_was_removed_and_read_again_is_zero_over_there(tracked: Trac
     assert tracked.wrong() == []
     assert tracked.do("store_again") == {"ANONYMOUS": pages(9)}
     assert tracked.wrong() == []
+
+
+def test_huge_pages_go_over_again_when_they_were_stored_to_and_dropped_or_removed(tracked: Tracked) -> None:
+    for act, number in (("store_to_huge", 0), ("store_to_huge_and_drop", 1), ("remove_huge_and_read", 2)):
+        told = tracked.do(act)
+        assert tracked.wrong() == []
+        assert [kind for kind, changed in told.items()] == ["HUGE"]
+        assert told["HUGE"].subtract(page_of_huge(number)).spans == ()
+    tracked.do("remove_huge")
+    assert tracked.wrong() == []
+
+
+def page_of_huge(number: int) -> Ranges:
+    return Ranges(((number * shared_target.HUGE, (number + 1) * shared_target.HUGE),))
 
 
 @pytest.mark.parametrize(

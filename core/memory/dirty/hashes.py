@@ -48,6 +48,16 @@ class PageHashes:
                 if known[index] != found[index]:
                     yield start + index * PAGE_SIZE, start + (index + 1) * PAGE_SIZE
 
+    def first_other(self, start: int, end: int, than: int) -> int | None:
+        """The first page of [start, end) that is known and has another hash."""
+        for piece, _, count in _pieces(Ranges(((start, end),))):
+            chunk = self._chunks.get(piece // CHUNK_BYTES)
+            at = piece % CHUNK_BYTES // PAGE_SIZE
+            for index, known in enumerate(chunk[at : at + count] if chunk is not None else ()):
+                if known not in (0, than):
+                    return piece + index * PAGE_SIZE
+        return None
+
     def forget(self, lost: Ranges) -> None:
         """Nothing is known of these pages."""
         for number, chunk in list(self._chunks.items()):

@@ -10,6 +10,7 @@ from functools import cache
 from core.errors import CollectError, KernelLacks, TraceeError
 from core.kernel import pagemap_scan, userfaultfd
 from core.kernel.pagemap_scan import PageCategory, ScanMasks
+from core.kernel.shmem import shmem_device
 from core.kernel.userfaultfd import TrackedVma
 from core.memory.dirty import DirtyRound, LastRound, SharedWrites, Untracked
 from core.memory.pages import PageBatch
@@ -28,6 +29,7 @@ from core.proc.maps import Vma
 
 Tried = tuple[Vma, TrackedVma, int]
 WPALLOWED = int(PageCategory.WPALLOWED)
+HUGE_PAGES = ScanMasks(PageCategory.HUGE, returned=PageCategory.HUGE | PageCategory.PRESENT | PageCategory.SWAPPED)
 CLEAN = WPALLOWED | int(PageCategory.WRITTEN)  # of these two bits a page not written to has WPALLOWED alone
 
 
@@ -115,11 +117,27 @@ class UffdTracker:
             unknown = Ranges.ordered(
                 (vma.start, vma.end) for vma, code, is_new in tried if code != errno.EPERM and (code or is_new)
             )
+            unknown = unknown.union(self._find_bare(pagemap_fd, vmas, watched, last=last))
             written = _scan_shared(pagemap_fd, watched, last=last)
         self._shared = watched
         if written is None:
             return SharedWrites(unknown=spans_of(vmas), hides_removals=True)
         return SharedWrites(watched, written.subtract(unknown), unknown, hides_removals=True)
+
+    def _find_bare(self, pagemap_fd: int, vmas: Sequence[Vma], watched: Ranges, *, last: bool) -> Ranges:
+        """Huge pages (hugetlbfs) that are not mapped and have no mark: nobody tells of what was stored to and then
+        dropped there, as with others. They get a mark for the next look; a store until then is not told of either.
+        """
+        huge = Ranges.ordered((vma.start, vma.end) for vma in vmas if os.makedev(*vma.device) != shmem_device())
+        found = pagemap_scan.scan_pages(pagemap_fd, watched.intersect(huge).spans, HUGE_PAGES)
+        bare = Ranges.ordered((start, end) for start, end, categories in found if categories == PageCategory.HUGE)
+        for start, end in () if last else bare:
+            try:
+                userfaultfd.write_protect(self._uffd_fd, start, end)
+            except OSError as error:  # unmapped meanwhile
+                if error.errno not in (errno.ENOENT, errno.EINVAL):
+                    raise
+        return bare
 
     def _track_shared(self, pagemap_fd: int, vmas: Sequence[Vma]) -> list[tuple[Vma, int, bool]]:
         parts = [

@@ -44,6 +44,21 @@ def test_anonymous_memory_without_a_size_is_as_large_as_what_is_mapped_of_it() -
     assert merge_specs([told, seen])[5].size == merge_specs([seen, told])[5].size == 1 << 20
 
 
+def test_huge_pages_are_told_by_their_size_and_no_others_are_believed() -> None:
+    huge = vma(0x200000, 512, ANON_SHARED, 5, segment_size=1 << 21, flags=0x40021 | 21 << 26)
+    spec = segments_of(images_of(huge))[5]
+    assert (spec.page_size, spec.size, spec.mapped_size) == (2 << 20, 1 << 21, 1 << 21)
+    without_flag = vma(0x200000, 512, ANON_SHARED, 5, flags=0x21 | 21 << 26)
+    assert segments_of(images_of(without_flag))[5].page_size == 4096
+    damaged = ImageSet()
+    damaged.add(
+        kinds.MEMFD_INODE,
+        MemfdInodeEntry(name="x", uid=0, gid=0, size=5, shmid=50, seals=1, inode_id=9, hugetlb_flag=4 | 62 << 26),
+    )
+    with pytest.raises(ImageError, match="memfd:x: huge pages of 2\\^62 bytes"):
+        segments_of(damaged)
+
+
 def test_a_memfd_is_found_by_its_file_and_a_system_v_segment_by_its_id() -> None:
     images = images_of(vma(0x1000, 1, FILE_SHARED | MEMFD_VMA, 3), vma(0x9000, 1, ANON_SHARED | SYSVIPC, 77))
     memfd = MemfdFileEntry(id=3, flags=2, pos=0, fown=OWNER, inode_id=9)

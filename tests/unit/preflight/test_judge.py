@@ -18,12 +18,12 @@ EVERYTHING = (1 << 41) - 1
 HOST = HostRecord(
     hostname="host-b", kernel="6.18", vdso="aa", xfeatures=0xE7, cpu_flags=("avx2", "avx512f"),
     memory_available_bytes=1 << 30, pid_max=32768, capabilities=EVERYTHING, capability_bounding=EVERYTHING,
-    features=("clone3_set_tid", "cgroup2_freezer"), limits=((7, 1024, 4096),),
+    features=("clone3_set_tid", "cgroup2_freezer"), limits=((7, 1024, 4096),), huge_pages=((2 << 20, 3), (1 << 30, 0)),
 )  # fmt: skip
 TARGET = TargetRecord(
     pids=(812, 813), name="redis", memory_bytes=1 << 20, xfeatures=0xE7, host=replace(HOST, hostname="host-a"),
     kernel_needs=("clone3_set_tid", "cgroup2_freezer"), capabilities=0x400, capability_bounding=EVERYTHING,
-    limits=((7, 1024, 4096),),
+    limits=((7, 1024, 4096),), huge_pages=((2 << 20, 3),),
 )  # fmt: skip
 LIBRARY = FileNeed(
     "/usr/lib/x.so", stat.S_IFREG | 0o644, 5, 7, build_id="ab", mapped=True, filesystem_id="boot 1", inode=3,
@@ -66,6 +66,8 @@ def test_a_host_that_has_all_has_nothing_against_it() -> None:
         ({"cpu_flags": ("avx2",)}, "cpu-instructions"),
         ({"memory_available_bytes": 1 << 20}, "memory"),
         ({"pid_max": 813}, "pid-max"),
+        ({"huge_pages": ((2 << 20, 2), (1 << 30, 3))}, "huge-pages"),
+        ({"huge_pages": ()}, "huge-pages"),
     ],
 )
 def test_what_a_host_lacks_is_one_blocker(change: dict[str, object], code: str) -> None:
