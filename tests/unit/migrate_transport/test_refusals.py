@@ -218,11 +218,17 @@ def running_agent(folder: Path) -> Iterator[Path]:
     path = folder / "agent"
     process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL)
     try:
-        wait_until(path.is_socket, "the agent listens")
+        wait_until(lambda: _listens(path), "the agent listens")
         yield path
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=10)
+
+
+def _listens(path: Path) -> bool:
+    """It has bound its socket before it listens."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 def add_to_agent(agent: Path, key: Path) -> None:
