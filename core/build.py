@@ -19,6 +19,7 @@ from core.images.store import ImageSet
 from core.kernel import ptrace
 from core.kernel.calls import prlimit
 from core.kernel.capabilities import capability_names
+from core.kernel.hugetlb import flagged_size
 from core.kernel.thread_facts import read_facts
 from core.kernel.threads import ThreadBlock, ThreadState
 from core.memory.landing import LandingMemory
@@ -85,7 +86,7 @@ class Skeleton:
             has_all = not kept.subtract(inherited)
             self.drop(inherited.subtract(kept) if has_all else inherited)
             if self.landing is None:
-                self.landing = LandingMemory(self.stem.pid, anonymous_ranges(memory.mapped))
+                self.landing = LandingMemory(self.stem.pid, anonymous_ranges(memory.mapped), huge_ranges(memory.mapped))
         except MigrateError as error:
             raise explained(error) from error
         return has_all
@@ -104,7 +105,7 @@ class Skeleton:
         self.stem.run(vmas.plan_update(self.mapped, mapped, self.stem.fds, handed))
         self.mapped = tuple(mapped)
         if self.landing is not None:
-            self.landing.anonymous = anonymous_ranges(mapped)
+            self.landing.anonymous, self.landing.huge = anonymous_ranges(mapped), huge_ranges(mapped)
 
     def hand(self, wanted: Sequence[tuple[int, int]]) -> None:
         """Give it descriptors of segments: (id, number), ascending by number; below those its table is empty."""
@@ -126,6 +127,7 @@ class Skeleton:
     def drop(self, gone: Ranges) -> None:
         """Give up pages that landed: the target has given them up since."""
         mine = gone.intersect(Ranges.of((vma.start, vma.end) for vma in self.mapped if vmas.carries_pages(vma.entry)))
+        mine = mine.union(*(whole_pages(mine.within(vma.start, vma.end), vma) for vma in huge_vmas(self.mapped)))
         why = "pages that are gone"
         ops = tuple(Syscall("madvise", (start, end - start, MADV_DONTNEED), why) for start, end in mine)
         for part in split(ops, PROGRAM_BYTES):
@@ -165,6 +167,22 @@ class Skeleton:
 def anonymous_ranges(mapped: Sequence[MappedVma]) -> Ranges:
     """Where a page that is not there reads as zero."""
     return Ranges.of((vma.start, vma.end) for vma in mapped if vma.entry.status & vmas.ANON_PRIVATE)
+
+
+def huge_vmas(mapped: Iterable[MappedVma]) -> list[MappedVma]:
+    """Those of private huge pages."""
+    return [vma for vma in mapped if vma.is_private_huge]
+
+
+def huge_ranges(mapped: Iterable[MappedVma]) -> Ranges:
+    """What those cover."""
+    return Ranges.of((vma.start, vma.end) for vma in huge_vmas(mapped))
+
+
+def whole_pages(parts: Ranges, vma: MappedVma) -> Ranges:
+    """The huge pages of which any part is among `parts`: they come and go whole, what was zero in them never came."""
+    size = flagged_size(vma.entry.flags)
+    return Ranges.of((start // size * size, -(-end // size) * size) for start, end in parts)
 
 
 def explained(error: BaseException) -> BaseException:

@@ -108,7 +108,7 @@ def collect_mm(
             use = _collect_use(pid, vma, _may_write(vma, flags), files, ghosts, segments, reader)
         except FileNotFoundError:  # it runs, and has unmapped it since: the next look tells
             continue
-        if use is None and vma.path.startswith("/"):
+        if use is None and vma.path.startswith("/") and not vma.is_private_huge:
             files.add(vma.path)
         entries.append(vmas.collect(vma, flags_of(vma, flags), files.ids, use))
         vma_marks.collect(entries[-1], vma, flags_of(vma, flags))

@@ -3,6 +3,7 @@
 import mmap
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,21 @@ POOLS: Final = Path("/sys/kernel/mm/hugepages")
 def page_size_of(fd: int) -> int:
     """Bytes of a page of the file: PAGE_SIZE unless it is on hugetlbfs."""
     return max(os.fstatvfs(fd).f_bsize, PAGE_SIZE)
+
+
+@cache
+def page_size_of_device(device: int) -> int:
+    """Bytes of a page of the memory without a path on `device`; PAGE_SIZE unless it is of huge pages."""
+    for size in SIZES:
+        try:
+            fd = os.memfd_create("migrate", MFD_HUGETLB | size_flags(size))
+        except OSError:  # no such pages here
+            continue
+        found = os.fstat(fd).st_dev
+        os.close(fd)
+        if found == device:
+            return size
+    return PAGE_SIZE
 
 
 def size_flags(page_size: int) -> int:

@@ -73,7 +73,7 @@ def filling(stem: Stem, landing: LandingMemory, kept: Ranges = EMPTY) -> Iterato
         except (OSError, KernelLacks, TraceeError):  # it is only the quicker way
             yield Filling(landing, kept=kept)
             return
-        yield Filling(landing, _registered(uffd, landing.anonymous), uffd, kept)
+        yield Filling(landing, _registered(uffd, landing.anonymous.subtract(landing.huge)), uffd, kept)
 
 
 def _registered(uffd: int, ranges: Ranges) -> Ranges:

@@ -14,11 +14,13 @@ from core.memory.ranges import EMPTY, Ranges
 
 class LandingMemory:
     """Skeleton `pid`'s memory. `anonymous` is where a page that is not there reads as zero already (private
-    anonymous VMAs): zero pages are only written where something is. Set it anew when the VMAs change.
+    anonymous VMAs): zero pages are only written where something is; `huge` are those of huge pages among them. Set
+    both anew when the VMAs change.
     """
 
-    def __init__(self, pid: int, anonymous: Ranges = EMPTY) -> None:
+    def __init__(self, pid: int, anonymous: Ranges = EMPTY, huge: Ranges = EMPTY) -> None:
         self.anonymous = anonymous
+        self.huge = huge
         self._mem_fd = open_landing(pid)
         self._pagemap_fd = open_pagemap(pid)
         self._categories = pagemap_scan.known_categories()

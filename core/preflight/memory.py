@@ -1,12 +1,15 @@
 """Refusals and notices about the target's memory, and how much of it there is to carry."""
 
-from collections.abc import Sequence
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from core.errors import Blocker
+from core.kernel.hugetlb import page_size_of_device
 from core.options import TrackChoice
 from core.preflight.records import HostRecord
-from core.proc.maps import SmapsVma
+from core.proc.maps import SmapsVma, Vma
 from core.proc.status import Status
 from core.resources import vmas
 
@@ -24,6 +27,24 @@ TRACKER_COSTS: Final = {
     "soft-dirty": "each round stops the process for a look at its page tables",
     "hash": "each round, and the freeze, reads all of its memory, so expect seconds of downtime per 10 GiB",
 }
+
+
+def private_huge_pages(vmas: Iterable[Vma]) -> tuple[tuple[int, int], ...]:
+    """(bytes of one, how many) by size: all of a mapping is reserved over there."""
+    found: Counter[int] = Counter()
+    for vma in vmas:
+        if vma.is_private_huge:
+            size = page_size_of_device(os.makedev(*vma.device))
+            found[size] += vma.size // size
+    return tuple(found.items())
+
+
+def add_huge_pages(several: Iterable[tuple[tuple[int, int], ...]]) -> tuple[tuple[int, int], ...]:
+    """Together, by size. Pure."""
+    found: Counter[int] = Counter()
+    for pages in several:
+        found.update(dict(pages))
+    return tuple(found.items())
 
 
 def refuse_memory(smaps: Sequence[SmapsVma]) -> list[Blocker]:

@@ -17,9 +17,11 @@ from core.memory.dirty.kept import without_our_marks
 from core.preflight.files import collect_files, collect_listens, collect_scripts, collect_uses, refuse_names
 from core.preflight.host import collect_host
 from core.preflight.memory import (
+    add_huge_pages,
     memory_bytes,
     notice_tracker,
     notice_tracking,
+    private_huge_pages,
     read_max_map_count,
     refuse_memory,
     refuse_tracker,
@@ -131,7 +133,7 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
         record,
         memory_bytes=record.memory_bytes + shared.size_bytes,
         sysv=(*shared.sysv, *sysv_ipc.needs(ipc)),
-        huge_pages=shared.huge_pages,
+        huge_pages=add_huge_pages([record.huge_pages, shared.huge_pages]),
     )
     record = replace(record, pids=tuple(sorted({*record.pids, *(member.own_pid for member in family.dead)})))
     record = replace(record, files=(*record.files, *collect_scripts(options, host.boot_id)))
@@ -244,6 +246,7 @@ def merge_records(records: Sequence[TargetRecord]) -> TargetRecord:
         capability_bounding=reduce(or_, (record.capability_bounding for record in records)),
         max_fd=max(record.max_fd for record in records),
         limits=tuple(limits.values()),
+        huge_pages=add_huge_pages(record.huge_pages for record in records),
     )
 
 
@@ -282,4 +285,5 @@ def _record(
         capabilities=status.cap_prm | status.cap_inh | status.cap_amb, capability_bounding=status.cap_bnd,
         cgroup=reader.cgroup2(pid) or "", host=host, pid_mode=options.pid_mode, max_fd=belongings.max_fd,
         limits=tuple((limit.resource, limit.soft, limit.hard) for limit in reader.limits(pid)),
+        huge_pages=private_huge_pages(one.vma for one in smaps),
     )  # fmt: skip

@@ -7,6 +7,7 @@ from core.proc.text import malformed
 _PERMISSIONS: Final = {
     f"{r}{w}{x}{s}": (r == "r", w == "w", x == "x", s == "s") for r in "r-" for w in "w-" for x in "x-" for s in "ps"
 }
+HUGE_ANONYMOUS: Final = "/anon_hugepage (deleted)"
 
 
 class Vma(NamedTuple):
@@ -35,6 +36,11 @@ class Vma(NamedTuple):
     def is_anonymous(self) -> bool:
         """True when no file is behind it. Shared anonymous memory is a file of the kernel's: "/dev/zero (deleted)"."""
         return not self.inode and not self.path.startswith(("/", "anon_inode:"))
+
+    @property
+    def is_private_huge(self) -> bool:
+        """Private memory of huge pages (hugetlb): to the kernel it is a file."""
+        return not self.shared and self.path == HUGE_ANONYMOUS
 
     @property
     def is_deleted(self) -> bool:

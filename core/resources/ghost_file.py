@@ -126,6 +126,7 @@ class Ghosts:
         if (
             not vma.inode
             or not vma.path.startswith("/")
+            or vma.is_private_huge
             or not (deleted or (writable and self._on_tmpfs(pid, vma, reader)))
         ):
             return None

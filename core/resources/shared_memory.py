@@ -20,11 +20,11 @@ from core.kernel.hugetlb import MFD_HUGETLB, SHM_HUGETLB, page_size_of, size_fla
 from core.kernel.shmem import shmem_device
 from core.memory.ranges import PAGE_SIZE
 from core.plan.segments import FIRST_ID, IPC_NAMESPACE, SegmentKind, SegmentUse
-from core.proc.maps import Vma
+from core.proc.maps import HUGE_ANONYMOUS, Vma
 from core.proc.reader import ProcReader
 
 DELETED: Final = " (deleted)"
-ANONYMOUS_LINKS: Final = ("/dev/zero (deleted)", "/anon_hugepage (deleted)")
+ANONYMOUS_LINKS: Final = ("/dev/zero (deleted)", HUGE_ANONYMOUS)
 MEMFD_PREFIX: Final = "/memfd:"
 SYSV_PREFIX: Final = "/SYSV"
 F_GET_SEALS: Final = 1034
@@ -96,7 +96,7 @@ class Segments:
         FileNotFoundError when it is mapped no more, CollectError when it is out of reach.
         """
         kind = kind_of_link(vma.path)
-        if kind is None:
+        if kind is None or vma.is_private_huge:
             return None
         known = self._by_inode.get((os.makedev(*vma.device), vma.inode))
         if known is None:

@@ -4,6 +4,7 @@ plan_update serves the whole restore (from nothing) and every pre-copy round (fr
 the same way keep what landed in them.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -12,11 +13,11 @@ from typing import Final
 from core.errors import Blocker, CollectError
 from core.images.flags import VmaStatus
 from core.images.pb.memory_pb2 import VmaEntry
-from core.kernel.hugetlb import MAP_HUGETLB, size_flags
+from core.kernel.hugetlb import MAP_HUGETLB, page_size_of_device, size_flags
 from core.memory.ranges import PAGE_SIZE, Ranges
 from core.plan.ops import FdAllocator, Program, Syscall, path_argument
 from core.plan.segments import SegmentKind, SegmentUse
-from core.proc.maps import Vma
+from core.proc.maps import HUGE_ANONYMOUS, Vma
 
 REGULAR, STACK, VSYSCALL, VDSO, HEAP = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 5
 FILE_PRIVATE, FILE_SHARED, ANON_SHARED, ANON_PRIVATE, VVAR = 1 << 6, 1 << 7, 1 << 8, 1 << 9, 1 << 12
@@ -24,7 +25,6 @@ SYSVIPC, MEMFD = 1 << 10, 1 << 14
 PAGE: Final = 4096
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_GROWSDOWN, MAP_NORESERVE = 0x1, 0x2, 0x20, 0x100, 0x4000
-HUGE_ANONYMOUS: Final = "/anon_hugepage (deleted)"
 MAP_FIXED_NOREPLACE: Final = 0x100000
 AT_FDCWD: Final = (1 << 64) - 100
 O_RDONLY, O_RDWR, O_CLOEXEC = 0, 2, 0o2000000
@@ -36,8 +36,8 @@ OWN_UFFD_HINT: Final = "a process that handles its own page faults cannot be mov
 # smaps VmFlags that mean memory of a kind that cannot be carried: why, and what to do
 REFUSED_FLAGS: Final = {
     "ht": (
-        "is private huge-page memory, or a file on hugetlbfs",
-        "huge pages that are shared and have no path are carried",
+        "is a file on hugetlbfs, or huge pages that may not be written to or are a private view of a memfd",
+        "shared huge pages without a path, and private ones that may be written to, are carried",
     ),
     "io": ("is device memory", DEVICE_HINT),
     "pf": ("maps device pages", DEVICE_HINT),
@@ -52,6 +52,9 @@ REFUSED_PATHS: Final = {
     "/[aio] (deleted)": ("is the ring of an asynchronous I/O context (io_setup)", "not carried yet: end its use"),
     "anon_inode:[io_uring]": ("is a ring of io_uring", "close the io_uring; buffers registered with it are pinned"),
 }
+
+
+GROWING: Final = MAP_PRIVATE | MAP_HUGETLB  # private memory does, by mremap(2), but not huge pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,11 @@ class MappedVma:
     def end(self) -> int:
         """Past the last byte."""
         return self.entry.end
+
+    @property
+    def is_private_huge(self) -> bool:
+        """Private memory of huge pages (hugetlb)."""
+        return bool(self.entry.flags & MAP_HUGETLB and self.entry.status & ANON_PRIVATE)
 
 
 def is_shared_memory(path: str) -> bool:
@@ -96,7 +104,7 @@ def refuse(vma: Vma, flags: frozenset[str]) -> Blocker | None:
     subject = f"vma {vma.start:#x}-{vma.end:#x} {vma.path or '(anonymous)'}"
     if vma.name in KERNEL_VMAS:
         return None
-    if vma.shared and is_shared_memory(vma.path):
+    if (vma.shared and is_shared_memory(vma.path)) or (vma.is_private_huge and vma.writable):
         flags -= {"ht"}
     for flag, (reason, hint) in REFUSED_FLAGS.items():
         if flag in flags:
@@ -133,6 +141,9 @@ def collect(
         entry.status = kernel if kernel == VSYSCALL else REGULAR | ANON_PRIVATE | kernel
     elif segment is not None:
         _collect_segment(entry, vma, flags, segment)
+    elif vma.is_private_huge:
+        _collect_anonymous(entry, vma, flags)
+        entry.flags |= MAP_HUGETLB | size_flags(page_size_of_device(os.makedev(*vma.device)))
     elif vma.inode or vma.path.startswith("/"):
         _collect_file(entry, vma, flags, file_ids)
     else:
@@ -220,7 +231,7 @@ def compare(old: Sequence[MappedVma], new: Sequence[MappedVma]) -> VmaUpdate:
         elif was is not None:
             left = was
             stays.append((start, end))
-        elif left is not None and left.entry.flags & MAP_PRIVATE and backing(left) == backing(shall):
+        elif left is not None and left.entry.flags & GROWING == MAP_PRIVATE and backing(left) == backing(shall):
             _extend(grow, start, end)
         else:
             left = None

@@ -15,6 +15,7 @@
 #define HUGE (1UL << 21)
 #define STORE_PAGES 2048UL /* stored to from user mode */
 #define HUGE_BYTES (2 * HUGE)
+#define HUGETLB_PAGES 4UL
 #define SLOTS 48UL
 #define SLOT_PAGES 16UL
 #define SLOT_BYTES (SLOT_PAGES * PAGE)
@@ -23,7 +24,7 @@
 #define ANONYMOUS (MAP_PRIVATE | MAP_ANONYMOUS)
 
 static _Atomic int stop;
-static char *plain, *huge, *slots, *chain, *file;
+static char *plain, *huge, *slots, *chain, *file, *hugetlb;
 
 /* Stores from user mode: single words, whole pages, drops, huge pages, a private file. */
 static void *store(void *seed)
@@ -85,6 +86,40 @@ static void *store_by_kernel(void *seed)
 		}
 	}
 	close(zero);
+	return NULL;
+}
+
+/* In huge pages of hugetlbfs, if there are any. */
+static void *store_in_hugetlb(void *seed)
+{
+	uint64_t random = (uintptr_t)seed;
+
+	while (!stop && hugetlb) {
+		uint64_t r = next(&random);
+		char *page = hugetlb + r / 64 % HUGETLB_PAGES * HUGE;
+		char *word = page + r / 1024 % (HUGE / 8) * 8;
+		struct iovec from = {&r, sizeof(r)}, to = {word, sizeof(r)};
+
+		switch (r % 64) {
+		case 0:
+			*word = 1;
+			MUST(madvise(page, HUGE, MADV_DONTNEED));
+			break;
+		case 1:
+			*(volatile char *)word;
+			break;
+		case 2:
+			MUST(mmap(page, HUGE, READ_WRITE, ANONYMOUS | MAP_HUGETLB | MAP_FIXED, -1, 0));
+			break;
+		case 3 ... 9:
+			process_vm_writev(getpid(), &from, 1, &to, 1, 0);
+			break;
+		default:
+			*(volatile uint64_t *)word = r;
+		}
+		if (r >> 60 == 0)
+			usleep(r / 64 % 4096);
+	}
 	return NULL;
 }
 
@@ -243,11 +278,14 @@ static void map_all(void)
 	fflush(backing);
 	chain = MUST(mmap(NULL, (CHAIN + 1) * SLOT_BYTES, READ_WRITE, ANONYMOUS, -1, 0));
 	file = MUST(mmap(NULL, SLOT_BYTES, READ_WRITE, MAP_PRIVATE, fileno(backing), 0));
+	hugetlb = mmap(NULL, HUGETLB_PAGES * HUGE, READ_WRITE, ANONYMOUS | MAP_HUGETLB, -1, 0);
+	if (hugetlb == MAP_FAILED)
+		hugetlb = NULL;
 }
 
 int main(void)
 {
-	void *(*const work[])(void *) = {store, store_by_kernel, change_layout, merge_again, allocate};
+	void *(*const work[])(void *) = {store, store_by_kernel, store_in_hugetlb, change_layout, merge_again, allocate};
 	enum { COUNT = sizeof(work) / sizeof(*work) };
 	pthread_t threads[COUNT];
 	uint64_t seed;

@@ -1,11 +1,12 @@
 """Shared memory that several tasks store to is copied from outside in rounds; at the freeze every byte is compared.
 
-Needs neither pytest nor hosts: `python -m tests.roundtrip.shared_exact TRACKER calm|wild RUNS SECONDS`, exit code 0
-when no page of any run is wrong.
+Needs neither pytest nor hosts: `python -m tests.roundtrip.shared_exact TRACKER calm|wild RUNS SECONDS [PROGRAM]`, exit
+code 0 when no page of any run is wrong. PROGRAM is shared_stress.c or huge_stress.c compiled elsewhere.
 """
 
 import mmap
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,11 +114,11 @@ def _copy(source: LiveSource, seconds: float) -> Outcome:
     return Outcome(rounds, wrong, copy.doubts)
 
 
-def main(kind: str, how: str, runs: str, seconds: str) -> int:
+def main(kind: str, how: str, runs: str, seconds: str, built: str = "") -> int:
     """One line per run; the exit code."""
     wrong = 0
     with tempfile.TemporaryDirectory() as directory:
-        program = build(Path(directory), SOURCE)
+        program = Path(shutil.copy(built, directory)) if built else build(Path(directory), SOURCE)
         for number in range(1, int(runs) + 1):
             outcome = copy_while_it_runs(program, cast(TrackChoice, kind), how, float(seconds))
             wrong += len(outcome.wrong)

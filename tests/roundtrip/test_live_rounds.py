@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 TRACKERS: tuple[TrackChoice, ...] = ("uffd-wp", "hash", *(("soft-dirty",) if probe_soft_dirty() else ()))
 PROGRAMS = [
     "memory_writer.c", "memory_churn.c", "memory_holes.c", "memory_marks.c", "memory_lockall_onfault.c",
-    "file_mapping_private.c", "heap_growth.c",
+    "file_mapping_private.c", "heap_growth.c", "memory_huge.c", "memory_huge_churn.c",
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.requires import require_root
 from tests.vm import SUPPORTED_KERNELS, Guest, Lab, make_lab
-from tests.vm.product import fill_share
+from tests.vm.product import add_exactness, fill_share
 from tests.vm.programs import BESIDE_CRIU, CARRIED_BY_BOTH, COMMAND_S, MOVED
 
 
@@ -24,6 +24,7 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What guests have at /srv/share."""
     made = tmp_path_factory.mktemp("share")
     fill_share(made, {*MOVED, *CARRIED_BY_BOTH}, [BESIDE_CRIU])
+    add_exactness(made)
     return made
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import Distribution, distribution, requires
 from pathlib import Path
 
 from tests.program_build import find
+from tests.roundtrip import dirty_exact, shared_exact
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARE = "/srv/share"
@@ -22,6 +23,10 @@ sys.exit(main())
 ' "$@"
 """
 VARIANTS = {"-static": "-static", "-small": "-DPAGES=128UL"}  # what is added to a name → to the compiler's options
+EXACTNESS = (
+    "waiting.py", "huge_pages.py", "program_build.py", "roundtrip/targets.py", "roundtrip/dirty_exact.py",
+    "roundtrip/shared_exact.py",
+)  # fmt: skip
 REQUIREMENT = re.compile(r"[\w.-]+")
 
 
@@ -41,6 +46,17 @@ def fill_share(share: Path, programs: Iterable[str], scripts: Iterable[Path]) ->
         copy_program(name, share / "programs")
     for script in scripts:
         shutil.copy(script, share / "bin" / script.name)
+
+
+def add_exactness(share: Path) -> None:
+    """What copies memory while programs store to it, and these programs."""
+    for name in EXACTNESS:
+        target = share / "site/tests" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / "tests" / name, target)
+    (share / "exact").mkdir()
+    for source in (dirty_exact.SOURCE, shared_exact.SOURCE, shared_exact.HUGE_SOURCE):
+        dirty_exact.build(share / "exact", source)
 
 
 def runtime_distributions() -> list[Distribution]:

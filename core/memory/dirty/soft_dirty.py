@@ -81,7 +81,9 @@ class SoftDirtyTracker:
         """See DirtyTracker."""
         began = time.monotonic()
         regions = self._read(vmas)
-        pages = sort_soft_dirty(regions, self._pending, everything=self._first)
+        # Huge pages (hugetlb) have no such bit.
+        untracked = self._pending.union(spans_of(vma for vma in vmas if vma.is_private_huge))
+        pages = sort_soft_dirty(regions, untracked, everything=self._first)
         dirty = DirtyRound(pages.carried, pages.zero, pages.guard, time.monotonic() - began)
         return LastRound(dirty, sort_regions(regions))
 

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.images.pb.memory_pb2 import VmaEntry
+from core.kernel.hugetlb import MAP_HUGETLB, size_flags
 from core.memory.ranges import Ranges
 from core.plan.ops import FdAllocator
-from core.proc.maps import Vma
+from core.proc.maps import HUGE_ANONYMOUS, Vma
 from core.resources import vmas
 from core.resources.vmas import (
     ANON_PRIVATE,
@@ -126,6 +127,19 @@ def test_what_grows_with_another_protection_gets_it_afterwards() -> None:
     assert (update.grow, update.protect) == (((0x20000, 0x30000),), ((0x20000, 0x30000, READ),))
 
 
+def test_huge_pages_do_not_grow_but_are_mapped_anew() -> None:
+    def huge(first: int, last: int) -> MappedVma:
+        vma = mapped(first, last)
+        vma.entry.flags |= MAP_HUGETLB | size_flags(2 << 20)
+        return vma
+
+    update = compare([huge(0x200, 0x400)], [huge(0x200, 0x800)])
+    assert update.grow == () and update.stays == Ranges.of([(0x200000, 0x400000)])
+    assert [(vma.start, vma.end) for vma in update.create] == [(0x400000, 0x800000)]
+    (op,) = plan_update([], [huge(0x200, 0x400)], FdAllocator())
+    assert op.args[3] & (MAP_HUGETLB | 0x3F << 26) == MAP_HUGETLB | 21 << 26
+
+
 def test_downward_growth_is_new_memory() -> None:
     update = compare([mapped(0x20, 0x30)], [mapped(0x10, 0x30)])
     assert update.grow == ()
@@ -159,7 +173,9 @@ def live(path: str = "", *, shared: bool = False, inode: int = 0) -> Vma:
     [
         (live("anon_inode:[io_uring]", shared=True), ""),
         (live(shared=True), ""),
-        (live(), "ht"),
+        (live("/mnt/huge/x", inode=3), "ht"),
+        (live("/memfd:x (deleted)", inode=3), "ht"),
+        (live(HUGE_ANONYMOUS, inode=3)._replace(writable=False), "ht"),
         (live(), "pf io"),
         (live(), "um"),
     ],
@@ -169,9 +185,16 @@ def test_memory_that_is_not_carried_is_refused_by_name(vma: Vma, flags: str) -> 
     assert blocker is not None and "0x10000-0x20000" in blocker.subject
 
 
-@pytest.mark.parametrize("path", ["/memfd:x (deleted)", "/dev/zero (deleted)", "/SYSV4d000000 (deleted)"])
-def test_shared_memory_without_a_path_is_carried(path: str) -> None:
-    assert vmas.refuse(live(path, shared=True, inode=3), frozenset({"rd", "wr", "sh"})) is None
+@pytest.mark.parametrize("huge", [frozenset[str](), frozenset({"ht"})])
+@pytest.mark.parametrize(
+    "path", ["/memfd:x (deleted)", "/dev/zero (deleted)", "/SYSV4d000000 (deleted)", HUGE_ANONYMOUS]
+)
+def test_shared_memory_without_a_path_is_carried(path: str, huge: frozenset[str]) -> None:
+    assert vmas.refuse(live(path, shared=True, inode=3), frozenset({"rd", "wr", "sh"}) | huge) is None
+
+
+def test_private_huge_pages_are_carried() -> None:
+    assert vmas.refuse(live(HUGE_ANONYMOUS, inode=3), frozenset({"rd", "wr", "ht"})) is None
 
 
 def segment(start: int, end: int, offset: int = 0, *, status: int = MEMFD, access: int = 2) -> MappedVma:

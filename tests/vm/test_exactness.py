@@ -1,0 +1,31 @@
+"""Memory that is copied in rounds while programs store to it is the same to the byte, by the soft-dirty bits of guests.
+
+The kernels that tests/roundtrip runs on have none.
+"""
+
+import pytest
+
+from tests.vm import Guest
+from tests.vm.product import SHARE
+from tests.vm.programs import COMMAND_S
+
+pytestmark = pytest.mark.timeout(1800)
+
+RUNS, SECONDS = "2", "10"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dirty_exact", "soft-dirty", RUNS, SECONDS, "dirty_stress"],
+        ["shared_exact", "soft-dirty", "wild", RUNS, SECONDS, "shared_stress"],
+        ["shared_exact", "soft-dirty", "", "1", SECONDS, "huge_stress"],
+    ],
+    ids=lambda words: words[-1],
+)
+def test_no_store_is_missed_by_soft_dirty_bits(guests: tuple[Guest, Guest], words: list[str]) -> None:
+    module, *arguments, program = words
+    for guest in guests:
+        guest.run(["sysctl", "-q", "-w", "vm.nr_overcommit_hugepages=64"])
+        command = ["env", f"PYTHONPATH={SHARE}/site", "python3", "-B", "-m", f"tests.roundtrip.{module}", *arguments]
+        print(guest.output(*command, f"{SHARE}/exact/{program}", timeout_s=COMMAND_S))
