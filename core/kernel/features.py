@@ -25,6 +25,7 @@ PR_SET_MM_MAP_SIZE: Final = 15
 MREMAP_MAYMOVE_FIXED: Final = 3
 PROT_NONE, PROT_READ, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS = 0, 1, 3, 0x22
 SOFT_DIRTY_BIT: Final = 55
+LOW_END: Final = 1 << 47  # where addresses end with four levels of page tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Features:
     pidfd_getfd: bool
     mremap_many: bool  # one mremap moves several VMAs
     pr_set_mm_map: bool
+    la57: bool  # five levels of page tables: addresses above the 47-bit line
     cgroup2_freezer: bool
     cgroup2_mount: str
     xfeatures: int
@@ -74,7 +76,7 @@ def probe_features(reader: ProcReader | None = None) -> Features:
         ptrace=_works(lambda: probe_ptrace(0)),
         ptrace_suspend_seccomp=_works(lambda: probe_ptrace(ptrace.O_SUSPEND_SECCOMP)), kcmp=_works(probe_kcmp),
         pidfd_getfd=_works(probe_pidfd_getfd), mremap_many=_works(probe_mremap_many),
-        pr_set_mm_map=_works(probe_set_mm_map),
+        pr_set_mm_map=_works(probe_set_mm_map), la57=_works(probe_la57),
         cgroup2_freezer=bool(mount) and _works(lambda: _probe_cgroup(reader, mount)), cgroup2_mount=mount,
         xfeatures=xfeatures, cap_effective=status.cap_eff,
         cap_bounding=status.cap_bnd, seccomp=status.seccomp or 0, no_new_privs=bool(status.no_new_privs),
@@ -210,6 +212,14 @@ def probe_mremap_many() -> bool:
         raise
     finally:
         syscall("munmap", new, size)
+
+
+def probe_la57() -> bool:
+    """A page above the line, if somebody asks for it there; ENOMEM with four levels of page tables."""
+    wanted = LOW_END << 4
+    address = syscall("mmap", wanted, PAGE, PROT_NONE, MAP_PRIVATE_ANONYMOUS, -1, 0)
+    syscall("munmap", address, PAGE)
+    return address == wanted
 
 
 def probe_set_mm_map() -> bool:

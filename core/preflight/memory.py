@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from core.errors import Blocker
+from core.kernel.features import LOW_END
 from core.kernel.hugetlb import page_size_of_device
 from core.options import TrackChoice
 from core.preflight.records import HostRecord
@@ -27,6 +28,11 @@ TRACKER_COSTS: Final = {
     "soft-dirty": "each round stops the process for a look at its page tables",
     "hash": "each round, and the freeze, reads all of its memory, so expect seconds of downtime per 10 GiB",
 }
+
+
+def needs_of_memory(smaps: Sequence[SmapsVma]) -> tuple[str, ...]:
+    """Features that the destination's kernel must have for it. Pure."""
+    return ("la57",) if any(one.vma.end > LOW_END and one.vma.name != "[vsyscall]" for one in smaps) else ()
 
 
 def private_huge_pages(vmas: Iterable[Vma]) -> tuple[tuple[int, int], ...]:

@@ -19,6 +19,7 @@ from core.preflight.host import collect_host
 from core.preflight.memory import (
     add_huge_pages,
     memory_bytes,
+    needs_of_memory,
     notice_tracker,
     notice_tracking,
     private_huge_pages,
@@ -247,6 +248,7 @@ def merge_records(records: Sequence[TargetRecord]) -> TargetRecord:
         max_fd=max(record.max_fd for record in records),
         limits=tuple(limits.values()),
         huge_pages=add_huge_pages(record.huge_pages for record in records),
+        kernel_needs=tuple(dict.fromkeys(need for record in records for need in record.kernel_needs)),
     )
 
 
@@ -281,7 +283,8 @@ def _record(
     return TargetRecord(
         pids=tuple(own_tids), name=status.name, files=belongings.files, listens=belongings.listens,
         memory_bytes=memory_bytes(status, smaps, reader.shared_out_bytes(pid)), xfeatures=host.xfeatures & ~AMX,
-        kernel_needs=DESTINATION_FEATURES, user_ids=tuple(sorted({*status.uids, *status.gids})),
+        kernel_needs=(*DESTINATION_FEATURES, *needs_of_memory(smaps)),
+        user_ids=tuple(sorted({*status.uids, *status.gids})),
         capabilities=status.cap_prm | status.cap_inh | status.cap_amb, capability_bounding=status.cap_bnd,
         cgroup=reader.cgroup2(pid) or "", host=host, pid_mode=options.pid_mode, max_fd=belongings.max_fd,
         limits=tuple((limit.resource, limit.soft, limit.hard) for limit in reader.limits(pid)),

@@ -13,7 +13,14 @@ import pytest
 from core.errors import Blocker
 from core.kernel.calls import syscall
 from core.preflight import HostRecord, PreflightOptions, TargetFindings, collect_facts, collect_host
-from core.preflight.memory import decide_tracker, notice_tracker, notice_tracking, refuse_memory, refuse_tracker
+from core.preflight.memory import (
+    decide_tracker,
+    needs_of_memory,
+    notice_tracker,
+    notice_tracking,
+    refuse_memory,
+    refuse_tracker,
+)
 from core.preflight.process import refuse_namespaces
 from core.preflight.records import TargetRecord
 from core.preflight.target import refuse_kernel, without_passing
@@ -351,6 +358,14 @@ def test_the_tracker_is_the_best_one_there_is_and_a_costly_one_is_told() -> None
 def vmas(count: int, path: str = "") -> list[SmapsVma]:
     made = (Vma(at << 12, at + 1 << 12, True, True, False, False, 0, (0, 0), 1, path) for at in range(count))
     return [SmapsVma(vma, frozenset()) for vma in made]
+
+
+def test_memory_above_the_47_bit_line_needs_five_levels_of_page_tables() -> None:
+    top = Vma((1 << 47) - 4096, 1 << 47, True, True, False, False)
+    vsyscall = Vma(0xFFFFFFFFFF600000, 0xFFFFFFFFFF601000, False, False, True, False, path="[vsyscall]")
+    usual = [SmapsVma(top, frozenset()), SmapsVma(vsyscall, frozenset())]
+    assert needs_of_memory(usual) == ()
+    assert needs_of_memory([*usual, SmapsVma(top._replace(end=top.end + 4096), frozenset())]) == ("la57",)
 
 
 def test_many_mappings_are_told_by_threshold() -> None:
