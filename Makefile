@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 PYTEST := REQUIRE_ALL=1 $(PY) -m pytest
-FOR_GUESTS := mmdebstrap kmod lz4 e2fsprogs
+FOR_GUESTS := mmdebstrap kmod e2fsprogs
 
 .PHONY: demo test vm fuzz check lint build bench package clean format
 .DEFAULT_GOAL := check

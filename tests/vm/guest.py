@@ -46,17 +46,14 @@ class Guest:
             "-accel", "tcg,thread=multi,tb-size=128", "-cpu", cpu, "-m", str(MEMORY_MIB), "-smp", "1",
             "-kernel", str(self._parts.kernel(self.kernel)), "-serial", f"file:{self._console}",
             "-drive", f"file={self._parts.root},if=none,id=d0,format=raw,snapshot=on,cache=unsafe",
-            "-device", "nvme,serial=vm", "-device", "nvme-ns,drive=d0,nsid=1",
+            "-device", "nvme,serial=vm,drive=d0",
             "-netdev", f"tap,id=n0,ifname={self.tap},script=no,downscript=no",
             "-device", f"virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{int(number):02x},romfile=",
         ]  # fmt: skip
         if share:
-            argv += [
-                "-drive",
-                f"file={share},if=none,id=d1,format=raw,readonly=on",
-                "-device",
-                "nvme-ns,drive=d1,nsid=2",
-            ]
+            # Not on NVMe: kernels find two of its disks, or two of its namespaces, in any order.
+            argv += ["-drive", f"file={share},if=none,id=d1,format=raw,readonly=on"]
+            argv += ["-device", "virtio-blk-pci,drive=d1"]
             append += " vm.share=1"
         environment["TMPDIR"] = str(self._folder)
         argv = ["setpriv", "--pdeathsig", "KILL", "--", *argv, "-append", append]

@@ -15,7 +15,7 @@ from tests.waiting import wait_until
 
 NETWORK = "10.78.0."
 OUTSIDE = 254
-CPU = "max"
+CPU, LA57_CPU = "max,la57=off", "max"
 
 
 class Lab:
