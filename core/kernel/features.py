@@ -12,6 +12,7 @@ from typing import Final
 from core.kernel import pagemap_scan, ptrace, userfaultfd
 from core.kernel.calls import address_of, kcmp, pidfd_getfd, pidfd_open, syscall
 from core.kernel.cgroup_probe import probe_freezer
+from core.kernel.hugetlb import HUGE_PAGE, MFD_HUGETLB, size_flags
 from core.kernel.xsave import xcr0
 from core.native._kernel import ffi, lib
 from core.proc.mountinfo import cgroup2_mount_point
@@ -42,6 +43,7 @@ class Features:
     pidfd_getfd: bool
     mremap_many: bool  # one mremap moves several VMAs
     pr_set_mm_map: bool
+    huge_pages: bool  # hugetlb, of 2 MiB
     la57: bool  # five levels of page tables: addresses above the 47-bit line
     cgroup2_freezer: bool
     cgroup2_mount: str
@@ -77,6 +79,7 @@ def probe_features(reader: ProcReader | None = None) -> Features:
         ptrace_suspend_seccomp=_works(lambda: probe_ptrace(ptrace.O_SUSPEND_SECCOMP)), kcmp=_works(probe_kcmp),
         pidfd_getfd=_works(probe_pidfd_getfd), mremap_many=_works(probe_mremap_many),
         pr_set_mm_map=_works(probe_set_mm_map), la57=_works(probe_la57),
+        huge_pages=_works(probe_huge_pages),
         cgroup2_freezer=bool(mount) and _works(lambda: _probe_cgroup(reader, mount)), cgroup2_mount=mount,
         xfeatures=xfeatures, cap_effective=status.cap_eff,
         cap_bounding=status.cap_bnd, seccomp=status.seccomp or 0, no_new_privs=bool(status.no_new_privs),
@@ -214,8 +217,14 @@ def probe_mremap_many() -> bool:
         syscall("munmap", new, size)
 
 
+def probe_huge_pages() -> bool:
+    """A file of such pages can be made; whether there are any is another question."""
+    os.close(os.memfd_create("migrate", MFD_HUGETLB | size_flags(HUGE_PAGE)))
+    return True
+
+
 def probe_la57() -> bool:
-    """A page above the line, if somebody asks for it there; ENOMEM with four levels of page tables."""
+    """A page above the line, if somebody asks for it there; with four levels of page tables it comes elsewhere."""
     wanted = LOW_END << 4
     address = syscall("mmap", wanted, PAGE, PROT_NONE, MAP_PRIVATE_ANONYMOUS, -1, 0)
     syscall("munmap", address, PAGE)

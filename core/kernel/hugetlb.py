@@ -12,7 +12,8 @@ PAGE_SIZE: Final = mmap.PAGESIZE
 # The same bits in mmap(2) (MAP_HUGE_SHIFT), memfd_create(2) and shmget(2): the binary logarithm of the size.
 SIZE_SHIFT, SIZE_MASK = 26, 0x3F
 MAP_HUGETLB, MFD_HUGETLB, SHM_HUGETLB = 0x40000, 4, 0o4000
-SIZES: Final = (2 << 20, 1 << 30)  # of x86-64
+HUGE_PAGE: Final = 2 << 20
+SIZES: Final = (HUGE_PAGE,)  # what is carried; of larger ones (1 GiB) PAGEMAP_SCAN does not tell what was stored to
 POOLS: Final = Path("/sys/kernel/mm/hugepages")
 
 
@@ -23,7 +24,7 @@ def page_size_of(fd: int) -> int:
 
 @cache
 def page_size_of_device(device: int) -> int:
-    """Bytes of a page of the memory without a path on `device`; PAGE_SIZE unless it is of huge pages."""
+    """Bytes of a page of the memory without a path on `device`; PAGE_SIZE unless it is of huge pages of SIZES."""
     for size in SIZES:
         try:
             fd = os.memfd_create("migrate", MFD_HUGETLB | size_flags(size))
@@ -42,20 +43,22 @@ def size_flags(page_size: int) -> int:
 
 
 def flagged_size(flags: int) -> int:
-    """The size that the bits in `flags` tell; PAGE_SIZE for none. ValueError: no x86-64 has such."""
+    """The size that the bits in `flags` tell; PAGE_SIZE for none. ValueError: it is none of SIZES."""
     shift = flags >> SIZE_SHIFT & SIZE_MASK
     if shift and 1 << shift not in SIZES:
-        raise ValueError(f"huge pages of 2^{shift} bytes")
+        raise ValueError(f"huge pages of 2^{shift} bytes are not carried")
     return 1 << shift if shift else PAGE_SIZE
 
 
-def free_pages() -> dict[int, int]:
-    """By size in bytes: pages that somebody could have now, those that the pool may grow by included."""
+def free_pages(memory_bytes: int) -> dict[int, int]:
+    """By size in bytes: pages that somebody could have now, those included that the pool may grow by, for which there
+    is `memory_bytes` of ordinary memory."""
     found = {}
     for pool in POOLS.glob("hugepages-*kB"):
         match = re.fullmatch(r"hugepages-(\d+)kB", pool.name)
         if match:
             names = ("free_hugepages", "resv_hugepages", "nr_overcommit_hugepages", "surplus_hugepages")
             free, reserved, more, surplus = (int((pool / name).read_text()) for name in names)
-            found[int(match[1]) << 10] = max(0, free - reserved) + max(0, more - surplus)
+            size = int(match[1]) << 10
+            found[size] = max(0, free - reserved) + max(0, min(more - surplus, memory_bytes // size))
     return found

@@ -254,8 +254,7 @@ class LiveProcess:
             self._page_reader.close()
             self._page_reader = None
         if self._page_reader is None:
-            tracker = self._need_tracker()
-            seen = tracker.note_read if tracker.by_content else None
+            seen = self._need_tracker().note_read
             self._page_reader = ReadPageReader(self.pid, buffers=buffers, seen=seen, keep_shared=self.has_relatives)
         return self._page_reader
 

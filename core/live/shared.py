@@ -14,7 +14,7 @@ from core.images.store import ImageSet
 from core.kernel import process_vm
 from core.live.mappers import Mappers, inode_of
 from core.live.shared_file import FileTimes, SharedFile
-from core.memory.ranges import PAGE_SIZE, Ranges
+from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
 from core.proc.reader import ProcReader
 from core.resources.shared_memory import F_GET_SEALS, Segment, Segments, kind_of_link
 
@@ -29,6 +29,8 @@ class SharedSegment(SharedFile):
         super().__init__(segment.fd, segment.link, segment.id, key)
         self.segment = segment
         self._times = FileTimes()
+        self._samples: dict[int, int | None] = {}  # of huge pages: a page of each that was not zero
+        self._unsampled = EMPTY
         self._writable = self._was_writable = False  # open for writing at the last look; at the one before
 
     def note_open(self, writable: bool) -> None:
@@ -42,7 +44,7 @@ class SharedSegment(SharedFile):
             doubt = "it is open for writing, and was written to one way or another"  # stores change its times too
         stores = mappers.stores(inode_of(self.fd))
         if self.segment.page_size != PAGE_SIZE and not stores.hides_removals and not doubt:
-            doubt = "its huge pages are tracked by userfaultfd alone"
+            doubt = "only userfaultfd tracks huge pages, and it is not used here"
         self.find_changed(stores, doubt, last=last)
 
     def _need_witness(self) -> None:
@@ -55,11 +57,20 @@ class SharedSegment(SharedFile):
         if size == PAGE_SIZE:
             return super()._removed()
         [nothing] = process_vm.hash_pages(bytes(PAGE_SIZE), self._key)
-        firsts = (self._copied.first_other(start, start + size, nothing) for start in range(0, self.size, size))
-        pages = Ranges.ordered((first, first + PAGE_SIZE) for first in firsts if first is not None)
+        for start, end in self._unsampled:
+            for page in range(start // size * size, end, size):
+                self._samples[page] = self._copied.first_other(page, page + size, nothing)
+        self._unsampled = EMPTY
+        firsts = (first for page, first in sorted(self._samples.items()) if first is not None and page < self.size)
+        pages = Ranges.ordered((first, first + PAGE_SIZE) for first in firsts)
         return Ranges.of((at // size * size, (at // size + 1) * size) for at, _ in self._differing(pages)).intersect(
             self._sent
         )
+
+    def was_sent(self) -> None:
+        """What was pending is over there."""
+        self._unsampled = self._unsampled.union(self.pending, self.holes)
+        super().was_sent()
 
     def _may_be_written_to(self) -> bool:
         return (self._writable or self._was_writable) and not fcntl.fcntl(self.fd, F_GET_SEALS) & SEALED

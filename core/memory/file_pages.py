@@ -108,6 +108,7 @@ class LandingMapping(LandingFile):
 
     def __init__(self, fd: int, memory: mmap.mmap) -> None:
         super().__init__(fd)
+        self._memory = memory  # stays mapped as long as anybody lands in it
         with memoryview(memory) as view:
             self._address, self._size = address_of(view), len(view)
         self._page_size = os.fstatvfs(fd).f_bsize

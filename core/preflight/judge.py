@@ -84,8 +84,11 @@ def judge_rights(target: TargetRecord, host: HostRecord) -> Iterator[Blocker]:
 def judge_kernel(target: TargetRecord, host: HostRecord) -> Iterator[Blocker]:
     """Features that the restore needs."""
     for name in target.kernel_needs:
-        if name not in host.features:
-            hint = "see the README"
+        if name == "la57" and name not in host.features:
+            reason = "it has memory above the 47-bit line, for which there have to be five levels of page tables (la57)"
+            yield Blocker("address-space", host.hostname, reason, "move it to a processor that has them")
+        elif name not in host.features:
+            hint = "`migrate features` over there says what there is, and what for"
             yield Blocker("kernel-lacks", host.hostname, f"kernel {host.kernel} over there lacks {name}", hint)
 
 

@@ -4,6 +4,7 @@ A table of contents over the refusals; reads /proc and duplicates descriptors, a
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -45,6 +46,7 @@ USES_NAMED: Final = 8
 LOOKS: Final = 4  # at who else has a file open, while the tree forks
 AMX: Final = 0x3 << 17  # a task must ask for its tiles; those that did are refused when they are frozen
 SOURCE_FEATURES: Final = ("ptrace", "kcmp", "pidfd_getfd")
+PROCESS: Final = re.compile(r"^pid \d+: ")
 DESTINATION_FEATURES: Final = ("clone3_set_tid", "ptrace", "pr_set_mm_map")
 
 
@@ -80,7 +82,7 @@ def collect_facts(
         found = _collect(reader, pid, options, host)
         if not found.blockers:
             return found
-        return found
+        return without_passing(found, _collect(reader, pid, options, host))
     except ProcessLookupError:
         gone = Blocker("no-process", f"pid {pid}", "ended while it was looked at", "see `pgrep -a NAME`")
         return TargetFindings(TargetRecord(), (gone,), ())
@@ -89,9 +91,13 @@ def collect_facts(
 def without_passing(before: TargetFindings, now: TargetFindings) -> TargetFindings:
     """The second of two looks, refused by what both saw: a running task changes while its state is read, piece by
     piece, and what does not fit together then is no reason. The freeze looks again. Pure."""
-    seen = {(blocker.code, blocker.subject) for blocker in before.blockers}
-    lasting = tuple(blocker for blocker in now.blockers if (blocker.code, blocker.subject) in seen)
-    return replace(now, blockers=lasting)
+    seen = {_what(blocker) for blocker in before.blockers}
+    return replace(now, blockers=tuple(blocker for blocker in now.blockers if _what(blocker) in seen))
+
+
+def _what(blocker: Blocker) -> tuple[str, str]:
+    """The process is only named where there are several."""
+    return blocker.code, PROCESS.sub("", blocker.subject)
 
 
 def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: HostRecord) -> TargetFindings:
@@ -135,6 +141,7 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
         memory_bytes=record.memory_bytes + shared.size_bytes,
         sysv=(*shared.sysv, *sysv_ipc.needs(ipc)),
         huge_pages=add_huge_pages([record.huge_pages, shared.huge_pages]),
+        kernel_needs=(*record.kernel_needs, *(("huge_pages",) if record.huge_pages or shared.huge_pages else ())),
     )
     record = replace(record, pids=tuple(sorted({*record.pids, *(member.own_pid for member in family.dead)})))
     record = replace(record, files=(*record.files, *collect_scripts(options, host.boot_id)))

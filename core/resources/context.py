@@ -190,7 +190,7 @@ def open_files(pid: int, reader: ProcReader, pidfd: int, *, runs: bool = False) 
     """All descriptors of `pid`, ascending, with our duplicates; those are closed at the end.
 
     A descriptor that goes away while we look is left out. Needs room for as many descriptors here as the task has,
-    unless it runs: then duplicates are held for one look at a time, but for those of terminals.
+    unless it runs: then duplicates are held for one look at a time, but for those of character devices (terminals).
     """
     files: list[OpenFile] = []
     try:
@@ -217,7 +217,9 @@ def _take_again(file: OpenFile, pidfd: int) -> int:
             raise ClosedMeanwhile(closed) from error
         raise
     found = os.fstat(local_fd)
-    if (found.st_dev, found.st_ino) != (file.stat.st_dev, file.stat.st_ino):
+    # eventfds, timerfds and their like have one inode.
+    is_other_kind = file.link.startswith("anon_inode:") and os.readlink(f"/proc/self/fd/{local_fd}") != file.link
+    if is_other_kind or (found.st_dev, found.st_ino) != (file.stat.st_dev, file.stat.st_ino):
         os.close(local_fd)
         raise ClosedMeanwhile(closed)
     return local_fd

@@ -7,6 +7,8 @@ from typing import Final
 from core.errors import Blocker
 from core.images.pb.descriptors_pb2 import MemfdFileEntry
 from core.images.pb.files_pb2 import FdTypes, FileEntry
+from core.kernel.hugetlb import SIZES, page_size_of
+from core.memory.ranges import PAGE_SIZE
 from core.plan.ops import FdAllocator, Program, Syscall, path_argument
 from core.resources.context import O_LARGEFILE, OpenFile, OpenTable, owner_and_flags_ops, read_owner
 
@@ -20,7 +22,9 @@ def claims(file: OpenFile) -> bool:
 
 
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
-    """Locked ones."""
+    """Locked ones, and those of the largest huge pages."""
+    if page_size_of(file.local_fd) not in (PAGE_SIZE, *SIZES):
+        return file.blocker("memfd", "is of huge pages larger than 2 MiB", "PAGEMAP_SCAN does not track them")
     if file.info.locks:
         return file.blocker("lock", "holds a file lock", "file locks are coming; release it before the migration")
     return None

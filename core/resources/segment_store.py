@@ -71,7 +71,8 @@ class SegmentStore:
             try:
                 self._update(id, spec)
             except OSError as error:
-                raise RestoreError(f"{spec.name}: cannot be made: {error.strerror}") from error
+                hint = "are there as many huge pages free here?" if spec.page_size != PAGE_SIZE else None
+                raise RestoreError(f"{spec.name}: cannot be made: {error.strerror}", hint=hint) from error
             except (ValueError, OverflowError) as error:
                 raise ImageError("segments", f"{spec.name}: {spec.size} bytes: {error}") from error
 
@@ -84,6 +85,8 @@ class SegmentStore:
         if spec.kind is SegmentKind.MEMFD and os.fstat(made.fd).st_size != spec.size:
             os.ftruncate(made.fd, spec.size)
         made.spec = spec
+        if spec.page_size != PAGE_SIZE and spec.size and not made.settled:
+            _map(made)
 
     def ids(self) -> list[int]:
         """All of them."""
@@ -96,12 +99,7 @@ class SegmentStore:
     def landing(self, id: int) -> LandingFile:
         """Where its pages land."""
         made = self._made[id]
-        if made.spec.page_size == PAGE_SIZE:
-            return LandingFile(made.fd)
-        if made.memory is None or len(made.memory) != made.spec.mapped_size:
-            _unmap(made)
-            made.memory = mmap.mmap(made.fd, made.spec.mapped_size)
-        return LandingMapping(made.fd, made.memory)
+        return LandingFile(made.fd) if made.memory is None else LandingMapping(made.fd, made.memory)
 
     def fd(self, id: int, *, writable: bool) -> int:
         """A descriptor of it, ours; RestoreError when there is no such segment."""
@@ -256,6 +254,13 @@ def _settle_sysv(made: _Made) -> None:
         made.own_sysv = False
 
 
+def _map(made: _Made) -> None:
+    """Huge pages take no write(2): what lands there goes through a mapping, which reserves them all."""
+    if made.memory is None or len(made.memory) != made.spec.mapped_size:
+        _unmap(made)
+        made.memory = mmap.mmap(made.fd, made.spec.mapped_size)
+
+
 def _unmap(made: _Made) -> None:
     memory, made.memory = made.memory, None
     if memory is not None:
@@ -263,7 +268,7 @@ def _unmap(made: _Made) -> None:
 
 
 def _let_go(made: _Made) -> None:
-    _unmap(made)
+    made.memory = None  # and not unmapped: somebody may be landing there
     if made.attached:
         syscall("shmdt", made.attached)
         made.attached = 0

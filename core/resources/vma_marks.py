@@ -26,7 +26,7 @@ MCL_FUTURE, MCL_ONFAULT = 2, 4
 MS_INVALIDATE: Final = 2
 MADV_GUARD_INSTALL: Final = 102
 PR_SET_VMA, PR_SET_VMA_ANON_NAME = 0x53564D41, 0
-BEYOND: Final = 0x7FFFFFFFF000  # the last page of user space, where nothing can be mapped
+BEYOND: Final = (1 << 56) - PAGE  # where nothing can be mapped, with five levels of page tables either
 KEYS: Final = range(1, 16)
 # The two letters of smaps and the madvise(2) that brings them about.
 ADVICE: Final = {"dc": 10, "mg": 12, "hg": 14, "nh": 15, "dd": 16, "wf": 18}

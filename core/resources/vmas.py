@@ -14,6 +14,7 @@ from core.errors import Blocker, CollectError
 from core.images.flags import VmaStatus
 from core.images.pb.memory_pb2 import VmaEntry
 from core.kernel.hugetlb import MAP_HUGETLB, page_size_of_device, size_flags
+from core.memory.huge import judge_huge
 from core.memory.ranges import PAGE_SIZE, Ranges
 from core.plan.ops import FdAllocator, Program, Syscall, path_argument
 from core.plan.segments import SegmentKind, SegmentUse
@@ -33,12 +34,9 @@ MAP_LOCKED, MADV_NOHUGEPAGE = 0x2000, 15
 KERNEL_VMAS: Final = {"[vdso]": VDSO, "[vvar]": VVAR, "[vvar_vclock]": VVAR, "[vsyscall]": VSYSCALL}
 DEVICE_HINT: Final = "stop what uses the device (GPU, RDMA, DPDK, packet sockets); memory pinned for it stays behind"
 OWN_UFFD_HINT: Final = "a process that handles its own page faults cannot be moved; end what does that"
+HUGE_HINT: Final = "huge pages of 2 MiB are carried where they have no path and may be written to"
 # smaps VmFlags that mean memory of a kind that cannot be carried: why, and what to do
 REFUSED_FLAGS: Final = {
-    "ht": (
-        "is a file on hugetlbfs, or huge pages that may not be written to or are a private view of a memfd",
-        "shared huge pages without a path, and private ones that may be written to, are carried",
-    ),
     "io": ("is device memory", DEVICE_HINT),
     "pf": ("maps device pages", DEVICE_HINT),
     "um": ("is served by a userfaultfd of its own", OWN_UFFD_HINT),
@@ -104,8 +102,8 @@ def refuse(vma: Vma, flags: frozenset[str]) -> Blocker | None:
     subject = f"vma {vma.start:#x}-{vma.end:#x} {vma.path or '(anonymous)'}"
     if vma.name in KERNEL_VMAS:
         return None
-    if (vma.shared and is_shared_memory(vma.path)) or (vma.is_private_huge and vma.writable):
-        flags -= {"ht"}
+    if "ht" in flags and (reason := judge_huge(vma, has_path=not is_shared_memory(vma.path))):
+        return Blocker("vma-kind", subject, reason, HUGE_HINT)
     for flag, (reason, hint) in REFUSED_FLAGS.items():
         if flag in flags:
             return Blocker("vma-kind", subject, reason, hint)

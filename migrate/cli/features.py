@@ -18,6 +18,7 @@ USES = {
     "pagemap_scan": "finding written pages (the best way, with uffd_wp_async)",
     "soft_dirty": "finding written pages (the next best way; the last is to compare all memory)",
     "mremap_many": "moving many mappings by one call",
+    "huge_pages": "processes with huge pages (hugetlb)",
     "la57": "processes with memory above the 47-bit line",
 }
 NEEDED = ("ptrace", "kcmp", "pidfd_getfd", "clone3_set_tid", "pr_set_mm_map")

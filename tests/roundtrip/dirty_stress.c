@@ -46,7 +46,9 @@ static void *store(void *seed)
 			*(volatile char *)page;
 			break;
 		case 3:
-			*(volatile uint64_t *)(file + r / 64 % SLOT_BYTES / 8 * 8) = r;
+			*(volatile uint64_t *)(file + r / 128 % SLOT_BYTES / 8 * 8) = r;
+			if (r & 64)
+				MUST(madvise(file + r / 1024 % SLOT_PAGES * PAGE, PAGE, MADV_DONTNEED));
 			break;
 		case 4 ... 8:
 			*(volatile uint64_t *)(huge + r / 64 % HUGE_BYTES / 8 * 8) = r;
@@ -102,8 +104,11 @@ static void *store_in_hugetlb(void *seed)
 
 		switch (r % 64) {
 		case 0:
-			*word = 1;
+			if (r & 64)
+				*word = 1;
 			MUST(madvise(page, HUGE, MADV_DONTNEED));
+			if (r & 128)
+				usleep(r / 256 % 65536);
 			break;
 		case 1:
 			*(volatile char *)word;
@@ -245,10 +250,8 @@ static void *allocate(void *seed)
 		char **block = &blocks[r % 64];
 		size_t size = r / 64 % (r & 128 ? 300000 : 9000) + 1;
 
-		if (r & 256)
-			*block = realloc(*block, size);
-		else
-			free(*block), *block = malloc(size);
+		free(*block); /* realloc(3) might map a small piece where a slot is away for a moment */
+		*block = malloc(size);
 		memset(*block, (int)r, size);
 		deep(r / 512 % 2000);
 	}

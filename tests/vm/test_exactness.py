@@ -1,6 +1,6 @@
-"""Memory that is copied in rounds while programs store to it is the same to the byte, by the soft-dirty bits of guests.
+"""Memory that is copied in rounds while programs store to it is the same to the byte in guests with soft-dirty bits.
 
-The kernels that tests/roundtrip runs on have none.
+The kernels that tests/roundtrip runs on have none. Huge pages (hugetlb) have none either: those are compared.
 """
 
 import pytest
@@ -23,7 +23,7 @@ RUNS, SECONDS = "2", "10"
     ],
     ids=lambda words: words[-1],
 )
-def test_no_store_is_missed_by_soft_dirty_bits(guests: tuple[Guest, Guest], words: list[str]) -> None:
+def test_no_store_is_missed_where_bits_are_the_tracker(guests: tuple[Guest, Guest], words: list[str]) -> None:
     module, *arguments, program = words
     for guest in guests:
         guest.run(["sysctl", "-q", "-w", "vm.nr_overcommit_hugepages=64"])

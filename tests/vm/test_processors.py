@@ -37,7 +37,7 @@ def test_memory_above_the_47_bit_line_goes_where_there_are_five_levels_of_page_t
     with closing(here), closing(there):
         program = start(here, "memory_above_47")
         said = here.run(["migrate", str(program.pid), f"root@{old.address}"], timeout_s=COMMAND_S, check=False)
-        assert said.returncode == 3 and "lacks la57" in said.stderr, said.stdout + said.stderr
+        assert said.returncode == 3 and "47-bit line" in said.stderr, said.stdout + said.stderr
         migrate(program, here, there)
         carry(program, there, here)
         assert "10000000000000-" in here.output("cat", f"/proc/{program.pid}/maps")

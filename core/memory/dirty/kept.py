@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn
 from core.errors import MigrateError, TraceeError
 from core.kernel.calls import pidfd_open
 from core.memory.dirty import DirtyTracker
+from core.memory.present import spans_of
 from core.memory.ranges import Ranges
 from core.proc.maps import SmapsVma
 from core.proc.reader import ProcReader
@@ -211,5 +212,8 @@ def _answer(request: dict[str, Any], trackers: dict[int, Kept]) -> dict[str, obj
 
 def _collect(pid: int, kept: Kept) -> dict[str, object]:
     since, kept.since = kept.since, ""
-    found = kept.tracker.collect_and_rearm(ProcReader().maps(pid))
-    return {"since": since, "changed": found.ranges.spans, "guard": bool(found.guard)}
+    vmas = ProcReader().maps(pid)
+    found = kept.tracker.collect_and_rearm(vmas)
+    # What was dropped of huge pages is told by who knows what the copy has; here nobody does.
+    changed = found.ranges.union(spans_of(vma for vma in vmas if vma.is_private_huge))
+    return {"since": since, "changed": changed.spans, "guard": bool(found.guard)}

@@ -13,6 +13,7 @@ from core.kernel.pagemap_scan import PageCategory, ScanMasks
 from core.kernel.shmem import shmem_device
 from core.kernel.userfaultfd import TrackedVma
 from core.memory.dirty import DirtyRound, LastRound, SharedWrites, Untracked
+from core.memory.dirty.dropped import DroppedPages
 from core.memory.pages import PageBatch
 from core.memory.present import (
     THERE,
@@ -50,6 +51,7 @@ class UffdTracker:
         self._ours = EMPTY  # tracked by us in the round before
         self._unclean = EMPTY  # maybe registered, but its bits were not cleared
         self._shared = EMPTY  # shared memory that was tracked at the last look
+        self._dropped = DroppedPages(pid)
         self._enable()
 
     def _enable(self) -> None:
@@ -70,7 +72,8 @@ class UffdTracker:
         self._pending = self._pending.union(missing)
 
     def note_read(self, batch: PageBatch) -> None:
-        """See DirtyTracker: not needed."""
+        """See DirtyTracker: needed for huge pages."""
+        self._dropped.note_read(batch)
 
     def forget(self, lost: Ranges) -> None:
         """See DirtyTracker: not needed, a page that comes again is a new one."""
@@ -84,20 +87,22 @@ class UffdTracker:
         began = time.monotonic()
         with _pagemap(self._pid) as pagemap_fd:
             tried = self._track(pagemap_fd, private_vmas(vmas))
+            dropped = self._dropped.look(pagemap_fd, vmas, self._exclude)
             pages = self._scan(pagemap_fd, tried)
         refused = tuple(
             Untracked(part.start, part.end, vma.path, os.strerror(code)) for vma, part, code in tried if code
         )
-        return DirtyRound(pages.carried, pages.zero, pages.guard, time.monotonic() - began, refused)
+        return DirtyRound(pages.carried.union(dropped), pages.zero, pages.guard, time.monotonic() - began, refused)
 
     def collect_last(self, vmas: Sequence[Vma]) -> LastRound:
         """See DirtyTracker. Every page tells by itself whether it is tracked: what is not counts as written."""
         began = time.monotonic()
         with _pagemap(self._pid) as pagemap_fd:
             masks = _last_masks(_categories())
+            dropped = self._dropped.look(pagemap_fd, vmas, self._exclude)
             regions = pagemap_scan.scan_pages(pagemap_fd, spans_of(private_vmas(vmas), self._exclude).spans, masks)
         present, dirty = sort_regions(regions), sort_regions(one for one in regions if one[2] & CLEAN != WPALLOWED)
-        again = present.carried.intersect(self._unclean.union(self._pending))
+        again = present.carried.intersect(self._unclean.union(self._pending, dropped))
         seconds = time.monotonic() - began
         return LastRound(DirtyRound(dirty.carried.union(again), dirty.zero, dirty.guard, seconds), present)
 

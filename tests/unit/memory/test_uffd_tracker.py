@@ -4,18 +4,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from core.errors import CollectError, KernelLacks, TraceeError
 from core.kernel import userfaultfd
 from core.kernel.calls import pidfd_getfd, pidfd_open, syscall
-from core.memory.dirty import DirtyRound
+from core.memory.dirty import DirtyRound, LastRound
 from core.memory.dirty.choose import choose_tracker, probe_tracker_kind
 from core.memory.dirty.uffd import UffdTracker
+from core.memory.pages import ReadPageReader
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
+from tests.huge_pages import has_huge_pages
+from tests.requires import require
 from tests.unit.memory.area import MREMAP_FIXED, MREMAP_MAYMOVE, PRIVATE, Area, area, map_at, vma_of
 
 MADV_GUARD_INSTALL = 102
@@ -275,3 +279,53 @@ def test_the_last_look_does_not_trust_the_bits_of_memory_that_lost_its_tracking(
         assert len(memory.vmas) == 1, "the scene is a merge"
         memory.store(1)
         assert tracker.collect_last(memory.vmas).dirty.ranges.contains(*memory.span(1, 2))
+
+
+@contextmanager
+def mapped(flags: int, fd: int = -1, size: int = 1 << 22) -> Iterator[Area]:
+    address = syscall("mmap", 0, size, 3, flags, fd, 0)
+    try:
+        yield Area(address, size // PAGE_SIZE)
+    finally:
+        syscall("munmap", address, size)
+
+
+def sent(tracker: UffdTracker, memory: Area) -> None:
+    """What is told goes over, until nothing is told."""
+    for _ in range(3):
+        told = tracker.collect_and_rearm(memory.vmas).ranges
+        with ReadPageReader(os.getpid(), seen=tracker.note_read) as reader:
+            assert sum(len(one) for _, one in reader.read(told)) == told.total
+    assert told == EMPTY
+
+
+def test_a_private_page_of_a_file_that_was_stored_to_and_dropped_is_the_files_again(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w+b") as file:
+        file.truncate(1 << 22)
+        with mapped(mmap.MAP_PRIVATE, file.fileno()) as memory, tracker_of(memory) as tracker:
+            memory.fill(7, 2, 5)
+            sent(tracker, memory)
+            syscall("madvise", memory.page(3), PAGE_SIZE, mmap.MADV_DONTNEED)
+            last = tracker.collect_last(memory.vmas)
+            assert last.dirty.ranges == EMPTY
+            assert last.present.carried.spans == (memory.span(2, 3), memory.span(4, 5))
+
+
+@pytest.mark.parametrize("read_again", [False, True])
+@pytest.mark.parametrize("is_last", [False, True])
+def test_a_huge_page_that_was_dropped_is_told(read_again: bool, is_last: bool) -> None:
+    require(has_huge_pages(), "nr_overcommit_hugepages")
+    huge = 512  # pages
+    with mapped(PRIVATE | 0x40000) as memory, tracker_of(memory) as tracker:
+        memory.store(5)
+        memory.store(huge + 100)
+        sent(tracker, memory)
+        syscall("madvise", memory.start + huge * PAGE_SIZE, huge * PAGE_SIZE, mmap.MADV_DONTNEED)
+        if read_again:
+            assert memory.load(huge + 100) == 0
+        look = tracker.collect_last if is_last else tracker.collect_and_rearm
+        told = look(memory.vmas)
+        dirty = told.dirty if isinstance(told, LastRound) else told
+        assert dirty.ranges.spans == (memory.span(huge, 2 * huge),)
+        if not is_last:
+            sent(tracker, memory)

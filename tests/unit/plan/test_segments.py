@@ -55,7 +55,7 @@ def test_huge_pages_are_told_by_their_size_and_no_others_are_believed() -> None:
         kinds.MEMFD_INODE,
         MemfdInodeEntry(name="x", uid=0, gid=0, size=5, shmid=50, seals=1, inode_id=9, hugetlb_flag=4 | 62 << 26),
     )
-    with pytest.raises(ImageError, match="memfd:x: huge pages of 2\\^62 bytes"):
+    with pytest.raises(ImageError, match="memfd:x: huge pages of 2\\^62 bytes are not carried"):
         segments_of(damaged)
 
 

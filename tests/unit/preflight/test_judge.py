@@ -18,11 +18,12 @@ EVERYTHING = (1 << 41) - 1
 HOST = HostRecord(
     hostname="host-b", kernel="6.18", vdso="aa", xfeatures=0xE7, cpu_flags=("avx2", "avx512f"),
     memory_available_bytes=1 << 30, pid_max=32768, capabilities=EVERYTHING, capability_bounding=EVERYTHING,
-    features=("clone3_set_tid", "cgroup2_freezer"), limits=((7, 1024, 4096),), huge_pages=((2 << 20, 3), (1 << 30, 0)),
+    features=("clone3_set_tid", "cgroup2_freezer", "la57"), limits=((7, 1024, 4096),),
+    huge_pages=((2 << 20, 3), (1 << 30, 0)),
 )  # fmt: skip
 TARGET = TargetRecord(
     pids=(812, 813), name="redis", memory_bytes=1 << 20, xfeatures=0xE7, host=replace(HOST, hostname="host-a"),
-    kernel_needs=("clone3_set_tid", "cgroup2_freezer"), capabilities=0x400, capability_bounding=EVERYTHING,
+    kernel_needs=("clone3_set_tid", "cgroup2_freezer", "la57"), capabilities=0x400, capability_bounding=EVERYTHING,
     limits=((7, 1024, 4096),), huge_pages=((2 << 20, 3),),
 )  # fmt: skip
 LIBRARY = FileNeed(
@@ -60,7 +61,7 @@ def test_a_host_that_has_all_has_nothing_against_it() -> None:
         ({"capabilities": EVERYTHING & ~0x400}, "capabilities"),
         ({"seccomp": 2}, "seccomp-there"),
         ({"no_new_privs": True}, "no-new-privs-there"),
-        ({"features": ("clone3_set_tid",)}, "kernel-lacks"),
+        ({"features": ("clone3_set_tid", "la57")}, "kernel-lacks"),
         ({"vdso": ""}, "vdso"),
         ({"xfeatures": 0x7}, "cpu-registers"),
         ({"cpu_flags": ("avx2",)}, "cpu-instructions"),
@@ -68,6 +69,7 @@ def test_a_host_that_has_all_has_nothing_against_it() -> None:
         ({"pid_max": 813}, "pid-max"),
         ({"huge_pages": ((2 << 20, 2), (1 << 30, 3))}, "huge-pages"),
         ({"huge_pages": ()}, "huge-pages"),
+        ({"features": ("clone3_set_tid", "cgroup2_freezer")}, "address-space"),
     ],
 )
 def test_what_a_host_lacks_is_one_blocker(change: dict[str, object], code: str) -> None:

@@ -1,11 +1,14 @@
 """VMAs: the steps from one address space to another give exactly the other, and keep the pages of what stays."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.images.pb.memory_pb2 import VmaEntry
 from core.kernel.hugetlb import MAP_HUGETLB, size_flags
+from core.memory import huge
 from core.memory.ranges import Ranges
 from core.plan.ops import FdAllocator
 from core.proc.maps import HUGE_ANONYMOUS, Vma
@@ -128,15 +131,15 @@ def test_what_grows_with_another_protection_gets_it_afterwards() -> None:
 
 
 def test_huge_pages_do_not_grow_but_are_mapped_anew() -> None:
-    def huge(first: int, last: int) -> MappedVma:
+    def huge_vma(first: int, last: int) -> MappedVma:
         vma = mapped(first, last)
         vma.entry.flags |= MAP_HUGETLB | size_flags(2 << 20)
         return vma
 
-    update = compare([huge(0x200, 0x400)], [huge(0x200, 0x800)])
+    update = compare([huge_vma(0x200, 0x400)], [huge_vma(0x200, 0x800)])
     assert update.grow == () and update.stays == Ranges.of([(0x200000, 0x400000)])
     assert [(vma.start, vma.end) for vma in update.create] == [(0x400000, 0x800000)]
-    (op,) = plan_update([], [huge(0x200, 0x400)], FdAllocator())
+    (op,) = plan_update([], [huge_vma(0x200, 0x400)], FdAllocator())
     assert op.args[3] & (MAP_HUGETLB | 0x3F << 26) == MAP_HUGETLB | 21 << 26
 
 
@@ -165,7 +168,12 @@ def test_a_file_is_opened_once_for_its_vmas_in_a_row() -> None:
 
 
 def live(path: str = "", *, shared: bool = False, inode: int = 0) -> Vma:
-    return Vma(0x10000, 0x20000, True, True, False, shared, 0, (0, 0), inode, path)
+    return Vma(0x10000, 0x20000, True, True, False, shared, 0, (0, 7), inode, path)
+
+
+@pytest.fixture(autouse=True)
+def _huge_pages_are_on_device_7(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huge, "page_size_of_device", lambda device: 2 << 20 if device == os.makedev(0, 7) else 4096)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +184,7 @@ def live(path: str = "", *, shared: bool = False, inode: int = 0) -> Vma:
         (live("/mnt/huge/x", inode=3), "ht"),
         (live("/memfd:x (deleted)", inode=3), "ht"),
         (live(HUGE_ANONYMOUS, inode=3)._replace(writable=False), "ht"),
+        (live(HUGE_ANONYMOUS, shared=True, inode=3)._replace(device=(0, 8)), "ht"),
         (live(), "pf io"),
         (live(), "um"),
     ],
@@ -185,12 +194,12 @@ def test_memory_that_is_not_carried_is_refused_by_name(vma: Vma, flags: str) -> 
     assert blocker is not None and "0x10000-0x20000" in blocker.subject
 
 
-@pytest.mark.parametrize("huge", [frozenset[str](), frozenset({"ht"})])
+@pytest.mark.parametrize("flag", [frozenset[str](), frozenset({"ht"})])
 @pytest.mark.parametrize(
     "path", ["/memfd:x (deleted)", "/dev/zero (deleted)", "/SYSV4d000000 (deleted)", HUGE_ANONYMOUS]
 )
-def test_shared_memory_without_a_path_is_carried(path: str, huge: frozenset[str]) -> None:
-    assert vmas.refuse(live(path, shared=True, inode=3), frozenset({"rd", "wr", "sh"}) | huge) is None
+def test_shared_memory_without_a_path_is_carried(path: str, flag: frozenset[str]) -> None:
+    assert vmas.refuse(live(path, shared=True, inode=3), frozenset({"rd", "wr", "sh"}) | flag) is None
 
 
 def test_private_huge_pages_are_carried() -> None:
