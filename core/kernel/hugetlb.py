@@ -52,7 +52,7 @@ def flagged_size(flags: int) -> int:
 
 def free_pages(memory_bytes: int) -> dict[int, int]:
     """By size in bytes: pages that somebody could have now, those included that the pool may grow by, for which there
-    is `memory_bytes` of ordinary memory."""
+    is `memory_bytes` of ordinary memory (0: who knows)."""
     found = {}
     for pool in POOLS.glob("hugepages-*kB"):
         match = re.fullmatch(r"hugepages-(\d+)kB", pool.name)
@@ -60,5 +60,6 @@ def free_pages(memory_bytes: int) -> dict[int, int]:
             names = ("free_hugepages", "resv_hugepages", "nr_overcommit_hugepages", "surplus_hugepages")
             free, reserved, more, surplus = (int((pool / name).read_text()) for name in names)
             size = int(match[1]) << 10
-            found[size] = max(0, free - reserved) + max(0, min(more - surplus, memory_bytes // size))
+            room = memory_bytes // size if memory_bytes else more
+            found[size] = max(0, free - reserved) + max(0, min(more - surplus, room))
     return found

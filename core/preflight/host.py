@@ -20,17 +20,16 @@ def collect_host(reader: ProcReader | None = None) -> HostRecord:
     """Facts of this host and of ourselves."""
     reader = reader or ProcReader()
     features = probe_features(reader)
-    memory = _memory_available(reader, features)
     return HostRecord(
         hostname=platform.node(), kernel=platform.release(), boot_id=_line("/proc/sys/kernel/random/boot_id"),
         machine_id=_line("/etc/machine-id"), xfeatures=features.xfeatures, xsave_layout=layout(),
         cpu_flags=parse_cpu_flags(_text("/proc/cpuinfo")),
-        memory_available_bytes=memory, pid_max=int(_line("/proc/sys/kernel/pid_max") or 0),
+        memory_available_bytes=_memory_available(reader, features), pid_max=int(_line("/proc/sys/kernel/pid_max") or 0),
         user_id=features.user_id, capabilities=features.cap_effective, capability_bounding=features.cap_bounding,
         seccomp=features.seccomp, no_new_privs=features.no_new_privs, cgroup2_mount=features.cgroup2_mount,
         features=features.names, monotonic_ns=time.monotonic_ns(), vdso=_vdso(reader),
         limits=tuple((limit.resource, limit.soft, limit.hard) for limit in reader.limits(os.getpid())),
-        huge_pages=tuple(free_pages(memory).items()),
+        huge_pages=tuple(free_pages(parse_memory_available(_text("/proc/meminfo"))).items()),
     )  # fmt: skip
 
 

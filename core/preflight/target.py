@@ -4,7 +4,6 @@ A table of contents over the refusals; reads /proc and duplicates descriptors, a
 """
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -46,7 +45,6 @@ USES_NAMED: Final = 8
 LOOKS: Final = 4  # at who else has a file open, while the tree forks
 AMX: Final = 0x3 << 17  # a task must ask for its tiles; those that did are refused when they are frozen
 SOURCE_FEATURES: Final = ("ptrace", "kcmp", "pidfd_getfd")
-PROCESS: Final = re.compile(r"^pid \d+: ")
 DESTINATION_FEATURES: Final = ("clone3_set_tid", "ptrace", "pr_set_mm_map")
 
 
@@ -89,15 +87,12 @@ def collect_facts(
 
 
 def without_passing(before: TargetFindings, now: TargetFindings) -> TargetFindings:
-    """The second of two looks, refused by what both saw: a running task changes while its state is read, piece by
-    piece, and what does not fit together then is no reason. The freeze looks again. Pure."""
-    seen = {_what(blocker) for blocker in before.blockers}
-    return replace(now, blockers=tuple(blocker for blocker in now.blockers if _what(blocker) in seen))
+    """The second of two looks, refused by what both saw, if not of the same descriptor. Pure.
 
-
-def _what(blocker: Blocker) -> tuple[str, str]:
-    """The process is only named where there are several."""
-    return blocker.code, PROCESS.sub("", blocker.subject)
+    A running task changes while its state is read, piece by piece: what does not fit together then is no reason.
+    """
+    seen = {blocker.code for blocker in before.blockers}
+    return replace(now, blockers=tuple(blocker for blocker in now.blockers if blocker.code in seen))
 
 
 def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: HostRecord) -> TargetFindings:

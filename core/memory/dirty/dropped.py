@@ -1,7 +1,7 @@
 """Private pages that were dropped (MADV_DONTNEED) and still look as they were: to write-protection they are clean.
 
-Of files' private pages and of huge pages (hugetlb) the mark outlives the page; who only reads there finds the file's
-page, or an empty one, that has the mark again. Anonymous memory loses it.
+Of files' private pages and of huge pages (hugetlb) the mark outlives the page; who only reads in a huge page then finds
+an empty one that has the mark again. Anonymous memory loses it.
 """
 
 from collections.abc import Sequence
@@ -11,22 +11,29 @@ from core.kernel import pagemap_scan
 from core.kernel.hugetlb import HUGE_PAGE
 from core.kernel.pagemap_scan import PageCategory, ScanMasks
 from core.memory.pages import PageBatch, ReadPageReader
-from core.memory.present import private_vmas, spans_of
+from core.memory.present import THERE, private_vmas, spans_of
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
 from core.proc.maps import Vma
 
 ZERO: Final = bytes(PAGE_SIZE)
-# A page that is swapped out looks the same.
+BLOCK: Final = 1 << 20
+# What is swapped out looks the same.
 MARKS: Final = ScanMasks(PageCategory.SWAPPED, returned=PageCategory.SWAPPED)
+ANYTHING: Final = ScanMasks(any_of=THERE, returned=THERE)
 
 
 class DroppedPages:
-    """Of process `pid`. Remembers of each huge page a piece that was not zero when it was read."""
+    """Of process `pid`. Remembers which private pages of files were told, and of each block of a huge page one page
+    that was not zero when it was read."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._huge = EMPTY
-        self._samples: dict[int, int] = {}  # huge page → page of it
+        self._huge = self._files = self._told = EMPTY
+        self._samples: dict[int, int] = {}  # block → page of it
+
+    def note_told(self, carried: Ranges) -> None:
+        """What is in the copy from now on, or will be."""
+        self._told = self._told.union(carried.intersect(self._files))
 
     def note_read(self, batch: PageBatch) -> None:
         """What is in the copy now."""
@@ -34,42 +41,40 @@ class DroppedPages:
             return
         for start, memory in batch.pieces():
             for first, last in self._huge.within(start, start + len(memory)):
-                for page in range(first // HUGE_PAGE * HUGE_PAGE, last, HUGE_PAGE):
-                    piece = max(first, page), min(last, page + HUGE_PAGE)
-                    self._note(page, piece[0], memory[piece[0] - start : piece[1] - start])
+                for block in range(first // BLOCK * BLOCK, last, BLOCK):
+                    begin, end = max(first, block), min(last, block + BLOCK)
+                    self._note(block, begin, memory[begin - start : end - start])
 
-    def _note(self, page: int, start: int, memory: memoryview) -> None:
-        sample = self._samples.get(page)
-        if sample is not None and not start <= sample < start + len(memory):
-            return
+    def _note(self, block: int, start: int, memory: memoryview) -> None:
         for offset in range(0, len(memory), PAGE_SIZE):
-            if memory[offset : offset + PAGE_SIZE] != ZERO:
-                self._samples[page] = start + offset
+            if bytes(memory[offset : offset + PAGE_SIZE]) != ZERO:
+                self._samples[block] = start + offset
                 return
-        self._samples.pop(page, None)
+        if start <= self._samples.get(block, -1) < start + len(memory):
+            del self._samples[block]
 
     def look(self, pagemap_fd: int, vmas: Sequence[Vma], exclude: Ranges) -> Ranges:
-        """Before the pages are scanned: huge pages that are zero where they were not. What has nothing but a mark is
-        read, and so becomes what it is. OSError, TraceeError."""
+        """What has to go over again: what was told of files and has nothing but a mark, or is swapped out; huge pages
+        that are zero where they were not, or cannot be read there. OSError, TraceeError."""
         private = private_vmas(vmas)
         self._huge = spans_of((vma for vma in private if vma.is_private_huge), exclude)
-        marks = pagemap_scan.scan_pages(
-            pagemap_fd, spans_of((vma for vma in private if vma.inode), exclude).spans, MARKS
-        )
-        self._samples = {page: at for page, at in self._samples.items() if self._huge.contains(at)}
-        if not marks and not self._samples:
-            return EMPTY
-        with ReadPageReader(self._pid, keep_shared=True) as reader:
-            for _ in reader.batches(Ranges.ordered((start, end) for start, end, _ in marks)):
-                pass
-            return self._find_emptied(reader)
+        self._files = spans_of((vma for vma in private if vma.inode and not vma.is_private_huge), exclude)
+        self._told = self._told.intersect(self._files)
+        marks = pagemap_scan.scan_pages(pagemap_fd, self._told.spans, MARKS)
+        again = Ranges.ordered((start, end) for start, end, _ in marks)
+        return again.union(self._find_emptied(pagemap_fd)) if self._samples else again
 
-    def _find_emptied(self, reader: ReadPageReader) -> Ranges:
-        wanted = Ranges.from_pages(sorted(at // PAGE_SIZE for at in self._samples.values()))
+    def _find_emptied(self, pagemap_fd: int) -> Ranges:
+        """To look where nothing is at all would make the process have a page there."""
+        found = pagemap_scan.scan_pages(pagemap_fd, self._huge.spans, ANYTHING)
+        there = Ranges.ordered((start, end) for start, end, _ in found)
+        self._samples = {block: page for block, page in self._samples.items() if there.contains(page)}
         emptied = []
-        for start, memory in reader.read(wanted):
-            for offset in range(0, len(memory), PAGE_SIZE):
-                if memory[offset : offset + PAGE_SIZE] == ZERO:
-                    page = (start + offset) // HUGE_PAGE * HUGE_PAGE
-                    emptied.append((page, page + HUGE_PAGE))
-        return Ranges.of(emptied)
+        with ReadPageReader(self._pid, keep_shared=True) as reader:
+            wanted = Ranges.from_pages(sorted(page // PAGE_SIZE for page in self._samples.values()))
+            for start, memory in reader.read(wanted):
+                for offset in range(0, len(memory), PAGE_SIZE):
+                    if bytes(memory[offset : offset + PAGE_SIZE]) == ZERO:
+                        emptied.append(start + offset)
+            emptied += [start for start, _ in reader.missing]
+        return Ranges.of((page // HUGE_PAGE * HUGE_PAGE, (page // HUGE_PAGE + 1) * HUGE_PAGE) for page in emptied)

@@ -92,6 +92,7 @@ class UffdTracker:
         refused = tuple(
             Untracked(part.start, part.end, vma.path, os.strerror(code)) for vma, part, code in tried if code
         )
+        self._dropped.note_told(pages.carried)
         return DirtyRound(pages.carried.union(dropped), pages.zero, pages.guard, time.monotonic() - began, refused)
 
     def collect_last(self, vmas: Sequence[Vma]) -> LastRound:

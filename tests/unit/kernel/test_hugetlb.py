@@ -18,7 +18,9 @@ def test_those_that_are_free_count_without_the_reserved_and_with_those_the_pool_
             (tmp_path / pool / name).write_text(f"{count}\n")
     monkeypatch.setattr(hugetlb, "POOLS", tmp_path)
     assert hugetlb.free_pages(1 << 40) == {2 << 20: 9, 1 << 30: 0}
+    assert hugetlb.free_pages(0) == hugetlb.free_pages(1 << 40)
     assert hugetlb.free_pages(5 << 20) == {2 << 20: 5, 1 << 30: 0}
+    assert hugetlb.free_pages(1 << 20)[2 << 20] == 3
 
 
 @pytest.mark.parametrize("size", hugetlb.SIZES)

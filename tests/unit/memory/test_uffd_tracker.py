@@ -15,7 +15,7 @@ from core.memory.dirty import DirtyRound, LastRound
 from core.memory.dirty.choose import choose_tracker, probe_tracker_kind
 from core.memory.dirty.uffd import UffdTracker
 from core.memory.pages import ReadPageReader
-from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
+from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges, Span
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from tests.huge_pages import has_huge_pages
@@ -299,16 +299,23 @@ def sent(tracker: UffdTracker, memory: Area) -> None:
     assert told == EMPTY
 
 
-def test_a_private_page_of_a_file_that_was_stored_to_and_dropped_is_the_files_again(tmp_path: Path) -> None:
+def is_told(tracker: UffdTracker, memory: Area, is_last: bool) -> tuple[Span, ...]:
+    told = (tracker.collect_last if is_last else tracker.collect_and_rearm)(memory.vmas)
+    return (told.dirty if isinstance(told, LastRound) else told).ranges.spans
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_a_private_page_of_a_file_that_was_stored_to_and_dropped_is_told(is_last: bool, tmp_path: Path) -> None:
     with (tmp_path / "file").open("w+b") as file:
         file.truncate(1 << 22)
         with mapped(mmap.MAP_PRIVATE, file.fileno()) as memory, tracker_of(memory) as tracker:
             memory.fill(7, 2, 5)
             sent(tracker, memory)
             syscall("madvise", memory.page(3), PAGE_SIZE, mmap.MADV_DONTNEED)
-            last = tracker.collect_last(memory.vmas)
-            assert last.dirty.ranges == EMPTY
-            assert last.present.carried.spans == (memory.span(2, 3), memory.span(4, 5))
+            assert is_told(tracker, memory, is_last) == (memory.span(3, 4),)
+            if not is_last:
+                sent(tracker, memory)
+                assert is_told(tracker, memory, True) == ()
 
 
 @pytest.mark.parametrize("read_again", [False, True])
@@ -323,9 +330,30 @@ def test_a_huge_page_that_was_dropped_is_told(read_again: bool, is_last: bool) -
         syscall("madvise", memory.start + huge * PAGE_SIZE, huge * PAGE_SIZE, mmap.MADV_DONTNEED)
         if read_again:
             assert memory.load(huge + 100) == 0
-        look = tracker.collect_last if is_last else tracker.collect_and_rearm
-        told = look(memory.vmas)
-        dirty = told.dirty if isinstance(told, LastRound) else told
-        assert dirty.ranges.spans == (memory.span(huge, 2 * huge),)
+        assert is_told(tracker, memory, is_last) == (memory.span(huge, 2 * huge),)
         if not is_last:
             sent(tracker, memory)
+
+
+def test_a_huge_page_that_was_stored_to_elsewhere_since_and_then_dropped_is_told() -> None:
+    require(has_huge_pages(), "nr_overcommit_hugepages")
+    with mapped(PRIVATE | 0x40000, size=1 << 21) as memory, tracker_of(memory) as tracker:
+        memory.store(400)
+        sent(tracker, memory)
+        memory.store(0)
+        memory.store(400, 0)
+        sent(tracker, memory)
+        syscall("madvise", memory.start, 1 << 21, mmap.MADV_DONTNEED)
+        assert is_told(tracker, memory, True) == (memory.span(0, 512),)
+
+
+def test_a_huge_page_that_is_not_there_is_not_made_by_a_look() -> None:
+    require(has_huge_pages(), "nr_overcommit_hugepages")
+    with mapped(PRIVATE | 0x40000, size=1 << 21) as memory, tracker_of(memory) as tracker:
+        memory.store(0)
+        sent(tracker, memory)
+        memory.store(1)
+        syscall("madvise", memory.start, 1 << 21, mmap.MADV_DONTNEED)
+        assert tracker.present(memory.vmas) == EMPTY
+        assert is_told(tracker, memory, False) == is_told(tracker, memory, True) == ()
+        assert tracker.present(memory.vmas) == EMPTY

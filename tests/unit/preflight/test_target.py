@@ -227,7 +227,7 @@ def test_a_server_that_opens_watches_and_closes_all_the_time_is_not_refused(exam
 
 def test_what_only_one_of_two_looks_saw_is_no_reason() -> None:
     lasting, passing = Blocker("fd-memory", "fd 5", "it"), Blocker("fd-epoll-stale", "fd 5", "it")
-    later = Blocker("fd-memory", "fd 6", "it")
+    later = Blocker("fd-terminal", "fd 5", "it")
     before = TargetFindings(TargetRecord(), (lasting, passing), ())
     now = TargetFindings(TargetRecord(), (later, lasting), ("a notice",))
     assert without_passing(before, now) == TargetFindings(TargetRecord(), (lasting,), ("a notice",))
