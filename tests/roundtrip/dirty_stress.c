@@ -21,6 +21,9 @@
 #define SLOT_BYTES (SLOT_PAGES * PAGE)
 #define AWAY 8UL   /* spare slots that others are moved to and back from */
 #define CHAIN 64UL /* slots that are never mapped anew: they can merge again */
+/* Where the kernel maps nothing by itself, as it begins from above: a slot that is away for a moment is nobody's. */
+#define SLOTS_AT ((void *)(64UL << 30))
+#define CHAIN_AT ((void *)(128UL << 30))
 #define ANONYMOUS (MAP_PRIVATE | MAP_ANONYMOUS)
 
 static _Atomic int stop;
@@ -250,8 +253,10 @@ static void *allocate(void *seed)
 		char **block = &blocks[r % 64];
 		size_t size = r / 64 % (r & 128 ? 300000 : 9000) + 1;
 
-		free(*block); /* realloc(3) might map a small piece where a slot is away for a moment */
-		*block = malloc(size);
+		if (r & 256)
+			*block = realloc(*block, size);
+		else
+			free(*block), *block = malloc(size);
 		memset(*block, (int)r, size);
 		deep(r / 512 % 2000);
 	}
@@ -275,11 +280,11 @@ static void map_all(void)
 	MUST(madvise(huge, HUGE_BYTES, MADV_HUGEPAGE));
 	memset(huge, 1, HUGE_BYTES);
 	plain = MUST(mmap(NULL, STORE_PAGES * PAGE, READ_WRITE, ANONYMOUS, -1, 0));
-	slots = MUST(mmap(NULL, (SLOTS + AWAY) * SLOT_BYTES, READ_WRITE, ANONYMOUS, -1, 0));
+	slots = MUST(mmap(SLOTS_AT, (SLOTS + AWAY) * SLOT_BYTES, READ_WRITE, ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0));
 	for (size_t i = 0; i < SLOT_BYTES; i++)
 		fputc('f', backing);
 	fflush(backing);
-	chain = MUST(mmap(NULL, (CHAIN + 1) * SLOT_BYTES, READ_WRITE, ANONYMOUS, -1, 0));
+	chain = MUST(mmap(CHAIN_AT, (CHAIN + 1) * SLOT_BYTES, READ_WRITE, ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0));
 	file = MUST(mmap(NULL, SLOT_BYTES, READ_WRITE, MAP_PRIVATE, fileno(backing), 0));
 	hugetlb = mmap(NULL, HUGETLB_PAGES * HUGE, READ_WRITE, ANONYMOUS | MAP_HUGETLB, -1, 0);
 	if (hugetlb == MAP_FAILED)
