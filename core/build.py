@@ -19,7 +19,7 @@ from core.images.store import ImageSet
 from core.kernel import ptrace
 from core.kernel.calls import prlimit
 from core.kernel.capabilities import capability_names
-from core.kernel.hugetlb import flagged_size
+from core.kernel.hugetlb import HUGE_PAGE
 from core.kernel.thread_facts import read_facts
 from core.kernel.threads import ThreadBlock, ThreadState
 from core.memory.landing import LandingMemory
@@ -127,7 +127,8 @@ class Skeleton:
     def drop(self, gone: Ranges) -> None:
         """Give up pages that landed: the target has given them up since."""
         mine = gone.intersect(Ranges.of((vma.start, vma.end) for vma in self.mapped if vmas.carries_pages(vma.entry)))
-        mine = mine.union(*(whole_pages(mine.within(vma.start, vma.end), vma) for vma in huge_vmas(self.mapped)))
+        # Huge pages come and go whole; what was zero in them never came.
+        mine = mine.union(mine.intersect(huge_ranges(self.mapped)).widened(HUGE_PAGE))
         why = "pages that are gone"
         ops = tuple(Syscall("madvise", (start, end - start, MADV_DONTNEED), why) for start, end in mine)
         for part in split(ops, PROGRAM_BYTES):
@@ -169,20 +170,9 @@ def anonymous_ranges(mapped: Sequence[MappedVma]) -> Ranges:
     return Ranges.of((vma.start, vma.end) for vma in mapped if vma.entry.status & vmas.ANON_PRIVATE)
 
 
-def huge_vmas(mapped: Iterable[MappedVma]) -> list[MappedVma]:
-    """Those of private huge pages."""
-    return [vma for vma in mapped if vma.is_private_huge]
-
-
 def huge_ranges(mapped: Iterable[MappedVma]) -> Ranges:
-    """What those cover."""
-    return Ranges.of((vma.start, vma.end) for vma in huge_vmas(mapped))
-
-
-def whole_pages(parts: Ranges, vma: MappedVma) -> Ranges:
-    """The huge pages of which any part is among `parts`: they come and go whole, what was zero in them never came."""
-    size = flagged_size(vma.entry.flags)
-    return Ranges.of((start // size * size, -(-end // size) * size) for start, end in parts)
+    """Private memory of huge pages."""
+    return Ranges.of((vma.start, vma.end) for vma in mapped if vma.is_private_huge)
 
 
 def explained(error: BaseException) -> BaseException:

@@ -57,15 +57,13 @@ class SharedSegment(SharedFile):
         if size == PAGE_SIZE:
             return super()._removed()
         [nothing] = process_vm.hash_pages(bytes(PAGE_SIZE), self._key)
-        for start, end in self._unsampled:
-            for page in range(start // size * size, end, size):
+        for start, end in self._unsampled.widened(size):
+            for page in range(start, end, size):
                 self._samples[page] = self._copied.first_other(page, page + size, nothing)
         self._unsampled = EMPTY
         firsts = (first for page, first in sorted(self._samples.items()) if first is not None and page < self.size)
         pages = Ranges.ordered((first, first + PAGE_SIZE) for first in firsts)
-        return Ranges.of((at // size * size, (at // size + 1) * size) for at, _ in self._differing(pages)).intersect(
-            self._sent
-        )
+        return Ranges.ordered(self._differing(pages)).widened(size).intersect(self._sent)
 
     def was_sent(self) -> None:
         """What was pending is over there."""

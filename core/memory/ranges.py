@@ -120,6 +120,10 @@ class Ranges:
         """Bytes in this one only."""
         return Ranges(tuple(_rest(self.spans, other.spans))) if other.spans and self.spans else self
 
+    def widened(self, unit: int) -> "Ranges":
+        """Every piece of `unit` bytes that any of it lies in."""
+        return Ranges.of((start // unit * unit, -(-end // unit) * unit) for start, end in self.spans)
+
     def moved(self, by: int) -> "Ranges":
         """The same, so many bytes further up."""
         return Ranges(tuple((start + by, end + by) for start, end in self.spans))

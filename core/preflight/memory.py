@@ -36,20 +36,23 @@ def needs_of_memory(smaps: Sequence[SmapsVma]) -> tuple[str, ...]:
 
 
 def private_huge_pages(vmas: Iterable[Vma]) -> tuple[tuple[int, int], ...]:
-    """(bytes of one, how many) by size: all of a mapping is reserved over there."""
-    found: Counter[int] = Counter()
-    for vma in vmas:
-        if vma.is_private_huge:
-            size = page_size_of_device(os.makedev(*vma.device))
-            found[size] += vma.size // size
-    return tuple(found.items())
+    """Of an address space: (bytes of one, how many) by size."""
+    huge = (vma for vma in vmas if vma.is_private_huge)
+    return huge_pages_of((page_size_of_device(os.makedev(*vma.device)), vma.size) for vma in huge)
+
+
+def huge_pages_of(areas: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """(bytes of one, how many) by size, for areas of (bytes of a page, bytes): all is reserved over there, holes too.
+    Pure."""
+    return add_huge_pages(((page_size, -(-size // page_size)),) for page_size, size in areas)
 
 
 def add_huge_pages(several: Iterable[tuple[tuple[int, int], ...]]) -> tuple[tuple[int, int], ...]:
     """Together, by size. Pure."""
     found: Counter[int] = Counter()
     for pages in several:
-        found.update(dict(pages))
+        for size, count in pages:
+            found[size] += count
     return tuple(found.items())
 
 

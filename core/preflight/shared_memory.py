@@ -5,14 +5,14 @@ The kernel has no list of who maps an object: everybody's maps and descriptors a
 
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from core.errors import Blocker, MigrateError
 from core.memory.ranges import PAGE_SIZE
 from core.plan.segments import SegmentKind
+from core.preflight.memory import huge_pages_of
 from core.proc.reader import ProcReader
 from core.proc.sysvipc import SysvNeed
 from core.resources.context import OpenFile, looking_at
@@ -74,18 +74,9 @@ def _look(family: Family, files: Sequence[OpenFile], segments: Segments, reader:
     return SharedFindings(
         (*blockers, *segments.refuse_attached()),
         sum(os.fstat(one.fd).st_blocks * 512 for one in segments if one.page_size == PAGE_SIZE),
-        _huge_pages(segments),
+        huge_pages_of((one.page_size, one.size) for one in segments if one.page_size != PAGE_SIZE),
         tuple(SysvNeed(one.key, one.id) for one in reader.sysv_segments() if one.id in sysv) if sysv else (),
     )
-
-
-def _huge_pages(segments: Iterable[Segment]) -> tuple[tuple[int, int], ...]:
-    """(bytes of one, how many) by size: all of a segment is reserved over there, holes too."""
-    found: Counter[int] = Counter()
-    for one in segments:
-        if one.page_size != PAGE_SIZE:
-            found[one.page_size] += -(-one.size // one.page_size)
-    return tuple(found.items())
 
 
 def _reason(pid: int, reader: ProcReader) -> str:

@@ -49,9 +49,8 @@ def _is_found_or_gone(file: OpenFile, target: EpollTarget, nth: int, table: Open
 
 def _is_in_set(file: OpenFile, target: EpollTarget, nth: int) -> bool:
     """The number is registered, whatever is open at it. Without kcmp(2): it is. Source: KCMP_EPOLL_TFD's ENOENT."""
-    slot = struct.pack("<III", file.local_fd, target.tfd, nth)
     try:
-        kcmp(os.getpid(), os.getpid(), KCMP_EPOLL_TFD, file.local_fd, address_of(slot))
+        _is_target(file, os.getpid(), file.local_fd, target, nth)
     except OSError as error:
         return error.errno != errno.ENOENT
     return True
@@ -69,12 +68,16 @@ def _find(file: OpenFile, target: EpollTarget, nth: int, table: OpenTable) -> in
 
 
 def _is_watched_as(file: OpenFile, fd: int, target: EpollTarget, nth: int) -> bool:
-    """Source: kcmp(2), KCMP_EPOLL_TFD."""
-    slot = struct.pack("<III", file.local_fd, target.tfd, nth)
     try:
-        return kcmp(file.pid, os.getpid(), KCMP_EPOLL_TFD, fd, address_of(slot)) == 0
+        return _is_target(file, file.pid, fd, target, nth)
     except OSError:
         return False
+
+
+def _is_target(file: OpenFile, pid: int, fd: int, target: EpollTarget, nth: int) -> bool:
+    """Descriptor `fd` of `pid` is the file that is registered there. OSError. Source: kcmp(2), KCMP_EPOLL_TFD."""
+    slot = struct.pack("<III", file.local_fd, target.tfd, nth)
+    return kcmp(pid, os.getpid(), KCMP_EPOLL_TFD, fd, address_of(slot)) == 0
 
 
 def _numbered(targets: tuple[EpollTarget, ...]) -> Iterator[tuple[EpollTarget, int]]:
@@ -87,10 +90,9 @@ def _numbered(targets: tuple[EpollTarget, ...]) -> Iterator[tuple[EpollTarget, i
 
 
 def _is_open_at_its_number(file: OpenFile, target: EpollTarget, nth: int, table: OpenTable) -> bool:
-    """The descriptor of that number is still the file that is watched. Source: kcmp(2), KCMP_EPOLL_TFD."""
-    slot = struct.pack("<III", file.local_fd, target.tfd, nth)
+    """The descriptor of that number is still the file that is watched."""
     try:
-        return kcmp(file.pid, os.getpid(), KCMP_EPOLL_TFD, target.tfd, address_of(slot)) == 0
+        return _is_target(file, file.pid, target.tfd, target, nth)
     except OSError as error:
         if error.errno == errno.ENOENT:
             return True  # a running task has just taken it out of the set

@@ -24,7 +24,7 @@ def claims(file: OpenFile) -> bool:
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
     """Locked ones, and those of the largest huge pages."""
     if page_size_of(file.local_fd) not in (PAGE_SIZE, *SIZES):
-        return file.blocker("memfd", "is of huge pages larger than 2 MiB", "PAGEMAP_SCAN does not track them")
+        return file.blocker("memfd", "is of huge pages larger than 2 MiB", "let it use those of 2 MiB")
     if file.info.locks:
         return file.blocker("lock", "holds a file lock", "file locks are coming; release it before the migration")
     return None

@@ -41,6 +41,7 @@ class Segment:
     kind: SegmentKind
     fd: int
     link: str
+    page_size: int = PAGE_SIZE  # bytes
 
     @property
     def size(self) -> int:
@@ -52,11 +53,6 @@ class Segment:
         """Device and number."""
         found = os.fstat(self.fd)
         return found.st_dev, found.st_ino
-
-    @property
-    def page_size(self) -> int:
-        """Bytes of one of its pages."""
-        return page_size_of(self.fd)
 
 
 def kind_of_link(link: str) -> SegmentKind | None:
@@ -128,10 +124,11 @@ class Segments:
         except OSError as error:
             raise CollectError(link, f"cannot be opened: {error.strerror}") from error
         found = os.fstat(fd)
-        if found.st_dev != shmem_device() and page_size_of(fd) == PAGE_SIZE:
+        page_size = page_size_of(fd)
+        if found.st_dev != shmem_device() and page_size == PAGE_SIZE:
             os.close(fd)
             raise CollectError(link, "is shared memory of an unknown kind")
-        segment = Segment(self._next_id, kind, fd, link)
+        segment = Segment(self._next_id, kind, fd, link, page_size)
         self._next_id += 1
         self._by_inode[found.st_dev, found.st_ino] = segment
         return segment

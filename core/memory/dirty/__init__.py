@@ -74,7 +74,7 @@ class DirtyTracker(Protocol):
 
     @property
     def by_content(self) -> bool:
-        """Whether it compares with what the copy has, and so must hear of that by note_read and forget."""
+        """Whether it compares with what the copy has, and so must hear by forget of what that has given up."""
 
     def collect_and_rearm(self, vmas: Sequence[Vma]) -> DirtyRound:
         """What is dirty in `vmas` (of /proc/PID/maps just now), and from here on count anew. TraceeError."""

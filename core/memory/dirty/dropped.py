@@ -11,7 +11,7 @@ from core.kernel import pagemap_scan
 from core.kernel.hugetlb import HUGE_PAGE
 from core.kernel.pagemap_scan import PageCategory, ScanMasks
 from core.memory.pages import PageBatch, ReadPageReader
-from core.memory.present import THERE, private_vmas, spans_of
+from core.memory.present import THERE, spans_of
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
 from core.proc.maps import Vma
 
@@ -53,12 +53,12 @@ class DroppedPages:
         if start <= self._samples.get(block, -1) < start + len(memory):
             del self._samples[block]
 
-    def look(self, pagemap_fd: int, vmas: Sequence[Vma], exclude: Ranges) -> Ranges:
-        """What has to go over again: what was told of files and has nothing but a mark, or is swapped out; huge pages
-        that are zero where they were not, or cannot be read there. OSError, TraceeError."""
-        private = private_vmas(vmas)
-        self._huge = spans_of((vma for vma in private if vma.is_private_huge), exclude)
-        self._files = spans_of((vma for vma in private if vma.inode and not vma.is_private_huge), exclude)
+    def look(self, pagemap_fd: int, private: Sequence[Vma], exclude: Ranges) -> Ranges:
+        """What of these VMAs has to go over again: what was told of files and has nothing but a mark, or is swapped
+        out; huge pages that are zero where they were not, or cannot be read there. OSError, TraceeError."""
+        behind = [vma for vma in private if vma.inode]
+        self._huge = spans_of((vma for vma in behind if vma.is_private_huge), exclude)
+        self._files = spans_of((vma for vma in behind if not vma.is_private_huge), exclude)
         self._told = self._told.intersect(self._files)
         marks = pagemap_scan.scan_pages(pagemap_fd, self._told.spans, MARKS)
         again = Ranges.ordered((start, end) for start, end, _ in marks)
@@ -75,6 +75,5 @@ class DroppedPages:
             for start, memory in reader.read(wanted):
                 for offset in range(0, len(memory), PAGE_SIZE):
                     if bytes(memory[offset : offset + PAGE_SIZE]) == ZERO:
-                        emptied.append(start + offset)
-            emptied += [start for start, _ in reader.missing]
-        return Ranges.of((page // HUGE_PAGE * HUGE_PAGE, (page // HUGE_PAGE + 1) * HUGE_PAGE) for page in emptied)
+                        emptied.append((start + offset) // PAGE_SIZE)
+            return Ranges.from_pages(emptied).union(reader.missing).widened(HUGE_PAGE)

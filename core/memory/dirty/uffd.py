@@ -85,9 +85,10 @@ class UffdTracker:
     def collect_and_rearm(self, vmas: Sequence[Vma]) -> DirtyRound:
         """See DirtyTracker. CollectError: memory that the process's own userfaultfd has."""
         began = time.monotonic()
+        private = private_vmas(vmas)
         with _pagemap(self._pid) as pagemap_fd:
-            tried = self._track(pagemap_fd, private_vmas(vmas))
-            dropped = self._dropped.look(pagemap_fd, vmas, self._exclude)
+            tried = self._track(pagemap_fd, private)
+            dropped = self._dropped.look(pagemap_fd, private, self._exclude)
             pages = self._scan(pagemap_fd, tried)
         refused = tuple(
             Untracked(part.start, part.end, vma.path, os.strerror(code)) for vma, part, code in tried if code
@@ -98,10 +99,11 @@ class UffdTracker:
     def collect_last(self, vmas: Sequence[Vma]) -> LastRound:
         """See DirtyTracker. Every page tells by itself whether it is tracked: what is not counts as written."""
         began = time.monotonic()
+        private = private_vmas(vmas)
         with _pagemap(self._pid) as pagemap_fd:
             masks = _last_masks(_categories())
-            dropped = self._dropped.look(pagemap_fd, vmas, self._exclude)
-            regions = pagemap_scan.scan_pages(pagemap_fd, spans_of(private_vmas(vmas), self._exclude).spans, masks)
+            dropped = self._dropped.look(pagemap_fd, private, self._exclude)
+            regions = pagemap_scan.scan_pages(pagemap_fd, spans_of(private, self._exclude).spans, masks)
         present, dirty = sort_regions(regions), sort_regions(one for one in regions if one[2] & CLEAN != WPALLOWED)
         again = present.carried.intersect(self._unclean.union(self._pending, dropped))
         seconds = time.monotonic() - began

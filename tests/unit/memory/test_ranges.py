@@ -81,3 +81,8 @@ def test_within_is_what_an_intersection_with_one_span_is() -> None:
     for start in range(22):
         for end in range(start, 22):
             assert ranges.within(start, end) == ranges.intersect(Ranges.of([(start, end)]))
+
+
+def test_widened_is_every_piece_that_any_of_it_lies_in() -> None:
+    assert Ranges.of([(5, 7), (15, 25), (40, 50)]).widened(10) == Ranges.of([(0, 10), (10, 30), (40, 50)])
+    assert EMPTY.widened(10) == EMPTY
