@@ -14,6 +14,7 @@ from core.images.dedup import punch_superseded
 from core.images.page_dump import PagesSink
 from core.images.store import write_directory
 from core.kernel import ptrace
+from core.kernel.ipc_namespace import in_ipc_namespace_of
 from core.memory.present import read_page_sets
 from core.options import DumpOptions
 from core.parents import open_parent
@@ -54,7 +55,9 @@ def dump(pid: int, directory: Path, options: DumpOptions, sink: PagesSink | None
     watch = Stopwatch()
     reader = ProcReader()
     with ExitStack() as stack:
+        own_ipc = stack.enter_context(in_ipc_namespace_of(pid))
         ghosts, segments = stack.enter_context(Ghosts()), stack.enter_context(Segments(reader))
+        segments.own_ipc = own_ipc
         prepared = prepare_living(stack, pid, reader)
         before = read_family(pid, reader)
         parent = open_parent(directory, options.prev_images_dir, before.members[0], reader, sink)

@@ -19,6 +19,7 @@ from core.images.pb.ids_pb2 import TaskKobjIdsEntry
 from core.images.pb.memory_pb2 import MmEntry, VmaEntry
 from core.images.pb.namespaces_pb2 import TimensEntry
 from core.images.store import ImageSet
+from core.kernel.ipc_namespace import with_us
 from core.memory.ranges import EMPTY, Ranges
 from core.options import DumpOptions
 from core.plan.segments import SegmentKind, SegmentUse
@@ -29,6 +30,7 @@ from core.proc.reader import ProcReader
 from core.resources import (
     address_space,
     file_table,
+    ipc_namespace,
     posix_timers,
     process_settings,
     process_tree,
@@ -162,7 +164,7 @@ def collect_tree(
     ids = SharedIds()
     ids.compare([subject.pid for subject in subjects])
     named = NamedFiles(images, f"/proc/{subjects[0].pid}/root", ids.next_file_id)
-    kobj_ids = [_collect_ids(subject, ids) for subject in subjects]
+    kobj_ids = [_collect_ids(subject, ids, segments.ipc_namespace) for subject in subjects]
     cgroup = subjects[0].reader.cgroup2(subjects[0].pid)
     images.add(kinds.CGROUP, process_tree.collect_cgroup(cgroup))
     inventory = make_inventory(process_tree.host_ids(), root_cg_set=process_tree.CGROUP_SET)
@@ -186,12 +188,17 @@ def collect_tree(
 
 
 def _collect_ipc(subjects: Sequence[Subject], images: ImageSet, segments: Segments) -> None:
-    """What the tree has of System V; Refused when others have it too."""
+    """What the tree has of System V; Refused when others have it too. This thread is in the tree's IPC namespace."""
     pids, reader = [subject.pid for subject in subjects], ProcReader()
-    used = sysv_ipc.find_used(pids, reader)
+    if strays := set(pids).difference(with_us(pids)):
+        raise CollectError(f"pid {min(strays)}", "is in another IPC namespace than the root of its tree was")
+    used = sysv_ipc.find_used(pids, reader, own_ipc=segments.own_ipc)
     if blockers := [*segments.refuse_attached(), *sysv_ipc.refuse(used, pids, reader)]:
         raise Refused(blockers)
     sysv_ipc.collect(used, images)
+    if segments.own_ipc:
+        segments.collect_unattached(images)
+        ipc_namespace.collect(images)
 
 
 def _prefetched(subjects: Sequence[Subject]) -> list[Subject]:
@@ -238,13 +245,15 @@ def _collect_tables(
     )
 
 
-def _collect_ids(subject: Subject, ids: SharedIds) -> TaskKobjIdsEntry:
-    """What a process shares with others of the tree, by numbers."""
+def _collect_ids(subject: Subject, ids: SharedIds, ipc: int) -> TaskKobjIdsEntry:
+    """What a process shares with others of the tree, by numbers; `ipc`: the namespace of all."""
     pid = subject.pid
     vm, is_new = ids.vm(pid)
     if not is_new:
         raise CollectError(f"pid {pid}", "shares its memory with another process (CLONE_VM), which is not carried yet")
-    return process_tree.collect_ids(vm=vm, files=ids.files(pid)[0], fs=ids.fs(pid)[0], sighand=ids.sighand(pid)[0])
+    return process_tree.collect_ids(
+        vm=vm, files=ids.files(pid)[0], fs=ids.fs(pid)[0], sighand=ids.sighand(pid)[0], ipc=ipc
+    )
 
 
 def _collect_process(

@@ -191,13 +191,13 @@ def zombies_of(family: Family) -> list[Zombie]:
     return [Zombie(one.own_pid, one.parent, one.pgid, one.sid, one.comm, one.exit_code) for one in family.dead]
 
 
-def family_images(family: Family, collected: ImageSet | None = None) -> ImageSet:
+def family_images(family: Family, ipc: int, collected: ImageSet | None = None) -> ImageSet:
     """Who is in a tree, without what they are: pstree, what the living share, the core images of the dead, its clocks.
 
-    `collected`: images of the same tree, if there are any.
+    `ipc`: number of its IPC namespace; `collected`: images of the same tree, if there are any.
     """
     images = ImageSet()
-    ids = {} if collected else _read_sharing([one.pid for one in family.living], ProcReader())
+    ids = {} if collected else _read_sharing([one.pid for one in family.living], ipc, ProcReader())
     for one in family.living:
         images.add(kinds.IDS, collected.one(kinds.IDS, one.own_pid) if collected else ids[one.pid], one.own_pid)
     images.add(kinds.TIMENS, collect_clocks(ProcReader(), [family.members[0].pid]), IMAGE_ID)
@@ -208,7 +208,7 @@ def family_images(family: Family, collected: ImageSet | None = None) -> ImageSet
     return images
 
 
-def _read_sharing(pids: Sequence[int], reader: ProcReader) -> dict[int, TaskKobjIdsEntry]:
+def _read_sharing(pids: Sequence[int], ipc: int, reader: ProcReader) -> dict[int, TaskKobjIdsEntry]:
     """Who shares descriptors and working directory while they run; one that has ended shares nothing with anybody."""
     living = list(pids)
     found: dict[int, tuple[int, int]] = {}
@@ -223,7 +223,7 @@ def _read_sharing(pids: Sequence[int], reader: ProcReader) -> dict[int, TaskKobj
     alone = {pid for pid in pids if pid not in found or (pid in shared and has_ended(pid, reader))}
     return {
         pid: process_tree.collect_ids(
-            vm=place, sighand=place, files=ALONE + place if pid in alone else found[pid][0],
+            vm=place, sighand=place, ipc=ipc, files=ALONE + place if pid in alone else found[pid][0],
             fs=ALONE + place if pid in alone else found[pid][1],
         )
         for place, pid in enumerate(pids, 1)

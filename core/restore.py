@@ -20,7 +20,7 @@ from core.mould_files import StoredMould
 from core.options import RestoreOptions
 from core.prepare import Stopwatch
 from core.proc.reader import ProcReader
-from core.resources import process_tree
+from core.resources import ipc_namespace, process_tree
 from core.resources.ghost_store import GhostStore, fill_ghosts
 from core.resources.ipc_store import IpcStore
 from core.resources.segment_store import SegmentStore
@@ -76,7 +76,8 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
     scripts.run(Action.PRE_RESTORE)
     ghosts, terminals, ipc = GhostStore(), TerminalStore(), IpcStore()
     segments = SegmentStore(terminals.or_else(ghosts.fd))
-    with born_at_home(process_tree.cgroup_path(images), plan.root.pid) as (cgroup_fd, notices):
+    home = born_at_home(process_tree.cgroup_path(images), plan.root.pid)
+    with ipc_namespace.made(images) as segments.own_ipc, home as (cgroup_fd, notices):
         tree = SkeletonTree(
             ProcReader(), options.pid_mode, cgroup_fd, clock_offsets(images), scripts,
             segments=segments, terminals=terminals,

@@ -30,7 +30,7 @@ from core.options import RestoreOptions
 from core.plan.births import TaskShape, plan_births
 from core.plan.ghost_names import with_passing_names
 from core.plan.ops import FdAllocator, Program
-from core.plan.segments import SegmentSpec
+from core.plan.segments import SegmentSpec, has_own_ipc
 from core.plan.terminals import controlling, masters
 from core.resources import (
     address_space,
@@ -108,6 +108,7 @@ class TreePlan:
     tasks: tuple[TaskPlan, ...]
     dead: dict[int, tuple[str, int]]
     segments: dict[int, SegmentSpec] = field(default_factory=dict)
+    own_ipc: bool = False  # it has an IPC namespace to itself
 
     @property
     def root(self) -> TaskPlan:
@@ -116,6 +117,8 @@ class TreePlan:
 
     def describe(self) -> Iterator[str]:
         """One line per operation, for `restore --plan`."""
+        if self.own_ipc:
+            yield "PREPARE_NAMESPACES  unshare(CLONE_NEWIPC)"
         for spec in self.segments.values():
             yield f"PREPARE_NAMESPACES  {spec.name}: {spec.size} bytes"
         yield f"ROOT_TASK  pid {self.root.pid}: clone3(set_tid)"
@@ -186,6 +189,7 @@ def _compile_tree(images: ImageSet, launcher_bounding: int, options: RestoreOpti
         ),
         {shape.pid: _end_of(images, shape.pid) for shape in shapes if shape.dead},
         names.segments.specs,
+        has_own_ipc(images),
     )
 
 

@@ -13,6 +13,7 @@ from core.kernel import pagemap_scan, ptrace, userfaultfd
 from core.kernel.calls import address_of, kcmp, pidfd_getfd, pidfd_open, syscall
 from core.kernel.cgroup_probe import probe_freezer
 from core.kernel.hugetlb import HUGE_PAGE, MFD_HUGETLB, size_flags
+from core.kernel.ipc_namespace import in_new_ipc_namespace
 from core.kernel.xsave import xcr0
 from core.native._kernel import ffi, lib
 from core.proc.mountinfo import cgroup2_mount_point
@@ -44,6 +45,7 @@ class Features:
     mremap_many: bool  # one mremap moves several VMAs
     pr_set_mm_map: bool
     huge_pages: bool  # hugetlb, of 2 MiB
+    ipc_namespace: bool  # one can be made
     la57: bool  # five levels of page tables: addresses above the 47-bit line
     cgroup2_freezer: bool
     cgroup2_mount: str
@@ -78,7 +80,8 @@ def probe_features(reader: ProcReader | None = None) -> Features:
         ptrace=_works(lambda: probe_ptrace(0)),
         ptrace_suspend_seccomp=_works(lambda: probe_ptrace(ptrace.O_SUSPEND_SECCOMP)), kcmp=_works(probe_kcmp),
         pidfd_getfd=_works(probe_pidfd_getfd), mremap_many=_works(probe_mremap_many),
-        pr_set_mm_map=_works(probe_set_mm_map), huge_pages=_works(probe_huge_pages), la57=_works(probe_la57),
+        pr_set_mm_map=_works(probe_set_mm_map), huge_pages=_works(probe_huge_pages),
+        ipc_namespace=_works(probe_ipc_namespace), la57=_works(probe_la57),
         cgroup2_freezer=bool(mount) and _works(lambda: _probe_cgroup(reader, mount)), cgroup2_mount=mount,
         xfeatures=xfeatures, cap_effective=status.cap_eff,
         cap_bounding=status.cap_bnd, seccomp=status.seccomp or 0, no_new_privs=bool(status.no_new_privs),
@@ -220,6 +223,12 @@ def probe_huge_pages() -> bool:
     """A file of such pages can be made; whether there are any is another question."""
     os.close(os.memfd_create("migrate", MFD_HUGETLB | size_flags(HUGE_PAGE)))
     return True
+
+
+def probe_ipc_namespace() -> bool:
+    """This thread may be in one of its own."""
+    with in_new_ipc_namespace():
+        return True
 
 
 def probe_la57() -> bool:

@@ -3,6 +3,8 @@
 import os
 from functools import cache
 
+from core.proc.maps import parse_maps
+
 
 @cache
 def shmem_device() -> int:
@@ -12,3 +14,11 @@ def shmem_device() -> int:
         return os.fstat(fd).st_dev
     finally:
         os.close(fd)
+
+
+def open_mapping(address: int, flags: int) -> int:
+    """A descriptor of the file behind a mapping of ours, which the kernel may have merged with others of that file.
+    OSError."""
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
+        vma = next(vma for vma in parse_maps(file.read()) if vma.start <= address < vma.end)
+    return os.open(f"/proc/self/map_files/{vma.start:x}-{vma.end:x}", flags | os.O_CLOEXEC)

@@ -5,6 +5,7 @@ Speaks no protocol and journals nothing: that is migrate/keeper's.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from core import build
@@ -23,6 +24,7 @@ from core.plan.ghost_names import GHOST_MEMORY
 from core.plan.segments import merge_specs, segments_of
 from core.prepare import Stopwatch, without_collector
 from core.proc.reader import ProcReader
+from core.resources import ipc_namespace
 from core.resources.ghost_store import GhostStore
 from core.resources.ipc_store import IpcStore
 from core.resources.segment_store import SegmentStore
@@ -68,6 +70,7 @@ class LiveDestination:
     _shapes: tuple[TaskShape, ...] = ()
     _kernel: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
     _planned: dict[int, tuple[ImageSet, MemoryPlan]] = field(default_factory=dict)  # of the last round, by own pid
+    _stack: ExitStack = field(default_factory=ExitStack)  # what we came back from when it is closed
     _offsets: Clocks | None = None  # of the first tree; the clocks of both hosts run on alike
 
     def __post_init__(self) -> None:
@@ -88,6 +91,7 @@ class LiveDestination:
 
         `tree` and `memories` as in begin_round; `pages` will land in the memory returned.
         """
+        self._enter_ipc(tree)
         plans = self._plan_memories(memories)
         mapped = vmas_with([plan.mapped for plan in plans.values()], pages)
         return self._cast(tree, plans, mapped)
@@ -100,6 +104,7 @@ class LiveDestination:
         `tree`: who is there, as images of the tree; `memories`: each living task's address space, by own pid; `kept`:
         what the tasks have of the pages of begin_mould, which none other than the round before was.
         """
+        self._enter_ipc(tree)
         self.ghosts.make(tree)
         shapes = tree_shapes(tree)
         plans = self._plan_memories(memories)
@@ -115,6 +120,11 @@ class LiveDestination:
         without = self._need_tree().bear(shapes, plans, kept)
         self._shapes, self._kernel = shapes, kernel
         return [pid for pid in plans if pid not in kept or pid in without]
+
+    def _enter_ipc(self, tree: ImageSet) -> None:
+        """Before anything is made for it: where the tree has an IPC namespace of its own, so has the copy."""
+        if not self.segments.own_ipc:
+            self.segments.own_ipc = self._stack.enter_context(ipc_namespace.made(tree))
 
     def _plan_memories(self, memories: Mapping[int, ImageSet]) -> dict[int, MemoryPlan]:
         """Those of the round before where the images are the very same."""
@@ -222,6 +232,7 @@ class LiveDestination:
         """After resume(), when there is time: remove our cgroup from under the copy; notices."""
         self._need_holder().give_back()
         self.segments.close()
+        self._stack.close()
         return self.options.scripts.run_late(Action.POST_RESUME, self._need_tree().root.stem.pid)
 
     def abort(self) -> None:
@@ -241,6 +252,7 @@ class LiveDestination:
         self.segments.abandon()
         self.ghosts.abandon()
         self.segments.close()
+        self._stack.close()
 
 
 def resume_parked(path: str) -> None:

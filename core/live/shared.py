@@ -107,6 +107,7 @@ class SharedPages:
 
     def look(self, mappers: Mappers, *, last: bool = False) -> None:
         """Which pages of those that were found since the last look have to go over. `last`: nothing runs any more."""
+        self.segments.find_unattached()
         for id in self.segments.forget_unseen():
             if id in self._known:
                 self._known.pop(id).close()

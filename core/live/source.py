@@ -15,6 +15,7 @@ from core.errors import MigrateError, NotBorrowable, ScriptError, TraceeError
 from core.images import kinds
 from core.images.pb.tty_pb2 import TtyInfoEntry
 from core.images.store import ImageSet
+from core.kernel.ipc_namespace import in_ipc_namespace_of
 from core.live.ending import end_all
 from core.live.ghosts import LiveGhosts
 from core.live.mappers import Mapper, Mappers
@@ -39,7 +40,7 @@ from core.prepare import (
     zombies_of,
 )
 from core.proc.reader import ProcReader, content_of
-from core.resources import sysv_ipc
+from core.resources import ipc_namespace, sysv_ipc
 from core.tracee.family import Family, has_ended, read_family, read_settled, refuse_strays, release, without
 from core.tracee.freezer import FrozenProcess, freeze
 from core.tracee.holder import Holder, hold_processes
@@ -93,6 +94,7 @@ class LiveSource:
     def attach(self) -> None:
         """Move the tree into a cgroup of its own, borrow from and track every process of it."""
         self.options.scripts.run(Action.PRE_DUMP, self.pid)
+        self.shared.segments.own_ipc = self._stack.enter_context(in_ipc_namespace_of(self.pid))
         self.holder = hold_processes(lambda: self._pids(), self.name, self.options.hold)
         self._meet(read_settled(self.pid, self.reader, ()), {})
 
@@ -257,7 +259,9 @@ class LiveSource:
 
     def _tree_images(self, family: Family, collected: ImageSet | None = None) -> ImageSet:
         """Who is there, and what they share. `collected`: images of the frozen tree."""
-        images = family_images(family, collected)
+        images = family_images(family, self.shared.segments.ipc_namespace, collected)
+        if self.shared.segments.own_ipc:
+            ipc_namespace.collect(images)
         self.ghosts.describe(images)
         self.shared.describe(images)
         for entry in collected.all(kinds.TTY_INFO) if collected else self._terminals:

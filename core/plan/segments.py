@@ -21,7 +21,7 @@ from core.memory.ranges import PAGE_SIZE
 from core.plan.ghost_names import ghosts_by_file
 
 FIRST_ID: Final = 3 << 30  # above every PID, System V id and deleted file: pages of all of them travel in one stream
-IPC_NAMESPACE: Final = 1  # the only one that a tree is in
+HOST_IPC, OWN_IPC = 1, 2  # numbers of IPC namespaces in images: the host's, the tree's own
 
 
 class SegmentKind(Enum):
@@ -61,6 +61,20 @@ class SegmentSpec:
         if self.sysv is not None:
             return f"System V segment {self.sysv.desc.id} (key {self.sysv.desc.key:#x})"
         return f"shared anonymous memory {self.id - FIRST_ID}"
+
+
+def ipc_namespace(images: ImageSet) -> int:
+    """The number of the IPC namespace that a tree is in; ImageError when it is in several."""
+    found = {images.one(kinds.IDS, pid).ipc_ns_id or HOST_IPC for pid in images.ids(kinds.IDS)}
+    if len(found) > 1:
+        raise ImageError("ids", "its tasks are in several IPC namespaces, which is not carried")
+    return found.pop() if found else HOST_IPC
+
+
+def has_own_ipc(images: ImageSet) -> bool:
+    """Whether that is not the one of whoever dumped it."""
+    root = images.one(kinds.INVENTORY).root_ids if images.has(kinds.INVENTORY) else None
+    return ipc_namespace(images) != (root.ipc_ns_id if root is not None and root.ipc_ns_id else HOST_IPC)
 
 
 def is_segment(entry: VmaEntry) -> bool:

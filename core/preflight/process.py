@@ -1,23 +1,26 @@
 """Refusals of a process as such: what it is, who holds it, whom it belongs to. Reads only /proc; stops nothing."""
 
 import os
+import threading
 from collections.abc import Collection
 from typing import Final
 
 from core.errors import Blocker
 from core.kernel.capabilities import capability_mask, capability_names
+from core.kernel.ipc_namespace import with_us
 from core.preflight.fingerprint import ELFCLASS32, read_elf_class
 from core.preflight.records import HostRecord, PreflightOptions
 from core.proc.reader import ProcReader
 from core.proc.stat import Stat
 from core.proc.status import Status
 from core.resources import refused, terminal
-from core.tracee.family import Family
+from core.tracee.family import Family, read_family
 
 COMING: Final = "not carried yet, coming"
 NAMESPACES: Final = ("pid", "net", "mnt", "ipc", "uts", "user", "cgroup")  # its clocks go on in any time namespace
 SOURCE_CAPABILITIES: Final = capability_mask("SYS_PTRACE", "SYS_ADMIN", "DAC_OVERRIDE", "KILL")
 NAMED_AT_MOST: Final = 5
+LOOKS: Final = 4  # while the tree forks
 
 
 def refuse_hopeless(reader: ProcReader, pid: int) -> Blocker | None:
@@ -79,7 +82,8 @@ def refuse_process(reader: ProcReader, status: Status, stat: Stat) -> list[Block
         _refuse_32_bit(reader, pid), _refuse_shadow_stack(reader, pid), _refuse_executable(reader, pid),
         _refuse_root(reader, pid),
     ]  # fmt: skip
-    found += refuse_namespaces(pid, reader.namespaces(pid), reader.namespaces(os.getpid()))
+    ours = reader.namespaces(threading.get_native_id())  # of IPC: its root's, which this thread has entered
+    found += refuse_namespaces(pid, reader.namespaces(pid), ours)
     return [blocker for blocker in found if blocker is not None]
 
 
@@ -152,6 +156,21 @@ def refuse_namespaces(pid: int, its: dict[str, int], ours: dict[str, int]) -> li
     ]
     hint = f"namespaces are {COMING}; run migrate inside of them, or the process outside"
     return [Blocker("namespace", f"pid {pid}", f"is in another {name} namespace", hint) for name in differing]
+
+
+def refuse_others_in_ipc(family: Family, reader: ProcReader) -> list[Blocker]:
+    """Who else is in the tree's IPC namespace, which this thread has entered: all in it goes along."""
+    root, others = family.members[0].pid, reader.pids()
+    for _ in range(LOOKS):
+        inside = {os.getpid(), *(member.pid for member in family.members)}
+        others = [pid for pid in with_us(others) if pid not in inside]
+        if not others:
+            return []
+        family = read_family(root, reader)
+    named = ", ".join(f"{pid} ({reader.comm(pid)})" for pid in others[:NAMED_AT_MOST])
+    more = f" and {len(others) - NAMED_AT_MOST} more" if len(others) > NAMED_AT_MOST else ""
+    reason = f"shares its IPC namespace with processes that do not go along: {named}{more}"
+    return [Blocker("ipc-shared", f"pid {root}", reason, "move all of them as one tree, or end them")]
 
 
 def refuse_parted(family: Family, terminals: Collection[int]) -> list[Blocker]:

@@ -33,9 +33,11 @@ class SharedFindings:
     sysv: tuple[SysvNeed, ...] = ()
 
 
-def collect_shared(family: Family, files: Sequence[OpenFile], reader: ProcReader) -> SharedFindings:
-    """All shared memory of a running tree whose open files are `files`."""
+def collect_shared(family: Family, files: Sequence[OpenFile], reader: ProcReader, *, own_ipc: bool) -> SharedFindings:
+    """All shared memory of a running tree whose open files are `files`. `own_ipc`: this thread is in an IPC namespace
+    that is the tree's own."""
     segments = Segments(reader)
+    segments.own_ipc = own_ipc
     try:
         for _ in range(LOOKS):
             segments.forget_unseen()
@@ -59,6 +61,7 @@ def _look(family: Family, files: Sequence[OpenFile], segments: Segments, reader:
         if kind_of_link(file.link) is SegmentKind.MEMFD:
             with looking_at(file):
                 segments.opened(f"/proc/self/fd/{file.local_fd}", file.link)
+    segments.find_unattached()
     by_inode = {one.inode: one for one in segments}
     if not by_inode:
         return SharedFindings()
@@ -70,12 +73,16 @@ def _look(family: Family, files: Sequence[OpenFile], segments: Segments, reader:
         for inode, pid in found.items()
         if pid not in inside and by_inode[inode].kind is not SegmentKind.SYSV
     ]
+    if not segments.own_ipc:  # else it is told who is in the namespace, and the tree may attach and detach all the time
+        blockers += segments.refuse_attached()
     sysv = {inode for (_, inode), one in by_inode.items() if one.kind is SegmentKind.SYSV}
     return SharedFindings(
-        (*blockers, *segments.refuse_attached()),
+        tuple(blockers),
         sum(os.fstat(one.fd).st_blocks * 512 for one in segments if one.page_size == PAGE_SIZE),
         huge_pages_of((one.page_size, one.size) for one in segments if one.page_size != PAGE_SIZE),
-        tuple(SysvNeed(one.key, one.id) for one in reader.sysv_segments() if one.id in sysv) if sysv else (),
+        tuple(SysvNeed(one.key, one.id) for one in reader.sysv_segments() if one.id in sysv)
+        if sysv and not segments.own_ipc
+        else (),
     )
 
 

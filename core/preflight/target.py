@@ -13,6 +13,7 @@ from typing import Final
 
 from core.errors import Blocker, MigrateError
 from core.kernel.calls import pidfd_open
+from core.kernel.ipc_namespace import in_ipc_namespace_of
 from core.memory.dirty.kept import without_our_marks
 from core.preflight.files import collect_files, collect_listens, collect_scripts, collect_uses, refuse_names
 from core.preflight.host import collect_host
@@ -27,7 +28,14 @@ from core.preflight.memory import (
     refuse_memory,
     refuse_tracker,
 )
-from core.preflight.process import notice_process, refuse_hopeless, refuse_parted, refuse_process, refuse_rights
+from core.preflight.process import (
+    notice_process,
+    refuse_hopeless,
+    refuse_others_in_ipc,
+    refuse_parted,
+    refuse_process,
+    refuse_rights,
+)
 from core.preflight.records import FileNeed, HostRecord, ListenNeed, PreflightOptions, TargetRecord
 from core.preflight.shared_memory import collect_shared
 from core.preflight.sharing import refuse_sharing
@@ -77,10 +85,11 @@ def collect_facts(
     if rights is not None:
         return TargetFindings(TargetRecord(host=host), (rights,), ())
     try:
-        found = _collect(reader, pid, options, host)
-        if not found.blockers:
-            return found
-        return without_passing(found, _collect(reader, pid, options, host))
+        with in_ipc_namespace_of(pid) as own_ipc:
+            found = _collect(reader, pid, options, host, own_ipc=own_ipc)
+            if not found.blockers:
+                return found
+            return without_passing(found, _collect(reader, pid, options, host, own_ipc=own_ipc))
     except ProcessLookupError:
         gone = Blocker("no-process", f"pid {pid}", "ended while it was looked at", "see `pgrep -a NAME`")
         return TargetFindings(TargetRecord(), (gone,), ())
@@ -95,7 +104,9 @@ def without_passing(before: TargetFindings, now: TargetFindings) -> TargetFindin
     return replace(now, blockers=tuple(blocker for blocker in now.blockers if blocker.code in seen))
 
 
-def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: HostRecord) -> TargetFindings:
+def _collect(
+    reader: ProcReader, pid: int, options: PreflightOptions, host: HostRecord, *, own_ipc: bool
+) -> TargetFindings:
     family, in_vfork = _read_settled(pid, reader)
     with ExitStack() as stack:
         family, tables = _open_tables(stack, family, reader)
@@ -111,11 +122,12 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
                 )
         family = without(family, {member.pid for member in family.living} - set(findings))
         found = [findings[member.pid] for member in family.living]
-        shared = collect_shared(family, everything.files, reader)
+        shared = collect_shared(family, everything.files, reader, own_ipc=own_ipc)
         losses, terminals = _losses(everything), terminal.numbers(everything.files)
     supervisor = find_supervisor(reader, pid, reader.status(pid).ppid)
     blockers = [*in_vfork, *refuse_sharing(reader, family), *_blockers(family, found), *shared.blockers]
-    ipc = sysv_ipc.find_used([member.pid for member in family.living], reader)
+    ipc = sysv_ipc.find_used([member.pid for member in family.living], reader, own_ipc=own_ipc)
+    blockers += refuse_others_in_ipc(family, reader) if own_ipc else []
     blockers += sysv_ipc.refuse(ipc, [member.pid for member in family.living], reader)
     blockers += refuse_parted(family, terminals)
     blockers += [
@@ -128,15 +140,17 @@ def _collect(reader: ProcReader, pid: int, options: PreflightOptions, host: Host
     notices = [*notice_process(status, stat, options, terminals), *losses]
     notices += dict.fromkeys(notice for one in found for notice in one.notices)
     notices += notice_tracker(options.track, host)
+    notices += ["it has an IPC namespace to itself: the copy gets one too, with all that is in it"] if own_ipc else []
     if not host.has_freezer:
         notices.append("no cgroup v2 can be made here: SIGSTOP will hold the process, which any SIGCONT undoes")
     record = merge_records([one.record for one in found])
+    needs = {"huge_pages": record.huge_pages or shared.huge_pages, "ipc_namespace": own_ipc}
     record = replace(
         record,
         memory_bytes=record.memory_bytes + shared.size_bytes,
-        sysv=(*shared.sysv, *sysv_ipc.needs(ipc)),
+        sysv=() if own_ipc else (*shared.sysv, *sysv_ipc.needs(ipc)),
         huge_pages=add_huge_pages([record.huge_pages, shared.huge_pages]),
-        kernel_needs=(*record.kernel_needs, *(("huge_pages",) if record.huge_pages or shared.huge_pages else ())),
+        kernel_needs=(*record.kernel_needs, *(name for name, needed in needs.items() if needed)),
     )
     record = replace(record, pids=tuple(sorted({*record.pids, *(member.own_pid for member in family.dead)})))
     record = replace(record, files=(*record.files, *collect_scripts(options, host.boot_id)))

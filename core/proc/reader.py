@@ -285,9 +285,10 @@ class ProcReader:
             names = os.listdir(f"{self._proc}/{pid}/ns")
         except OSError as error:
             raise self._explained(error, pid, "ns") from None
-        return {name: self._namespace(pid, name) for name in sorted(names)}
+        return {name: self.namespace(pid, name) for name in sorted(names)}
 
-    def _namespace(self, pid: int, name: str) -> int:
+    def namespace(self, pid: int, name: str) -> int:
+        """Inode of one of them; 0 for one that there is not."""
         try:
             return int(self._link(pid, f"ns/{name}").partition("[")[2].rstrip("]"))
         except FileNotFoundError:

@@ -10,7 +10,7 @@ from core.images import kinds
 from core.images.pb.namespaces_pb2 import IpcDescEntry
 from core.images.store import ImageSet
 from core.kernel.calls import address_of, syscall
-from core.plan.segments import IPC_NAMESPACE
+from core.plan.segments import ipc_namespace
 from core.proc.reader import ProcReader
 from core.proc.sysvipc import NAMES, SysvNeed, refuse_taken
 
@@ -37,7 +37,8 @@ class IpcStore:
 
     def make(self, images: ImageSet) -> None:
         """All of them, empty. Refused when a key or an id is taken here."""
-        sets, queues = (images.all(kind, IPC_NAMESPACE) for kind in (kinds.IPCNS_SEM, kinds.IPCNS_MSG))
+        namespace = ipc_namespace(images)
+        sets, queues = (images.all(kind, namespace) for kind in (kinds.IPCNS_SEM, kinds.IPCNS_MSG))
         reader = ProcReader()
         taken = [refuse_taken(SysvNeed(one.desc.key, one.desc.id, "sem"), reader.semaphore_sets()) for one in sets]
         taken += [refuse_taken(SysvNeed(one.desc.key, one.desc.id, "msg"), reader.message_queues()) for one in queues]
@@ -45,7 +46,7 @@ class IpcStore:
             raise Refused(blockers)
         for one in sets:
             self._make("sem", _Made("semctl", one.desc), one.nsems)
-        for record in images.records(kinds.IPCNS_MSG, IPC_NAMESPACE):
+        for record in images.records(kinds.IPCNS_MSG, namespace):
             made = _Made("msgctl", record.message.desc, record.message.qbytes)
             self._make("msg", made)
             _settle(made, max(made.qbytes, len(record.payload)))

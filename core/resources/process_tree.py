@@ -14,12 +14,9 @@ from core.images.pb.pstree_pb2 import PstreeEntry
 from core.images.store import ImageSet
 from core.kernel.threads import ThreadState
 from core.plan.ops import Program, Syscall, path_argument
+from core.plan.segments import HOST_IPC
 from core.tracee.sigframe import signed
 
-NAMESPACE_FIELDS: Final = {
-    "pid": "pid_ns_id", "net": "net_ns_id", "ipc": "ipc_ns_id", "uts": "uts_ns_id", "mnt": "mnt_ns_id",
-    "user": "user_ns_id", "cgroup": "cgroup_ns_id", "time": "time_ns_id",
-}  # fmt: skip
 AT_FDCWD: Final = (1 << 64) - 100
 RSEQ_CS_OFFSET: Final = 8
 CGROUP_SET: Final = 1
@@ -43,10 +40,10 @@ def collect_pstree(identity: TaskIdentity) -> PstreeEntry:
     )
 
 
-def collect_ids(vm: int, files: int, fs: int, sighand: int) -> TaskKobjIdsEntry:
-    """A task's objects by number, in namespaces that are the host's."""
+def collect_ids(vm: int, files: int, fs: int, sighand: int, ipc: int = HOST_IPC) -> TaskKobjIdsEntry:
+    """A task's objects by number, in namespaces that are the host's but for `ipc`, which may be the tree's own."""
     return TaskKobjIdsEntry(
-        vm_id=vm, files_id=files, fs_id=fs, sighand_id=sighand, pid_ns_id=1, net_ns_id=1, ipc_ns_id=1,
+        vm_id=vm, files_id=files, fs_id=fs, sighand_id=sighand, pid_ns_id=1, net_ns_id=1, ipc_ns_id=ipc,
         uts_ns_id=1, mnt_ns_id=1, user_ns_id=1, cgroup_ns_id=1, time_ns_id=1,
     )  # fmt: skip
 

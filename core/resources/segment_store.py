@@ -17,11 +17,11 @@ from core.errors import ImageError, Refused, RestoreError
 from core.kernel.calls import address_of, syscall
 from core.kernel.hugetlb import MAP_HUGETLB, MFD_HUGETLB, SHM_HUGETLB, size_flags
 from core.kernel.leftovers import Leftovers, sweep
+from core.kernel.shmem import open_mapping
 from core.memory.file_pages import LandingFile, LandingMapping
 from core.memory.ranges import PAGE_SIZE
 from core.plan.segments import FIRST_ID, SegmentKind, SegmentSpec
 from core.plan.terminals import FIRST_HANDED
-from core.proc.maps import parse_maps
 from core.proc.reader import ProcReader
 from core.proc.sysvipc import SysvNeed, refuse_taken
 
@@ -56,6 +56,7 @@ class SegmentStore:
     def __init__(self, elsewhere: Callable[[int], int]) -> None:
         """`elsewhere`: descriptors of what is handed to tasks and made by others, by id: files, terminals."""
         self._elsewhere = elsewhere
+        self.own_ipc = False  # this thread is in an IPC namespace of the tree's: it goes with the tree
         self._made: dict[int, _Made] = {}
         self._leftovers = Leftovers()
 
@@ -66,7 +67,8 @@ class SegmentStore:
         """
         for id in set(self._made) - set(specs):
             _give_up(self._made.pop(id))
-        _refuse_taken(spec for id, spec in specs.items() if id not in self._made)
+        if not self.own_ipc:
+            _refuse_taken(spec for id, spec in specs.items() if id not in self._made)
         for id, spec in specs.items():
             try:
                 self._update(id, spec)
@@ -78,7 +80,7 @@ class SegmentStore:
 
     def _update(self, id: int, spec: SegmentSpec) -> None:
         if id not in self._made:
-            if spec.sysv is not None:
+            if spec.sysv is not None and not self.own_ipc:
                 self._leftovers.note_segment(spec.sysv.desc.id)
             self._made[id] = _make(spec)
         made = self._made[id]
@@ -176,16 +178,9 @@ def _make_anonymous(spec: SegmentSpec) -> int:
         view = memoryview(memory)
         address = address_of(view)
         view.release()
-        return _open_mapping(address)
+        return open_mapping(address, os.O_RDWR)
     finally:
         memory.close()
-
-
-def _open_mapping(address: int) -> int:
-    """The file behind a mapping of ours. The kernel may have merged it with others of the same file only."""
-    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
-        vma = next(vma for vma in parse_maps(file.read()) if vma.start <= address < vma.end)
-    return os.open(f"/proc/self/map_files/{vma.start:x}-{vma.end:x}", os.O_RDWR | os.O_CLOEXEC)
 
 
 def _make_memfd(spec: SegmentSpec) -> int:
@@ -212,7 +207,7 @@ def _make_sysv(spec: SegmentSpec) -> _Made:
         if id != desc.id:
             raise OSError(errno.EEXIST, f"id {desc.id} is taken")
         address = syscall("shmat", id, 0, 0)
-        fd = _open_mapping(address)
+        fd = open_mapping(address, os.O_RDWR)
         return _Made(spec, fd, _reopened(fd), attached=address, own_sysv=True)
     except BaseException:
         syscall("shmctl", id, IPC_RMID, 0)

@@ -3,6 +3,7 @@
 Owns finding them, holding them open and their images; their pages go their own way (core.memory.file_pages).
 """
 
+import errno
 import fcntl
 import os
 import stat
@@ -17,9 +18,9 @@ from core.images.pb.namespaces_pb2 import IpcDescEntry, IpcShmEntry
 from core.images.store import ImageSet
 from core.kernel.calls import syscall
 from core.kernel.hugetlb import MFD_HUGETLB, SHM_HUGETLB, page_size_of, size_flags
-from core.kernel.shmem import shmem_device
+from core.kernel.shmem import open_mapping, shmem_device
 from core.memory.ranges import PAGE_SIZE
-from core.plan.segments import FIRST_ID, IPC_NAMESPACE, SegmentKind, SegmentUse
+from core.plan.segments import FIRST_ID, HOST_IPC, OWN_IPC, SegmentKind, SegmentUse
 from core.proc.maps import HUGE_ANONYMOUS, Vma
 from core.proc.reader import ProcReader
 
@@ -29,6 +30,7 @@ MEMFD_PREFIX: Final = "/memfd:"
 SYSV_PREFIX: Final = "/SYSV"
 F_GET_SEALS: Final = 1034
 IPC_RMID: Final = 0
+SHM_RDONLY: Final = 0o10000
 
 Inode = tuple[int, int]
 
@@ -71,6 +73,7 @@ class Segments:
 
     def __init__(self, reader: ProcReader) -> None:
         self._reader = reader
+        self.own_ipc = False  # this thread is in an IPC namespace of the tree's: all in it is the tree's
         self._by_inode: dict[Inode, Segment] = {}
         self._next_id = FIRST_ID
         self._described: tuple[ImageSet | None, set[int]] = (None, set())  # memfds, in the images asked for last
@@ -101,6 +104,33 @@ class Segments:
         self._areas.setdefault(known.id, set()).add((pid, vma.start))
         return known
 
+    @property
+    def ipc_namespace(self) -> int:
+        """The number of the tree's IPC namespace in images."""
+        return OWN_IPC if self.own_ipc else HOST_IPC
+
+    def find_unattached(self) -> None:
+        """System V segments of the tree's own IPC namespace that nobody has attached. CollectError."""
+        known = {os.fstat(one.fd).st_ino: one for one in self if one.kind is SegmentKind.SYSV}
+        for entry in self._reader.sysv_segments() if self.own_ipc else ():
+            segment = known.get(entry.id) or self._hold_unattached(entry.id, entry.key)
+            if segment is not None:
+                self._areas.setdefault(segment.id, set())
+
+    def _hold_unattached(self, id: int, key: int) -> Segment | None:
+        """None when it is removed just now."""
+        name = f"System V segment {id} (key {key:#x})"
+        try:
+            address = syscall("shmat", id, 0, SHM_RDONLY)
+            try:
+                return self._keep(SegmentKind.SYSV, open_mapping(address, os.O_RDONLY), name)
+            finally:
+                syscall("shmdt", address)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.EIDRM):
+                return None
+            raise CollectError(name, f"cannot be read: {error.strerror}") from error
+
     def has(self, vma: Vma) -> bool:
         """Whether a VMA maps one that was met before."""
         return (os.makedev(*vma.device), vma.inode) in self._by_inode
@@ -123,6 +153,10 @@ class Segments:
             raise
         except OSError as error:
             raise CollectError(link, f"cannot be opened: {error.strerror}") from error
+        return self._keep(kind, fd, link)
+
+    def _keep(self, kind: SegmentKind, fd: int, link: str) -> Segment:
+        """`fd` is ours from now on."""
         found = os.fstat(fd)
         page_size = page_size_of(fd)
         if found.st_dev != shmem_device() and page_size == PAGE_SIZE:
@@ -143,16 +177,20 @@ class Segments:
         return {segment.id for segment in gone.values()}
 
     def refuse_attached(self) -> list[Blocker]:
-        """System V segments that others have attached, by what was looked at since the last forget_unseen."""
+        """System V segments that others have attached, by what was looked at since the last forget_unseen; and those
+        that the tree attached before it had an IPC namespace to itself: their numbers are others' in there."""
         sysv = {os.fstat(one.fd).st_ino: one for one in self if one.kind is SegmentKind.SYSV}
         found = []
         for entry in self._reader.sysv_segments() if sysv else ():
+            subject = f"System V segment {entry.id} (key {entry.key:#x})"
             segment = sysv.get(entry.id)
             others = entry.attached - len(self._areas.get(segment.id, ())) if segment is not None else 0
             if others > 0:
-                subject = f"System V segment {entry.id} (key {entry.key:#x})"
                 reason = f"is attached {others} times outside of the tree too (process {entry.last_pid} did so last)"
                 found.append(Blocker("shm-attached", subject, reason, "move all who share it as one tree"))
+            elif others < 0 and self.own_ipc:
+                reason = "is not the one of this number that the tree has attached: that is of another IPC namespace"
+                found.append(Blocker("shm-elsewhere", subject, reason, "let it attach memory of its own namespace"))
         return found
 
     def remove_moved(self) -> None:
@@ -179,9 +217,16 @@ class Segments:
                 return SegmentUse(segment.kind, segment.id, segment.size)
             case SegmentKind.SYSV:
                 entry = self._sysv_entry(segment)
-                if all(one.segment != segment.id for one in images.all(kinds.IPCNS_SHM, IPC_NAMESPACE)):
-                    images.add(kinds.IPCNS_SHM, entry, IPC_NAMESPACE)
+                if all(one.segment != segment.id for one in images.all(kinds.IPCNS_SHM, self.ipc_namespace)):
+                    images.add(kinds.IPCNS_SHM, entry, self.ipc_namespace)
                 return SegmentUse(segment.kind, entry.desc.id, entry.size)
+
+    def collect_unattached(self, images: ImageSet) -> None:
+        """Add the images of those that no process speaks of."""
+        self.find_unattached()
+        for segment in self:
+            if segment.kind is SegmentKind.SYSV:
+                self.describe(segment, images)
 
     def _is_new(self, segment: Segment, images: ImageSet) -> bool:
         """True for a memfd that `images` do not have yet."""

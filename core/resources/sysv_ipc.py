@@ -16,7 +16,7 @@ from core.images.pb.namespaces_pb2 import IpcDescEntry, IpcMsg, IpcMsgEntry, Ipc
 from core.images.store import ImageSet
 from core.kernel.calls import address_of, kcmp, syscall
 from core.plan.ops import Program, Syscall
-from core.plan.segments import IPC_NAMESPACE
+from core.plan.segments import ipc_namespace
 from core.proc.reader import ProcReader
 from core.proc.sysvipc import SysvNeed, SysvQueue, SysvSet
 
@@ -41,8 +41,10 @@ class Used:
     others: tuple[tuple[str, str, int], ...] = ()  # code of the refusal, name, PID
 
 
-def find_used(pids: Collection[int], reader: ProcReader) -> Used:
-    """Of a tree that consists of `pids`."""
+def find_used(pids: Collection[int], reader: ProcReader, *, own_ipc: bool) -> Used:
+    """Of a tree that consists of `pids`; all there are where this thread is in an IPC namespace that is the tree's."""
+    if own_ipc:
+        return Used(reader.semaphore_sets(), reader.message_queues())
     queues = {one: {one.sender, one.receiver} - {0} for one in reader.message_queues()}
     sets = {one: set(_users(one)) - {0} for one in reader.semaphore_sets()}
     mine = set(pids)
@@ -117,17 +119,18 @@ def needs(used: Used) -> tuple[SysvNeed, ...]:
 
 def collect(used: Used, images: ImageSet) -> None:
     """Everything in them, of a frozen tree; it stays where it is."""
+    namespace = ipc_namespace(images)
     for one in used.sets:
         values = bytearray(-(-2 * one.semaphores // 8) * 8)
         _check(describe_set(one.id, one.key), "semctl", one.id, 0, GETALL, address_of(values))
-        images.add(kinds.IPCNS_SEM, IpcSemEntry(desc=_desc(one), nsems=one.semaphores), IPC_NAMESPACE, bytes(values))
+        images.add(kinds.IPCNS_SEM, IpcSemEntry(desc=_desc(one), nsems=one.semaphores), namespace, bytes(values))
     for queue in used.queues:
         name = describe_queue(queue.id, queue.key)
         status = bytearray(QUEUE_STATUS)
         _check(name, "msgctl", queue.id, IPC_STAT, address_of(status))
         messages = [_copy(name, queue, index) for index in range(queue.messages)]
         entry = IpcMsgEntry(desc=_desc(queue), qbytes=int.from_bytes(status[QBYTES], "little"), qnum=len(messages))
-        images.add(kinds.IPCNS_MSG, entry, IPC_NAMESPACE, b"".join(map(_packed, messages)))
+        images.add(kinds.IPCNS_MSG, entry, namespace, b"".join(map(_packed, messages)))
 
 
 def _check(name: str, call: str, *args: int) -> int:
@@ -168,9 +171,7 @@ def messages_of(entry: IpcMsgEntry, payload: bytes) -> Iterator[bytes]:
         head = IpcMsg.FromString(payload[position - size : position])
         text = payload[position : position + head.msize]
         if len(text) < head.msize or not 0 < head.mtype < 1 << 63:
-            raise ImageError(
-                kinds.IPCNS_MSG.file_name(IPC_NAMESPACE), f"queue {entry.desc.id}: a message is no message"
-            )
+            raise ImageError("ipcns-msg", f"queue {entry.desc.id}: a message is no message")
         position += head.msize + -head.msize % 8
         yield head.mtype.to_bytes(TYPE, "little") + text
 
@@ -178,11 +179,11 @@ def messages_of(entry: IpcMsgEntry, payload: bytes) -> Iterator[bytes]:
 def plan(images: ImageSet) -> Program:
     """For the root of the tree, which is then who used them last: the next move finds them by that."""
     ops = []
-    for record in images.records(kinds.IPCNS_SEM, IPC_NAMESPACE):
+    for record in images.records(kinds.IPCNS_SEM, ipc_namespace(images)):
         desc = record.message.desc
         values = record.payload[: 2 * record.message.nsems]
         ops.append(Syscall("semctl", (desc.id, 0, SETALL, values), describe_set(desc.id, desc.key)))
-    for queue in images.records(kinds.IPCNS_MSG, IPC_NAMESPACE):
+    for queue in images.records(kinds.IPCNS_MSG, ipc_namespace(images)):
         id, why = queue.message.desc.id, describe_queue(queue.message.desc.id, queue.message.desc.key)
         messages = [*messages_of(queue.message, queue.payload)]
         ops += [
@@ -198,10 +199,10 @@ def remove_moved(images: ImageSet, reader: ProcReader) -> None:
     """The tree is gone from here, and so are those that it alone used."""
     sets = {one.id for one in reader.semaphore_sets()}
     queues = {one.id for one in reader.message_queues()}
-    for entry in images.all(kinds.IPCNS_SEM, IPC_NAMESPACE):
+    for entry in images.all(kinds.IPCNS_SEM, ipc_namespace(images)):
         if entry.desc.id in sets:
             _remove("semctl", entry.desc.id, 0, IPC_RMID, 0)
-    for queue in images.all(kinds.IPCNS_MSG, IPC_NAMESPACE):
+    for queue in images.all(kinds.IPCNS_MSG, ipc_namespace(images)):
         if queue.desc.id in queues:
             _remove("msgctl", queue.desc.id, IPC_RMID, 0)
 

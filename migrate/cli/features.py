@@ -19,6 +19,7 @@ USES = {
     "soft_dirty": "finding written pages (the next best way; the last is to compare all memory)",
     "mremap_many": "moving many mappings by one call",
     "huge_pages": "processes with huge pages (hugetlb)",
+    "ipc_namespace": "processes in an IPC namespace of their own",
     "la57": "processes with memory above the 47-bit line",
 }
 NEEDED = ("ptrace", "kcmp", "pidfd_getfd", "clone3_set_tid", "pr_set_mm_map")

@@ -9,7 +9,10 @@ from tests.migrate.moving import Pair, assert_nothing_left, processes
 from tests.program_build import Program, discover, find
 from tests.waiting import wait_until
 
-TWICE = {"tree_terminal.py", "tree_orphans.c", "tree_zombies.c", "tree_shared_files.c", "tree_shared_sysv.c"}
+TWICE = {
+    "tree_terminal.py", "tree_orphans.c", "tree_zombies.c", "tree_shared_files.c", "tree_shared_sysv.c",
+    "tree_ipc_namespace.c",
+}  # fmt: skip
 TREES = [one for one in discover() if one.name.startswith("tree_") and not one.later and one.name not in TWICE]
 
 

@@ -145,10 +145,10 @@ def test_children_go_along(examine: Examine) -> None:
 
 def test_other_namespaces_are_named_one_by_one(examine: Examine) -> None:
     unshare = require_program("unshare")
-    with running(unshare, "--uts", "--ipc", "/bin/sleep", "100", name="sleep") as pid:
+    with running(unshare, "--uts", "--net", "/bin/sleep", "100", name="sleep") as pid:
         findings = examine(pid)
         reasons = {blocker.reason for blocker in findings.blockers if blocker.code == "namespace"}
-        assert reasons == {"is in another uts namespace", "is in another ipc namespace"}
+        assert reasons == {"is in another uts namespace", "is in another net namespace"}
 
 
 def test_a_namespace_made_for_children_counts() -> None:
