@@ -29,6 +29,7 @@ from core.proc.prefetched import PrefetchedReader
 from core.proc.reader import ProcReader
 from core.resources import (
     address_space,
+    aio,
     file_table,
     ipc_namespace,
     posix_timers,
@@ -110,7 +111,7 @@ def collect_mm(
             use = _collect_use(pid, vma, _may_write(vma, flags), files, ghosts, segments, reader)
         except FileNotFoundError:  # it runs, and has unmapped it since: the next look tells
             continue
-        if use is None and vma.path.startswith("/") and not vma.is_private_huge:
+        if use is None and vma.path.startswith("/") and not (vma.is_private_huge or vma.is_aio_ring):
             files.add(vma.path)
         entries.append(vmas.collect(vma, flags_of(vma, flags), files.ids, use))
         vma_marks.collect(entries[-1], vma, flags_of(vma, flags))
@@ -184,7 +185,18 @@ def collect_tree(
         )
         images.add(kinds.CORE, process_tree.collect_zombie_core(zombie.comm, zombie.exit_code), zombie.own_pid)
     _collect_ipc(subjects, images, segments)
+    _collect_rings(subjects, images)
     return images
+
+
+def _collect_rings(subjects: Sequence[Subject], images: ImageSet) -> None:
+    """Contexts of asynchronous I/O, when nothing is in flight any more; Refused when that does not end."""
+    rings = {one.pid: found for one in subjects if (found := aio.rings(one.vmas))}
+    contexts = aio.wait_idle(list(rings))
+    for subject in subjects:
+        if subject.pid in rings:
+            known, read = contexts[subject.pid], subject.borrow.memory.read
+            images.one(kinds.MM, subject.own_pid).aios.extend(aio.collect(subject.pid, rings[subject.pid], known, read))
 
 
 def _collect_ipc(subjects: Sequence[Subject], images: ImageSet, segments: Segments) -> None:

@@ -46,9 +46,10 @@ def write_segments(directory: Path, segments: Segments, images: ImageSet, pages_
 def write_subject(
     directory: Path, subject: Subject, member: Member, pages_id: int, parent: Parent, mode: PageMode
 ) -> Written:
-    """The pages of one process; the [vdso]'s too, since what restores may need to know it."""
+    """The pages of one process; the [vdso]'s too, since what restores may need to know it, and rings, as CRIU does."""
     carried = read_carried(subject.pid, subject.vmas)
-    carried = carried.union(Ranges.of((vma.start, vma.end) for vma in subject.vmas if vma.name == "[vdso]"))
+    others = [vma for vma in subject.vmas if vma.name == "[vdso]" or vma.is_aio_ring]
+    carried = carried.union(Ranges.of((vma.start, vma.end) for vma in others))
     task = parent.tasks.get(subject.pid)
     told = task.ask_tracker() if task is not None else None
     lent = Lent(subject.pidfd, partial(_run_in, subject)) if mode == "splice" else None

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 from core.errors import ImageError
 from core.images import kinds
+from core.images.flags import VmaStatus
 from core.images.pb.memory_pb2 import MmEntry, VmaEntry
 from core.images.store import ImageSet
+from core.memory.ranges import Ranges
 from core.plan.ghost_names import GHOST_MEMORY
 from core.plan.segments import SegmentNames, SegmentSpec
 from core.proc.maps import Vma
@@ -23,6 +25,12 @@ class MemoryPlan:
     kernel: dict[str, tuple[int, int]]
     segments: dict[int, SegmentSpec] = field(default_factory=dict)  # every one that its images speak of
     vdso: bytes = b""  # empty: not known
+
+    @property
+    def unfilled(self) -> Ranges:
+        """Where the images may have pages that do not land: the kernel's own, and rings of asynchronous I/O."""
+        rings = [(one.start, one.end) for one in self.mapped if one.entry.status & VmaStatus.AIORING]
+        return Ranges.of([*self.kernel.values(), *rings])
 
     def as_vmas(self) -> list[Vma]:
         """All of it, by borders alone: what our own area must keep out of."""
@@ -63,6 +71,8 @@ def mapped_vmas(images: ImageSet, pid: int, names: MappedNames) -> tuple[MappedV
 
 
 def _mapped_vma(names: MappedNames, entry: VmaEntry) -> MappedVma:
+    if entry.status & VmaStatus.AIORING:
+        return _keep_place(entry)
     segments = names.segments
     segment = segments.of(entry)
     is_file = bool(entry.status & (vmas.FILE_PRIVATE | vmas.FILE_SHARED))
@@ -71,6 +81,14 @@ def _mapped_vma(names: MappedNames, entry: VmaEntry) -> MappedVma:
     if segment is None:
         return MappedVma(entry, _file_path(names, entry))
     return MappedVma(entry, segment.name, segment.id, segment.mapped_size)
+
+
+def _keep_place(entry: VmaEntry) -> MappedVma:
+    """Memory where the ring of a context of asynchronous I/O shall be, until there is one."""
+    kept = VmaEntry(start=entry.start, end=entry.end, pgoff=0, shmid=0, fd=-1, status=entry.status)
+    kept.prot = vmas.PROT_READ | vmas.PROT_WRITE
+    kept.flags = vmas.MAP_SHARED | vmas.MAP_ANONYMOUS | vmas.MAP_NORESERVE
+    return MappedVma(kept)
 
 
 def _file_path(names: MappedNames, entry: VmaEntry) -> str:

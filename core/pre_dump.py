@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from core.errors import MigrateError, UsageError
+from core.errors import MigrateError, Refused, UsageError
 from core.images import kinds
 from core.images.dedup import punch_superseded
 from core.images.inventory import make_inventory
@@ -28,6 +28,7 @@ from core.parents import Parent, ParentTask, open_parent, read_carried, release_
 from core.plan.encode import Steps
 from core.prepare import Prepared, Stopwatch, prepare
 from core.proc.reader import ProcReader
+from core.resources import aio
 from core.resources.process_tree import host_ids
 from core.tracee.borrow import Borrow, Results
 from core.tracee.family import Member, has_ended, read_family, read_settled, release, stop_family
@@ -126,6 +127,8 @@ def _prepare_tasks(this: _Round, root: int, stack: ExitStack) -> list[_Task]:
             if this.parent.directory is None and (left := find_any_tracker(member.pid)) is not None:
                 release_quietly(left)  # of a chain that this one does not go on
             prepared = stack.enter_context(prepare(member.pid, this.reader))
+            if blockers := aio.refuse_tracking(member.pid, this.reader.maps(member.pid)):
+                raise Refused(blockers)
             this.parent.read([member], this.reader)
             tasks.append(_Task(member, prepared, this.parent.tasks.get(member.pid)))
     return tasks

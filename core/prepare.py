@@ -20,7 +20,7 @@ from core.kernel.calls import pidfd_open
 from core.memory.dirty.kept import without_our_marks
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
-from core.resources import process_tree, vmas
+from core.resources import aio, process_tree, vmas
 from core.resources.time_namespace import IMAGE_ID
 from core.task_plan import first_sharers
 from core.tracee.family import Family, has_ended, read_settled, release, stop_family
@@ -146,6 +146,7 @@ def prepare_new(stack: ExitStack, family: Family, prepared: dict[int, Prepared],
 def refuse_memory(flags: dict[Vma, frozenset[str]]) -> None:
     """Refused with every VMA that cannot be carried."""
     blockers = [blocker for vma, found in flags.items() if (blocker := vmas.refuse(vma, found))]
+    blockers += aio.refuse_unknown(list(flags))
     if blockers:
         raise Refused(blockers)
 

@@ -20,7 +20,7 @@ from core.mould_files import StoredMould
 from core.options import RestoreOptions
 from core.prepare import Stopwatch
 from core.proc.reader import ProcReader
-from core.resources import ipc_namespace, process_tree
+from core.resources import aio, ipc_namespace, process_tree
 from core.resources.ghost_store import GhostStore, fill_ghosts
 from core.resources.ipc_store import IpcStore
 from core.resources.segment_store import SegmentStore
@@ -28,7 +28,7 @@ from core.resources.terminal_store import TerminalStore
 from core.task_plan import TreePlan, clock_offsets, compile_tree
 from core.tracee.cgroup_home import born_at_home
 from core.tree import SkeletonTree
-from core.vdso.dumped import read_dumped_vdso
+from core.vdso.dumped import read_dumped, read_dumped_vdso
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,17 @@ def read_plan(directory: Path, options: RestoreOptions) -> tuple[ImageSet, TreeP
     if not images.has(kinds.INVENTORY):
         raise ImageError(str(directory), "holds no inventory.img: not a directory of images")
     check_lineage(directory)
+    _complete_rings(images, directory)
     bounding = ProcReader().status(os.getpid()).cap_bnd
     return images, compile_tree(images, bounding, options)
+
+
+def _complete_rings(images: ImageSet, directory: Path) -> None:
+    """CRIU has all of a ring of asynchronous I/O among the pages."""
+    for entry in process_tree.tasks(images):
+        for ring in aio.lacking(images.one(kinds.MM, entry.pid)) if images.has(kinds.MM, entry.pid) else ():
+            content = read_dumped(PagemapReader(directory, entry.pid), ring.id, ring.id + ring.ring_len)
+            aio.complete(ring, content or b"")
 
 
 def plan_text(directory: Path, options: RestoreOptions) -> str:
@@ -131,7 +140,7 @@ def fill(tree: SkeletonTree, pagemaps: Mapping[int, PagemapReader], plan: TreePl
         for task in plan.tasks:
             skeleton = tree.skeletons[task.pid]
             ready = stack.enter_context(filling(skeleton.stem, skeleton.landing_memory(), kept.get(task.pid, EMPTY)))
-            jobs.append((ready, pagemaps[task.pid], Ranges.of(task.memory.kernel.values())))
+            jobs.append((ready, pagemaps[task.pid], task.memory.unfilled))
         fill_all(jobs)
 
 

@@ -34,6 +34,7 @@ from core.plan.segments import SegmentSpec, has_own_ipc
 from core.plan.terminals import controlling, masters
 from core.resources import (
     address_space,
+    aio,
     credentials,
     posix_timers,
     process_settings,
@@ -261,9 +262,8 @@ def _steps(
     leader = process_tree.leader_core(images, pid)
     mm = images.one(kinds.MM, pid)
     others = [(tid, cores[tid]) for tid in entry.threads if tid != pid]
-    yield Step(
-        Stage.RESTORE, pid, _plan_task(leader, mm, images.one(kinds.FS, pid), names, files.taken) + files.program
-    )
+    task = _plan_task(pid, leader, mm, images.one(kinds.FS, pid), names, files.taken)
+    yield Step(Stage.RESTORE, pid, task + files.program)
     yield Step(Stage.RESTORE, pid, thread.plan_clone(others))
     yield Step(Stage.RESTORE, pid, thread.plan_leader(leader))
     if not entry.ppid:
@@ -324,11 +324,14 @@ def _plan_posix_timers(cores: Mapping[int, CoreEntry], pid: int, offsets: Mappin
     return posix_timers.plan_all(cores[pid].tc.timers.posix, expired, signals.numbers_of(queues), pid, offsets)
 
 
-def _plan_task(leader: CoreEntry, mm: MmEntry, fs: FsEntry, names: MappedNames, taken: frozenset[int]) -> Program:
+def _plan_task(
+    pid: int, leader: CoreEntry, mm: MmEntry, fs: FsEntry, names: MappedNames, taken: frozenset[int]
+) -> Program:
     """`taken`: descriptors that it has already, made by another who shares its table."""
     return (
         process_tree.plan_personality(leader.tc.personality)
         + address_space.plan(mm, names.path_of(mm.exe_file_id), FdAllocator(set(taken)))
+        + aio.plan(mm, pid, FdAllocator(set(taken)))
         + signals.plan_actions(leader.tc.sigactions)
         + process_tree.plan_fs(names.path_of(fs.cwd_id), fs.umask)
         + process_settings.plan(leader.tc)

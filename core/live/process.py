@@ -25,6 +25,7 @@ from core.prepare import Prepared, read_flags
 from core.proc.brief import BriefStatus
 from core.proc.maps import Vma, parse_maps
 from core.proc.reader import ProcReader
+from core.resources import aio
 from core.resources.ghost_file import Ghosts
 from core.resources.named_files import NamedFiles
 from core.resources.shared_memory import Segments
@@ -59,6 +60,7 @@ class LiveProcess:
     sent: Ranges = EMPTY  # pages that the destination has
     last: PageSets | None = None  # all pages there are, as of the last look
     kept: Ranges = EMPTY  # those of them that it is born with, in the round that comes
+    has_rings: bool = False  # of asynchronous I/O
     has_relatives: bool = False  # which may share pages with it
     current: tuple[Vma, ...] = ()
     shared: SharedWrites = NOTHING  # by `shared_vmas`, since the look before
@@ -69,6 +71,7 @@ class LiveProcess:
     _borrow: Borrow | None = None
     _tracker: DirtyTracker | None = None
     _page_reader: ReadPageReader | None = None
+    _is_quiet: bool = False  # nothing was in flight at the last look
 
     @property
     def pid(self) -> int:
@@ -109,8 +112,10 @@ class LiveProcess:
         earlier.close()
 
     def _take_hold(self, thread: ThreadState) -> None:
+        maps = self.reader.maps(self.pid)
+        self.has_rings = bool(aio.rings(maps))
         self._lender = find_lender(
-            self.prepared.memory, self.reader.maps(self.pid), [thread], self.reader.status(self.pid),
+            self.prepared.memory, maps, [thread], self.reader.status(self.pid),
             own_ids={thread.tid: self.own_pid}, gadgets=self.prepared.gadgets,
         )  # fmt: skip
         self._borrow = self._lender.map_area(thread)
@@ -144,8 +149,8 @@ class LiveProcess:
 
     @property
     def needs_stop(self) -> bool:
-        """Whether its threads must stand still for look()."""
-        return self._need_tracker().needs_stop
+        """Whether its threads must stand still for look(): nobody tracks what direct I/O in flight will write."""
+        return self._need_tracker().needs_stop or self.has_rings
 
     def _own_vmas(self, maps: bytes) -> tuple[Vma, ...]:
         """The process's VMAs without our area."""
@@ -172,6 +177,7 @@ class LiveProcess:
         changed, self.shared = maps != self._maps, NOTHING
         if changed:
             self.current, self._maps, self._entries = self._own_vmas(maps), maps, ()
+            self.has_rings = bool(aio.rings(self.current))
             self._vdso = self._read_vdso()
         # Shared memory and files without a name have to be met at every look.
         is_new = changed or any(vma.shared or vma.is_deleted for vma in self.current)
@@ -186,6 +192,11 @@ class LiveProcess:
         else:
             dirty = tracker.collect_and_rearm(self.current)
         self.pending, self.memory = dirty.ranges, memory
+        if self.frozen is None or not self.has_rings:
+            self._is_quiet = False
+        elif not self._is_quiet:
+            self._is_quiet = True
+            self.pending = self.present()
 
     @property
     def may_share(self) -> bool:

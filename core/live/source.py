@@ -40,7 +40,7 @@ from core.prepare import (
     zombies_of,
 )
 from core.proc.reader import ProcReader, content_of
-from core.resources import ipc_namespace, sysv_ipc
+from core.resources import aio, ipc_namespace, sysv_ipc
 from core.tracee.family import Family, has_ended, read_family, read_settled, refuse_strays, release, without
 from core.tracee.freezer import FrozenProcess, freeze
 from core.tracee.holder import Holder, hold_processes
@@ -246,6 +246,7 @@ class LiveSource:
     def _look(self, *, last: bool = False) -> None:
         self.ghosts.ghosts.begin_look()
         gone = set()
+        aio.wait_idle([pid for pid, process in self.processes.items() if process.frozen and process.has_rings])
         maps = self.reader.contents([(pid, "maps") for pid in self.processes])
         for (pid, process), content in zip(self.processes.items(), maps, strict=True):
             try:

@@ -6,7 +6,7 @@
 #ifndef MG_ABI_H
 #define MG_ABI_H
 
-#define MG_ABI_VERSION 2
+#define MG_ABI_VERSION 3
 
 /* One syscall of a program that the interpreter blob runs inside a task. */
 #define MG_OP_SIZE 72
@@ -14,7 +14,7 @@
 /* flags bit i (0..5): args[i] is not a value but the index of an earlier op,
  * relative to this program's first, whose result is taken. */
 /* flags bit 16 + i: args[i] is not a value but the address of 32 bits, which
- * are loaded with their sign when the op runs. */
+ * are loaded with their sign when the op runs. Bit 24 + i: 64 bits. */
 #define MG_OP_END 0xffffffffffffffffULL /* nr: rt_sigreturn on the current rsp */
 
 struct mg_op {

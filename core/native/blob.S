@@ -15,6 +15,7 @@
 #define OP_RESULT 64
 #define MAY_FAIL_BIT 8
 #define LOADED_BIT 16
+#define WIDE_BIT 24
 
 	.section .rodata
 	.globl mg_blob_start
@@ -33,6 +34,10 @@
 	jnc 2f
 	movslq (\register), \register
 2:
+	btq $WIDE_BIT + \index, %r14
+	jnc 3f
+	movq (\register), \register
+3:
 	.endm
 
 mg_blob_start:

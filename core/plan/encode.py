@@ -16,6 +16,7 @@ OP: Final = struct.Struct("<Q6QQq")
 WORD: Final = struct.Struct("<Q")
 MAY_FAIL: Final = 0x100
 LOADED: Final = 0x10000
+WIDE: Final = 0x1000000
 END: Final = 0xFFFFFFFFFFFFFFFF
 NOT_RUN: Final = -(1 << 63)
 ALIGNMENT: Final = 16
@@ -122,7 +123,7 @@ def assemble(program: Steps) -> Template:
                 words.append(_earlier(index_of, argument, index))
                 continue
             if isinstance(argument, Loaded):
-                flags |= LOADED << position
+                flags |= (WIDE if argument.wide else LOADED) << position
                 words.append(outs[index_of[id(argument.op)], argument.argument][0] + argument.offset)
             else:
                 words.append(_place(argument, buffers))
@@ -206,7 +207,7 @@ def split(program: tuple[Syscall, ...], max_bytes: int) -> Iterator[tuple[Syscal
     needed_until = list(range(len(program)))
     for index, op in enumerate(program):
         for argument in op.args:
-            if isinstance(argument, Result):
+            if isinstance(argument, Result | Loaded):
                 needed_until[place[id(argument.op)]] = index
     part: list[Syscall] = []
     size, bound = 0, -1

@@ -27,11 +27,13 @@ class Out:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Stands for the 32 bits (signed) at `offset` of the Out buffer that was argument `argument` of an earlier op."""
+    """Stands for the 32 bits (signed) at `offset` of the Out buffer that was argument `argument` of an earlier op;
+    `wide`: for 64 bits."""
 
     op: "Syscall"
     argument: int
     offset: int = 0
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ _PERMISSIONS: Final = {
     f"{r}{w}{x}{s}": (r == "r", w == "w", x == "x", s == "s") for r in "r-" for w in "w-" for x in "x-" for s in "ps"
 }
 HUGE_ANONYMOUS: Final = "/anon_hugepage (deleted)"
+AIO_RING: Final = "/[aio] (deleted)"
 
 
 class Vma(NamedTuple):
@@ -41,6 +42,11 @@ class Vma(NamedTuple):
     def is_private_huge(self) -> bool:
         """Private memory of huge pages (hugetlb): to the kernel it is a file."""
         return not self.shared and self.path == HUGE_ANONYMOUS
+
+    @property
+    def is_aio_ring(self) -> bool:
+        """The ring of a context of io_setup(2)."""
+        return self.path == AIO_RING
 
     @property
     def is_deleted(self) -> bool:

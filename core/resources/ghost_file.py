@@ -127,6 +127,7 @@ class Ghosts:
             not vma.inode
             or not vma.path.startswith("/")
             or vma.is_private_huge
+            or vma.is_aio_ring
             or not (deleted or (writable and self._on_tmpfs(pid, vma, reader)))
         ):
             return None

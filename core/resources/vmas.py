@@ -47,7 +47,6 @@ REFUSED_FLAGS: Final = {
 }
 REFUSED_PATHS: Final = {
     "/secretmem (deleted)": ("is secret memory (memfd_secret)", "nobody but the process can read it: end its use"),
-    "/[aio] (deleted)": ("is the ring of an asynchronous I/O context (io_setup)", "not carried yet: end its use"),
     "anon_inode:[io_uring]": ("is a ring of io_uring", "close the io_uring; buffers registered with it are pinned"),
 }
 
@@ -142,6 +141,8 @@ def collect(
     elif vma.is_private_huge:
         _collect_anonymous(entry, vma, flags)
         entry.flags |= MAP_HUGETLB | size_flags(page_size_of_device(os.makedev(*vma.device)))
+    elif vma.is_aio_ring:
+        entry.status |= VmaStatus.AIORING
     elif vma.inode or vma.path.startswith("/"):
         _collect_file(entry, vma, flags, file_ids)
     else:
