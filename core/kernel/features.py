@@ -1,5 +1,6 @@
 """What this kernel can do for us, asked by doing it in a throw-away way: no version checks, nothing of ours changed."""
 
+import errno
 import mmap
 import os
 import signal
@@ -46,6 +47,7 @@ class Features:
     pr_set_mm_map: bool
     huge_pages: bool  # hugetlb, of 2 MiB
     ipc_namespace: bool  # one can be made
+    aio: bool  # io_setup
     la57: bool  # five levels of page tables: addresses above the 47-bit line
     cgroup2_freezer: bool
     cgroup2_mount: str
@@ -81,7 +83,7 @@ def probe_features(reader: ProcReader | None = None) -> Features:
         ptrace_suspend_seccomp=_works(lambda: probe_ptrace(ptrace.O_SUSPEND_SECCOMP)), kcmp=_works(probe_kcmp),
         pidfd_getfd=_works(probe_pidfd_getfd), mremap_many=_works(probe_mremap_many),
         pr_set_mm_map=_works(probe_set_mm_map), huge_pages=_works(probe_huge_pages),
-        ipc_namespace=_works(probe_ipc_namespace), la57=_works(probe_la57),
+        ipc_namespace=_works(probe_ipc_namespace), aio=probe_aio(), la57=_works(probe_la57),
         cgroup2_freezer=bool(mount) and _works(lambda: _probe_cgroup(reader, mount)), cgroup2_mount=mount,
         xfeatures=xfeatures, cap_effective=status.cap_eff,
         cap_bounding=status.cap_bnd, seccomp=status.seccomp or 0, no_new_privs=bool(status.no_new_privs),
@@ -229,6 +231,15 @@ def probe_ipc_namespace() -> bool:
     """This thread may be in one of its own."""
     with in_new_ipc_namespace():
         return True
+
+
+def probe_aio() -> bool:
+    """A context for no request at all is an error, but not that there is no such call."""
+    try:
+        syscall("io_setup", 0, address_of(bytearray(8)))
+    except OSError as error:
+        return error.errno == errno.EINVAL
+    return True
 
 
 def probe_la57() -> bool:

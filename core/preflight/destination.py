@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from core.kernel.aio import free_requests, shortest_ring
 from core.kernel.leftovers import sweep
 from core.preflight.files import filesystem_id
 from core.preflight.fingerprint import Fingerprints, read_build_id
@@ -39,6 +40,8 @@ class Destination:
     unix_in_use: frozenset[str] = frozenset()
     missing_folders: frozenset[str] = frozenset()
     sysv: Mapping[str, Sequence[Named]] = field(default_factory=dict)  # by kind
+    aio_free: int = 0  # requests that contexts of io_setup(2) can still be made for
+    aio_shortest: int = 0  # bytes of the smallest ring there can be
 
 
 def look(target: TargetRecord, *, host: HostRecord | None = None, reader: ProcReader | None = None) -> Destination:
@@ -55,6 +58,8 @@ def look(target: TargetRecord, *, host: HostRecord | None = None, reader: ProcRe
         unix_in_use=_unix_in_use(unix_paths, reader),
         missing_folders=frozenset(path for path in unix_paths if not _has_folder(path)),
         sysv=_find_sysv(reader) if target.sysv else {},
+        aio_free=free_requests() if target.aio_requests else 0,
+        aio_shortest=shortest_ring() if target.aio_requests else 0,
     )
 
 

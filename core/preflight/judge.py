@@ -55,6 +55,7 @@ def judge(target: TargetRecord, here: Destination) -> Verdict:
         *judge_pids(target, here),
         *judge_memory(target, host),
         *judge_huge_pages(target, host),
+        *judge_aio(target, here),
         *judge_limits(target, host),
         *(blocker for need in target.files if (blocker := judge_file(need, here.files.get(need.path), host))),
         *(blocker for need in target.listens if (blocker := judge_listen(need, here))),
@@ -153,6 +154,17 @@ def judge_huge_pages(target: TargetRecord, host: HostRecord) -> Iterator[Blocker
             yield Blocker(
                 "huge-pages", host.hostname, reason, "raise vm.nr_hugepages or vm.nr_overcommit_hugepages there"
             )
+
+
+def judge_aio(target: TargetRecord, here: Destination) -> Iterator[Blocker]:
+    """Contexts of asynchronous I/O: as many, and with rings as small as the target's."""
+    if target.aio_requests > here.aio_free:
+        reason = f"needs contexts of io_setup(2) for {target.aio_requests} requests, {here.aio_free} are left"
+        yield Blocker("aio-requests", here.host.hostname, reason, "raise fs.aio-max-nr there")
+    if target.aio_ring_bytes < here.aio_shortest:
+        reason = f"has so many processors that a ring of io_setup(2) takes {here.aio_shortest >> 10} KiB at least, "
+        reason += f"and the process has one of {target.aio_ring_bytes >> 10} KiB"
+        yield Blocker("aio-ring", here.host.hostname, reason, "move it to a host with fewer processors")
 
 
 def judge_limits(target: TargetRecord, host: HostRecord) -> Iterator[Blocker]:

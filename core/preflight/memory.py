@@ -12,7 +12,7 @@ from core.options import TrackChoice
 from core.preflight.records import HostRecord
 from core.proc.maps import SmapsVma, Vma
 from core.proc.status import Status
-from core.resources import vmas
+from core.resources import aio, vmas
 
 MAX_MAP_COUNT: Final = "/proc/sys/vm/max_map_count"
 MAP_COUNT_DEFAULT: Final = 65530
@@ -32,7 +32,14 @@ TRACKER_COSTS: Final = {
 
 def needs_of_memory(smaps: Sequence[SmapsVma]) -> tuple[str, ...]:
     """Features that the destination's kernel must have for it. Pure."""
-    return ("la57",) if any(one.vma.end > LOW_END and one.vma.name != "[vsyscall]" for one in smaps) else ()
+    high = any(one.vma.end > LOW_END and one.vma.name != "[vsyscall]" for one in smaps)
+    return (*(["la57"] if high else []), *(["aio"] if any(one.vma.is_aio_ring for one in smaps) else []))
+
+
+def refuse_rings(pid: int, smaps: Sequence[SmapsVma]) -> list[Blocker]:
+    """Contexts of asynchronous I/O that will not be idle, or of which that cannot be told."""
+    found = aio.rings([one.vma for one in smaps])
+    return (aio.refuse_unknown(found) or aio.refuse_waiting(pid)) if found else []
 
 
 def private_huge_pages(vmas: Iterable[Vma]) -> tuple[tuple[int, int], ...]:

@@ -121,3 +121,5 @@ class TargetRecord:
     limits: tuple[tuple[int, int, int], ...] = ()
     sysv: tuple[SysvNeed, ...] = ()
     huge_pages: tuple[tuple[int, int], ...] = ()  # (bytes of one, how many)
+    aio_requests: int = 0  # that its contexts of io_setup(2) are for
+    aio_ring_bytes: int = 0  # of its smallest ring

@@ -26,6 +26,7 @@ from core.preflight.memory import (
     private_huge_pages,
     read_max_map_count,
     refuse_memory,
+    refuse_rings,
     refuse_tracker,
 )
 from core.preflight.process import (
@@ -44,7 +45,7 @@ from core.proc.maps import SmapsVma
 from core.proc.reader import ProcReader
 from core.proc.status import Status
 from core.proc.text import printable
-from core.resources import file_table, sysv_ipc, tcp_socket, terminal, udp_socket, unix_socket
+from core.resources import aio, file_table, sysv_ipc, tcp_socket, terminal, udp_socket, unix_socket
 from core.resources.context import OpenFile, OpenTable, make_table, open_files
 from core.tracee.family import Family, await_vforks, has_ended, read_family, vforks, without
 from core.tracee.vfork import is_vfork, vfork_blocker
@@ -228,7 +229,7 @@ def _collect_member(
     status, stat, smaps = reader.status(pid), reader.stat(pid), without_our_marks(pid, reader.smaps(pid))
     uses = collect_uses(reader, pid, smaps, files)
     blockers = (
-        *refuse_process(reader, status, stat), *refuse_memory(smaps), *refuse_names(uses),
+        *refuse_process(reader, status, stat), *refuse_memory(smaps), *refuse_rings(pid, smaps), *refuse_names(uses),
         *file_table.refuse(everything, files),
     )  # fmt: skip
     notices = notice_tracking(smaps, read_max_map_count())
@@ -264,6 +265,8 @@ def merge_records(records: Sequence[TargetRecord]) -> TargetRecord:
         max_fd=max(record.max_fd for record in records),
         limits=tuple(limits.values()),
         huge_pages=add_huge_pages(record.huge_pages for record in records),
+        aio_requests=sum(record.aio_requests for record in records),
+        aio_ring_bytes=min((record.aio_ring_bytes for record in records if record.aio_ring_bytes), default=0),
         kernel_needs=tuple(dict.fromkeys(need for record in records for need in record.kernel_needs)),
     )
 
@@ -295,6 +298,7 @@ def _record(
     options: PreflightOptions, host: HostRecord,
 ) -> TargetRecord:  # fmt: skip
     pid = status.pid
+    rings = aio.rings([one.vma for one in smaps])
     own_tids = sorted(reader.status(pid, tid).ns_pid[-1] for tid in reader.tids(pid))
     return TargetRecord(
         pids=tuple(own_tids), name=status.name, files=belongings.files, listens=belongings.listens,
@@ -304,5 +308,6 @@ def _record(
         capabilities=status.cap_prm | status.cap_inh | status.cap_amb, capability_bounding=status.cap_bnd,
         cgroup=reader.cgroup2(pid) or "", host=host, pid_mode=options.pid_mode, max_fd=belongings.max_fd,
         limits=tuple((limit.resource, limit.soft, limit.hard) for limit in reader.limits(pid)),
-        huge_pages=private_huge_pages(one.vma for one in smaps),
+        huge_pages=private_huge_pages(one.vma for one in smaps), aio_requests=aio.count_requests(pid, rings),
+        aio_ring_bytes=min((vma.size for vma in rings), default=0),
     )  # fmt: skip

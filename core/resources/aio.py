@@ -88,6 +88,23 @@ def _in_flight(pid: int, id: int, *, waits: bool) -> Blocker:
     return Blocker("aio-in-flight", f"pid {pid}: {subject_of(id)}", reason, HINT)
 
 
+def count_requests(pid: int, found: Sequence[Vma]) -> int:
+    """For how many requests the contexts with these rings will be made; 0 where nobody can tell."""
+    if not found:
+        return 0
+    try:
+        with open_contexts() as contexts:
+            known = {one.id: one.max_requests for one in contexts.read(pid)}
+    except KernelLacks:
+        return 0
+    return sum(_requests(known.get(vma.start, 0), vma.size) for vma in found)
+
+
+def _requests(wanted: int, length: int) -> int:
+    """What makes a ring of this length where there are few processors too."""
+    return max(wanted, requests_for(length))
+
+
 def refuse_tracking(pid: int, vmas: Sequence[Vma]) -> list[Blocker]:
     """Contexts of a process whose memory is tracked from dump to dump while it runs."""
     reason = "direct I/O in flight writes to memory, and nobody tracks that"
@@ -121,7 +138,7 @@ def collect(
         if vma.start not in requests or vma.offset or not (vma.readable and vma.writable):
             raise CollectError(f"pid {pid}: {subject_of(vma.start)}", "is not mapped as io_setup(2) does it")
         entry = AioRingEntry(id=vma.start, ring_len=vma.size)
-        entry.nr_req = max(requests[vma.start], requests_for(vma.size))
+        entry.nr_req = _requests(requests[vma.start], vma.size)
         try:
             read_ring(entry, content)
         except ValueError as error:

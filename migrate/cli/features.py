@@ -20,6 +20,7 @@ USES = {
     "mremap_many": "moving many mappings by one call",
     "huge_pages": "processes with huge pages (hugetlb)",
     "ipc_namespace": "processes in an IPC namespace of their own",
+    "aio": "processes with contexts of asynchronous I/O (io_setup)",
     "la57": "processes with memory above the 47-bit line",
 }
 NEEDED = ("ptrace", "kcmp", "pidfd_getfd", "clone3_set_tid", "pr_set_mm_map")
