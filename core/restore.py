@@ -47,17 +47,9 @@ def read_plan(directory: Path, options: RestoreOptions) -> tuple[ImageSet, TreeP
     if not images.has(kinds.INVENTORY):
         raise ImageError(str(directory), "holds no inventory.img: not a directory of images")
     check_lineage(directory)
-    _complete_rings(images, directory)
+    aio.complete(images, lambda pid, start, end: read_dumped(PagemapReader(directory, pid), start, end))
     bounding = ProcReader().status(os.getpid()).cap_bnd
     return images, compile_tree(images, bounding, options)
-
-
-def _complete_rings(images: ImageSet, directory: Path) -> None:
-    """CRIU has all of a ring of asynchronous I/O among the pages."""
-    for entry in process_tree.tasks(images):
-        for ring in aio.lacking(images.one(kinds.MM, entry.pid)) if images.has(kinds.MM, entry.pid) else ():
-            content = read_dumped(PagemapReader(directory, entry.pid), ring.id, ring.id + ring.ring_len)
-            aio.complete(ring, content or b"")
 
 
 def plan_text(directory: Path, options: RestoreOptions) -> str:

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from core.errors import Blocker, CollectError, ImageError, KernelLacks, Refused
+from core.images import kinds
 from core.images.flags import VmaStatus
 from core.images.pb.memory_pb2 import AioRingEntry, MmEntry
+from core.images.store import ImageSet
 from core.kernel.aio import (
     COMPATIBLE,
     EVENT_SIZE,
@@ -45,6 +47,7 @@ O_WRONLY_CLOEXEC: Final = 1 | 0o2000000
 MREMAP_MAYMOVE_FIXED: Final = 3
 FUTEX_CMP_REQUEUE_PRIVATE: Final = 4 | 128
 PIECE: Final = 16384
+BATCH: Final = 256
 
 
 def rings(vmas: Sequence[Vma]) -> list[Vma]:
@@ -157,17 +160,18 @@ def read_ring(entry: AioRingEntry, content: bytes) -> None:
     entry.unread = (events + events)[entry.head * EVENT_SIZE : end * EVENT_SIZE]
 
 
-def lacking(mm: MmEntry) -> list[AioRingEntry]:
-    """Those whose pages tell what CRIU has no field for."""
-    return [entry for entry in mm.aios if not entry.HasField("unread")]
+def complete(images: ImageSet, read: Callable[[int, int, int], bytes | None]) -> None:
+    """Read what CRIU has no field for out of the rings' pages: `read` a task's memory from start to end.
 
-
-def complete(entry: AioRingEntry, content: bytes) -> None:
-    """One of those, by the content of its pages; ImageError when that is no ring."""
-    try:
-        read_ring(entry, content)
-    except (ValueError, struct.error) as error:
-        raise ImageError("pages.img", f"{subject_of(entry.id)}: {error}") from error
+    ImageError when there is no ring.
+    """
+    for pid in images.ids(kinds.MM):
+        for entry in images.one(kinds.MM, pid).aios:
+            if not entry.HasField("unread"):
+                try:
+                    read_ring(entry, read(pid, entry.id, entry.id + entry.ring_len) or b"")
+                except (ValueError, struct.error) as error:
+                    raise ImageError(kinds.MM.file_name(pid), f"{subject_of(entry.id)}: {error}") from error
 
 
 def check(mm: MmEntry) -> None:
@@ -202,7 +206,7 @@ def _plan_ring(entry: AioRingEntry, pid: int, null: int) -> Iterator[Syscall]:
     takes it. A batch is small enough for what one processor alone has of the context's requests.
     """
     why, place, nr = subject_of(entry.id), entry.id, events_of(entry.ring_len)
-    batch = min(nr // 8, (entry.ring_len - IOCB.size) // (8 + EVENT_SIZE))
+    batch = min(nr // 8, (entry.ring_len - IOCB.size) // (8 + EVENT_SIZE), BATCH)
     events = place + IOCB.size + 8 * batch
     request = IOCB.pack(0, 0, 0, COMMAND_PWRITE, 0, null, place, 1, 0, 0, 0, 0)
     made = Syscall("io_setup", (entry.nr_req, Out(8)), why)

@@ -176,6 +176,20 @@ time.sleep(1e6)
     return stack.enter_context(killed_afterwards(pair.a, int(pair.a.path("/run/child").read_text())))
 
 
+def with_a_poll(pair: Pair, stack: ExitStack) -> int:
+    """A request to tell when there is something in a pipe, into which nobody writes."""
+    text = """
+import ctypes, os, struct, time
+libc = ctypes.CDLL(None)
+context, reading = ctypes.c_ulong(0), os.pipe()[0]
+assert libc.syscall(206, 8, ctypes.byref(context)) == 0
+request = ctypes.create_string_buffer(struct.pack("<QIiHhIQQqQII", 1, 0, 0, 5, 0, reading, 1, 0, 0, 0, 0, 0), 64)
+assert libc.syscall(209, context, ctypes.c_long(1), (ctypes.c_void_p * 1)(ctypes.addressof(request))) == 1
+os.mkdir("/run/ready"); time.sleep(1e6)
+"""
+    return stack.enter_context(killed_afterwards(pair.a, script(pair.a, text)))
+
+
 CASES = [
     Case("no-process", ("does not exist",), no_process),
     Case("init", ("is the init of this host",), lambda pair, stack: 1),
@@ -188,6 +202,7 @@ CASES = [
     Case("port-taken", ("0.0.0.0:6390", "host-b"), taken_port),
     Case("tcp-established", ("10.77.0.2:22", "--tcp close"), connected),
     Case("terminal", ("/dev/pts/",), with_terminal),
+    Case("aio-in-flight", ("requests in flight", "IOCB_CMD_POLL", "io_cancel"), with_a_poll),
 ]
 
 

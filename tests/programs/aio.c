@@ -1,15 +1,19 @@
-// Contexts of io_setup(2) at rest: events that were not read are read after it, in a ring that has wrapped too, and all
-// of them take requests as before.
+// Contexts of io_setup(2): events that were not read are read after it, in a ring that has wrapped too; what is in flight
+// ends before it or is waited for; all take requests as before, also one that a thread waits for.
 #include "check.h"
 #include <linux/aio_abi.h>
+#include <poll.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 
 #define RECORD 512
 #define SMALL 0
 #define WRAPPED 1
 #define LARGE 2
 #define FRESH 3
-#define CONTEXTS 4
+#define WAITED 4
+#define CONTEXTS 5
+#define SOON_NS (300 * 1000 * 1000L)
 
 struct ring {
 	unsigned int id, nr, head, tail, magic, compatible, incompatible, size;
@@ -21,7 +25,7 @@ struct request {
 	char buffer[RECORD];
 };
 
-static const unsigned int sizes[CONTEXTS] = {1, 60, 1000, 8};
+static const unsigned int sizes[CONTEXTS] = {1, 60, 1000, 8, 4};
 static aio_context_t contexts[CONTEXTS];
 static struct request requests[256];
 static int file;
@@ -85,6 +89,31 @@ static void expect_none(int context)
 	EQUAL(MUST(syscall(SYS_io_getevents, contexts[context], 0, 1, &event, &now)), 0);
 }
 
+/* A request that is in flight until the timer says so. */
+static aio_context_t submit_poll(void)
+{
+	const struct itimerspec soon = {.it_value = {.tv_nsec = SOON_NS}};
+	static struct iocb iocb = {.aio_data = 77, .aio_lio_opcode = IOCB_CMD_POLL, .aio_buf = POLLIN};
+	struct iocb *pointer = &iocb;
+	aio_context_t context = 0;
+
+	iocb.aio_fildes = MUST(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC));
+	MUST(timerfd_settime(iocb.aio_fildes, 0, &soon, NULL));
+	MUST(syscall(SYS_io_setup, 1, &context));
+	EQUAL(MUST(syscall(SYS_io_submit, context, 1, &pointer)), 1);
+	return context;
+}
+
+static void *wait_for_one(void *unused)
+{
+	struct io_event event;
+
+	(void)unused;
+	EQUAL(MUST(syscall(SYS_io_getevents, contexts[WAITED], 1, 1, &event, NULL)), 1);
+	expect_event(&event, 0);
+	return NULL;
+}
+
 /* As much as the ring takes twice over. */
 static void use(int context)
 {
@@ -100,6 +129,9 @@ static void use(int context)
 int main(int argc, char **argv)
 {
 	unsigned int heads[CONTEXTS], tails[CONTEXTS], nrs[CONTEXTS];
+	aio_context_t polled;
+	struct io_event event;
+	pthread_t waiting;
 
 	check_init(argc, argv);
 	file = MUST(open(in_dir("file"), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
@@ -121,7 +153,15 @@ int main(int argc, char **argv)
 		heads[i] = ring_of(i)->head;
 		tails[i] = ring_of(i)->tail;
 	}
+	waiting = thread_start(wait_for_one, NULL);
+	polled = submit_poll();
 	check_ready_and_wait();
+	EQUAL(MUST(syscall(SYS_io_getevents, polled, 1, 1, &event, NULL)), 1);
+	EQUAL(event.data, 77);
+	EQUAL(event.res, POLLIN);
+	submit(WAITED, 0, 1);
+	thread_join(waiting);
+	tails[WAITED] = heads[WAITED] = 1;
 	for (int i = 0; i < CONTEXTS; i++) {
 		EQUAL(ring_of(i)->nr, nrs[i]);
 		EQUAL(ring_of(i)->head, heads[i]);

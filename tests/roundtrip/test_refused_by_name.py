@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from core import DumpOptions, RestoreOptions, dump, restore
-from core.errors import CollectError
-from core.resources import posix_timers
+from core import DumpOptions, RestoreOptions, dump, pre_dump, restore
+from core.errors import CollectError, KernelLacks, Refused
+from core.images import kinds
+from core.images.store import read_directory, write_directory
+from core.resources import aio, posix_timers
 from tests.roundtrip.targets import READER, ended_afterwards, is_traced, ready
 from tests.waiting import wait_until
 
@@ -124,3 +126,59 @@ def test_signals_queued_at_the_freeze_come_with_the_copy(tmp_path: Path) -> None
             run.release()
             assert run.result() == "PASS"
             assert (run.scratch_dir / "counted").read_text() == "100 100"
+
+
+POLL_FOR_EVER = (
+    "import os, struct; context = ctypes.c_ulong(0); assert libc.syscall(206, 8, ctypes.byref(context)) == 0;"
+    "words = (1, 0, 0, 5, 0, os.pipe()[0], 1, 0, 0, 0, 0, 0);"
+    "request = ctypes.create_string_buffer(struct.pack('<QIiHhIQQqQII', *words), 64);"
+    "pointer = (ctypes.c_void_p * 1)(ctypes.addressof(request));"
+    "assert libc.syscall(209, context, ctypes.c_long(1), pointer) == 1"
+)
+
+
+def test_a_request_that_stays_in_flight_is_named_and_the_process_lives_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aio, "DRAIN_LIMIT_S", 0.1)
+    images = tmp_path / "images"
+    images.mkdir()
+    with holding(POLL_FOR_EVER, tmp_path / "mark") as pid:
+        with pytest.raises(Refused, match=f"pid {pid}: context of io_setup.*requests in flight") as refused:
+            dump(pid, images, DumpOptions())
+        assert all(blocker.hint for blocker in refused.value.blockers)
+        assert not is_traced(pid) and READER.status(pid).state in "RS"
+        with pytest.raises(Refused, match="nobody tracks that"):
+            pre_dump(pid, images, DumpOptions())
+
+
+def test_contexts_of_a_kernel_that_tells_nothing_of_them_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing() -> int:
+        raise KernelLacks("BTF", "is not there")
+
+    monkeypatch.setattr(aio, "idle_references", nothing)
+    with ready("aio.c", tmp_path) as run:
+        with pytest.raises(Refused, match="cannot be told here: BTF: is not there"):
+            dump(run.pid, tmp_path, DumpOptions())
+        run.release()
+        assert run.result() == "PASS"
+
+
+def test_what_criu_says_of_contexts_is_enough(tmp_path: Path) -> None:
+    """It has the rings among the pages, and no fields for what they hold."""
+    images = tmp_path / "images"
+    images.mkdir()
+    with ready("aio.c", tmp_path) as run:
+        dump(run.pid, images, DumpOptions())
+        run.stop()
+        found = read_directory(images)
+        for ring in found.one(kinds.MM, run.pid).aios:
+            for field in ("head", "tail", "unread"):
+                ring.ClearField(field)
+        write_directory(found, images)
+        restore(images, RestoreOptions())
+        with ended_afterwards(run.pid):
+            run.release()
+            assert run.result() == "PASS"

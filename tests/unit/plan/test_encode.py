@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.kernel.calls import SYSCALLS
-from core.plan.encode import END, LOADED, MAY_FAIL, NOT_RUN, OP, encode, encoded_size
+from core.plan.encode import END, LOADED, MAY_FAIL, NOT_RUN, OP, WIDE, encode, encoded_size, split
 from core.plan.ops import Argument, Loaded, Out, Pointers, Result, Syscall, Yield, path_argument
 
 BASE, TID, SIGNAL = 0x10000, 812, 23
@@ -60,6 +60,15 @@ def test_words_out_of_a_buffer_are_marked_with_their_address() -> None:
     place = record(content, 0)[1]
     assert at(content, place, 8) == b"\xff" * 8
     assert (record(content, 1)[2], record(content, 1)[7]) == (place + 4, LOADED << 1)
+
+
+def test_wide_words_have_a_mark_of_their_own_and_are_never_parted_from_their_buffer() -> None:
+    setup = Syscall("io_setup", (1, Out(8)), "x")
+    between = [Syscall("getpid", (), "x") for _ in range(40)]
+    program = (setup, *between, Syscall("io_destroy", (Loaded(setup, 1, wide=True),), "x"))
+    content = encode(program, BASE, TID, SIGNAL).content
+    assert (record(content, 41)[1], record(content, 41)[7]) == (record(content, 0)[2], WIDE)
+    assert list(split(program, 5 * OP.size)) == [program]
 
 
 def test_a_result_that_comes_later_or_from_elsewhere_is_refused() -> None:

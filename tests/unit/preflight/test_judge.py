@@ -49,6 +49,15 @@ def test_what_is_of_system_v_needs_its_key_and_its_id(key: int, id: int) -> None
     assert not codes(replace(TARGET, sysv=(SysvNeed(key, id, "msg"),)), Destination(HOST, sysv={"shm": there}))
 
 
+@pytest.mark.parametrize(
+    ("free", "shortest", "found"),
+    [(62, 4096, []), (61, 4096, ["aio-requests"]), (62, 8192, ["aio-ring"]), (0, 0, ["aio-requests"])],
+)
+def test_contexts_of_asynchronous_io_need_room_and_rings_as_small(free: int, shortest: int, found: list[str]) -> None:
+    target = replace(TARGET, aio_requests=62, aio_ring_bytes=4096)
+    assert codes(target, Destination(HOST, aio_free=free, aio_shortest=shortest)) == found
+
+
 def test_a_host_that_has_all_has_nothing_against_it() -> None:
     verdict = judge(TARGET, Destination(HOST))
     assert (verdict.blockers, verdict.notices) == ((), ())
