@@ -63,7 +63,6 @@ def test_every_flag_of_memory_that_cannot_go_is_refused_with_a_hint(flag: str) -
 HOLDERS = {
     "secret memory": "fd = libc.syscall(447, 0); assert fd >= 0; os.ftruncate(fd, 4096); m = mmap.mmap(fd, 4096)",
     "io_uring": "fd = libc.syscall(425, 4, ctypes.create_string_buffer(120)); assert fd >= 0; m = mmap.mmap(fd, 4096)",
-    "asynchronous I/O": "c = ctypes.c_ulong(0); assert libc.syscall(206, 4, ctypes.byref(c)) == 0",
 }
 
 
