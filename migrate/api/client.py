@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 from pydantic import BaseModel, ValidationError
@@ -18,8 +19,10 @@ from pydantic import BaseModel, ValidationError
 from core.errors import Blocker, MigrateError, Refused, UsageError
 from migrate.api import models
 from migrate.errors import ConnectionLost
+from migrate.fleet.inventory import Workload
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 PREFIX: Final = "/api/v1"
 RETRIES: Final = 5
 
@@ -81,21 +84,77 @@ class Client:
         """All hosts."""
         return await self._all(models.Page[models.Host], "/hosts", {})
 
+    async def host(self, name: str) -> models.Host:
+        """One of them."""
+        return await self._ask(models.Host, "GET", f"/hosts/{_part(name)}")
+
     async def add_host(self, wanted: models.NewHost) -> models.Host:
         """Add one."""
         return await self._ask(models.Host, "POST", "/hosts", wanted)
 
     async def remove_host(self, name: str) -> None:
         """Forget one."""
-        await self._call("DELETE", f"/hosts/{name}")
+        await self._call("DELETE", f"/hosts/{_part(name)}")
 
     async def cordon(self, name: str, reason: str = "") -> models.Host:
         """Nothing goes there any more."""
-        return await self._ask(models.Host, "POST", f"/hosts/{name}/cordon", models.Cordon(reason=reason))
+        return await self._ask(models.Host, "POST", f"/hosts/{_part(name)}/cordon", models.Cordon(reason=reason))
 
     async def uncordon(self, name: str) -> models.Host:
         """It takes migrations again."""
-        return await self._ask(models.Host, "POST", f"/hosts/{name}/uncordon")
+        return await self._ask(models.Host, "POST", f"/hosts/{_part(name)}/uncordon")
+
+    async def refresh(self, name: str) -> models.Host:
+        """Look at it anew, now."""
+        return await self._ask(models.Host, "POST", f"/hosts/{_part(name)}/refresh")
+
+    async def processes(self, name: str, **query: str | int) -> list[dict[str, Any]]:
+        """What runs there: by `user`, `unit`, `cgroup`, `command` …, all or those that match."""
+        return await self._all(models.Page[dict[str, Any]], f"/hosts/{_part(name)}/processes", query)
+
+    async def workloads(self) -> list[Workload]:
+        """What the selectors choose on all hosts."""
+        return await self._all(models.Page[Workload], "/workloads", {})
+
+    async def selectors(self) -> list[models.PlacedSelector]:
+        """All, in the order in which they are asked."""
+        return await self._all(models.Page[models.PlacedSelector], "/selectors", {})
+
+    async def put_selector(self, wanted: models.NewSelector) -> models.PlacedSelector:
+        """Add it, or give the one of its name another meaning."""
+        return await self._ask(models.PlacedSelector, "POST", "/selectors", wanted)
+
+    async def remove_selector(self, name: str) -> None:
+        """Forget one."""
+        await self._call("DELETE", f"/selectors/{_part(name)}")
+
+    async def windows(self) -> list[models.Window]:
+        """All maintenance windows."""
+        return await self._all(models.Page[models.Window], "/windows", {})
+
+    async def put_window(self, wanted: models.Window) -> models.Window:
+        """Add it, or give the one of its name other times."""
+        return await self._ask(models.Window, "POST", "/windows", wanted)
+
+    async def remove_window(self, name: str) -> None:
+        """Forget one."""
+        await self._call("DELETE", f"/windows/{_part(name)}")
+
+    async def tokens(self) -> list[models.Token]:
+        """All, without their texts."""
+        return await self._all(models.Page[models.Token], "/tokens", {})
+
+    async def add_token(self, wanted: models.NewToken) -> models.Token:
+        """A new one; its text is told this once."""
+        return await self._ask(models.Token, "POST", "/tokens", wanted)
+
+    async def remove_token(self, name: str) -> None:
+        """It opens nothing any more."""
+        await self._call("DELETE", f"/tokens/{_part(name)}")
+
+    async def audit(self, **query: str | int) -> list[models.AuditEntry]:
+        """Who did what, the newest first."""
+        return await self._all(models.Page[models.AuditEntry], "/audit", query)
 
     async def drain(self, wanted: models.NewDrain, *, key: str | None = None) -> models.Drain:
         """Empty a host, or plan it when it is a dry run."""
@@ -115,28 +174,38 @@ class Client:
 
     async def events(self, migration_id: str, after: int = 0) -> AsyncIterator[models.EventModel]:
         """Its events behind number `after`, until it is over; connects again when the connection breaks."""
+        async for name, text in self._listen(f"/migrations/{migration_id}/events", after):
+            if name == "end":
+                return
+            if name == "migration":
+                yield models.EventModel.model_validate_json(text)
+
+    async def changes(self) -> AsyncIterator[str]:
+        """Ids of migrations and drains as they change, and `hosts`; connects again when the connection breaks, and
+        what changes meanwhile is not told."""
+        async for name, text in self._listen("/changes"):
+            if name == "change":
+                yield str(json.loads(text)["changed"])
+
+    async def _listen(self, path: str, after: int = 0) -> AsyncIterator[tuple[str, str]]:
+        """(event, data) of a stream behind number `after`, for ever."""
         failures = 0
         while True:
             try:
-                url = f"{self._url}{PREFIX}/migrations/{migration_id}/events"
-                async with self._session.get(url, headers={"Last-Event-ID": str(after)}) as response:
+                headers = {"Last-Event-ID": str(after)}
+                async with self._session.get(f"{self._url}{PREFIX}{path}", headers=headers) as response:
                     await _raise_for(response)
-                    async for name, text in _server_sent(response):
-                        failures = 0
-                        if name == "end":
-                            return
-                        if name == "migration":
-                            event = models.EventModel.model_validate_json(text)
-                            after = event.number
-                            yield event
+                    async for number, name, text in _server_sent(response):
+                        failures, after = 0, number or after
+                        yield name, text
             except (aiohttp.ClientError, TimeoutError) as error:
                 failures += 1
                 if failures > RETRIES:
                     raise ConnectionLost(f"{self._url}: {error}", hint="is the server up?") from error
             await asyncio.sleep(min(2.0**failures, 10.0) / 2)
 
-    async def _all(self, model: type[models.Page[M]], path: str, query: dict[str, Any]) -> list[M]:
-        found: list[M] = []
+    async def _all(self, model: type[models.Page[T]], path: str, query: dict[str, Any]) -> list[T]:
+        found: list[T] = []
         offset: int | None = 0
         while offset is not None:
             page = model.model_validate_json(await self._call("GET", path, query={**query, "offset": offset}))
@@ -177,6 +246,11 @@ class Client:
             raise ConnectionLost(f"{self._url}: {error or type(error).__name__}", hint="is the server up?") from error
 
 
+def _part(name: str) -> str:
+    """Of a path."""
+    return quote(name, safe="")
+
+
 async def _raise_for(response: aiohttp.ClientResponse) -> None:
     if response.status < 400:
         return
@@ -191,18 +265,20 @@ async def _raise_for(response: aiohttp.ClientResponse) -> None:
     raise ServerError(problem)
 
 
-async def _server_sent(response: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, str]]:
-    """(event, data) of a text/event-stream."""
-    name, lines = "message", list[str]()
+async def _server_sent(response: aiohttp.ClientResponse) -> AsyncIterator[tuple[int, str, str]]:
+    """(number, event, data) of a text/event-stream; number 0: it has none."""
+    number, name, lines = 0, "message", list[str]()
     async for raw in response.content:
         line = raw.decode().rstrip("\r\n")
         if not line:
             if lines:
-                yield name, "\n".join(lines)
-            name, lines = "message", []
+                yield number, name, "\n".join(lines)
+            number, name, lines = 0, "message", []
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field == "event":
             name = value
+        elif field == "id" and value.isdecimal():
+            number = int(value)
         elif field == "data":
             lines.append(value)

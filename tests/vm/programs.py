@@ -19,6 +19,7 @@ MOVED: Final = (
 CARRIED_BY_BOTH: Final = (
     "counter", "thread_join", "thread_bases", "thread_ids", "thread_choices", "robust_list",
     "tree_pairs", "tree_sessions", "tree_files", "tree_zombies", "tree_cow",
+    "tree_ipc_namespace",
     "heap_growth", "memory_holes", "memory_layout", "memory_protection", "memory_dev_zero", "stack_depth",
     "file_mapping_private", "file_mapping_shared",
     "file_append", "file_position", "file_deleted", "file_locks", "dup_shared_offset", "cwd", "directory_position",
