@@ -20,7 +20,7 @@ from core.options import DumpOptions
 from core.parents import open_parent
 from core.prepare import Prepared, Stopwatch, prepare_living, prepare_new, read_flags, stop_met, zombies_of
 from core.proc.reader import ProcReader
-from core.resources import registers, sysv_ipc
+from core.resources import posix_mqueue, registers, sysv_ipc
 from core.resources.ghost_file import Ghosts
 from core.resources.shared_memory import Segments
 from core.tracee.family import Member, read_family, release
@@ -92,6 +92,7 @@ def dump(pid: int, directory: Path, options: DumpOptions, sink: PagesSink | None
             _kill(subjects, frozen)
             segments.remove_moved()
             sysv_ipc.remove_moved(images, reader)
+            posix_mqueue.remove_moved(images)
             network.leave()
     parent.release()
     if options.auto_dedup and sink is None:

@@ -23,6 +23,7 @@ from core.proc.reader import ProcReader
 from core.resources import aio, ipc_namespace, process_tree
 from core.resources.ghost_store import GhostStore, fill_ghosts
 from core.resources.ipc_store import IpcStore
+from core.resources.posix_mqueue_store import MqueueStore
 from core.resources.segment_store import SegmentStore
 from core.resources.terminal_store import TerminalStore
 from core.task_plan import TreePlan, clock_offsets, compile_tree
@@ -75,7 +76,7 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
     watch.lap("read images")
     scripts = replace(options.scripts, images=str(directory.absolute()))
     scripts.run(Action.PRE_RESTORE)
-    ghosts, terminals, ipc = GhostStore(), TerminalStore(), IpcStore()
+    ghosts, terminals, ipc, queues = GhostStore(), TerminalStore(), IpcStore(), MqueueStore()
     segments = SegmentStore(terminals.or_else(ghosts.fd))
     home = born_at_home(process_tree.cgroup_path(images), plan.root.pid)
     with ipc_namespace.made(images) as segments.own_ipc, home as (cgroup_fd, notices):
@@ -89,6 +90,7 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
             segments.make(plan.segments)
             terminals.make(images)
             ipc.make(images)
+            queues.make(images)
             fill_segments(segments, directory)
             mould = StoredMould(pagemaps, memories)
             watch.lap("compare pages")
@@ -102,16 +104,16 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
             watch.lap("pages")
             notices += tree.complete(plan, images, ghosts) + build.notice_bounding(plan.root, launcher)
             ipc.settle()
+            queues.settle()
             if before_run:
                 before_run(tree.root.stem.pid)
             tree.ask_scripts()
-            segments.commit()
-            ghosts.commit()
+            for made in (segments, queues, ghosts):
+                made.commit()
         except BaseException:
             tree.kill()
-            ipc.abandon()
-            segments.abandon()
-            ghosts.abandon()
+            for store in (ipc, queues, segments, ghosts):
+                store.abandon()
             raise
         finally:
             ghosts.close()

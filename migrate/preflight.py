@@ -12,6 +12,7 @@ from core import (
     HostRecord,
     ListenNeed,
     PreflightOptions,
+    QueueNeed,
     SysvNeed,
     TargetFindings,
     TargetRecord,
@@ -116,6 +117,7 @@ def target_to_facts(target: TargetRecord) -> pb.TargetFacts:
         host_machine_id=target.host.machine_id, host=host_to_facts(target.host), pid_mode=target.pid_mode,
         cpu_check=target.cpu_check, max_fd=target.max_fd, limits=limits,
         sysv=[pb.SysvNeed(key=one.key, id=one.id, kind=one.kind) for one in target.sysv],
+        queues=[pb.QueueNeed(**one._asdict()) for one in target.queues],
         huge_pages=_huge_to(target.huge_pages), aio_requests=target.aio_requests,
         aio_ring_bytes=target.aio_ring_bytes,
     )  # fmt: skip
@@ -132,6 +134,7 @@ def target_from_facts(facts: pb.TargetFacts) -> TargetRecord:
         cpu_check="fpu" if facts.cpu_check == "fpu" else "ins", max_fd=facts.max_fd,
         limits=tuple((one.resource, one.soft, one.hard) for one in facts.limits),
         sysv=tuple(SysvNeed(one.key, one.id, one.kind or "shm") for one in facts.sysv),
+        queues=tuple(QueueNeed(one.name, one.max_messages, one.message_size, one.unlinked) for one in facts.queues),
         huge_pages=_huge_from(facts.huge_pages), aio_requests=facts.aio_requests, aio_ring_bytes=facts.aio_ring_bytes,
     )  # fmt: skip
 

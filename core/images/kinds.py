@@ -15,7 +15,7 @@ from core.images import payloads
 from core.images.pb.cgroup_pb2 import CgroupEntry
 from core.images.pb.core_pb2 import CoreEntry
 from core.images.pb.cpuinfo_pb2 import CpuinfoEntry
-from core.images.pb.descriptors_pb2 import BpfmapDataEntry, PipeDataEntry
+from core.images.pb.descriptors_pb2 import BpfmapDataEntry, MqueueEntry, PipeDataEntry
 from core.images.pb.files_pb2 import FdinfoEntry, FileEntry
 from core.images.pb.filesystem_pb2 import (
     AutofsEntry,
@@ -121,6 +121,7 @@ TCP_STREAM = Kind(
 )
 TTY_INFO = Kind("TTY_INFO", 0x59453036, "tty-info.img", TtyInfoEntry)
 TTY_DATA = Kind("TTY_DATA", 0x59413026, "tty-data.img", TtyDataEntry)
+MQUEUE = Kind("MQUEUE", 0x4D515545, "mqueue.img", MqueueEntry)  # ours
 BPFMAP_DATA = Kind("BPFMAP_DATA", 0x64324033, "bpfmap-data.img", BpfmapDataEntry, payload_size=payloads.bpf_map)
 
 REMAP_FPATH = Kind("REMAP_FPATH", 0x59133954, "remap-fpath.img", RemapFilePathEntry)

@@ -1,4 +1,5 @@
-"""What a restore makes outside of its processes and leaves when it is killed: System V segments, files with names.
+"""What a restore makes outside of its processes and leaves when it is killed: System V segments, POSIX message queues,
+files with names.
 
 Written down while it may yet fail, removed by whoever restores next.
 """
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from core.kernel.calls import syscall
+from core.kernel.posix_mqueue import remove_queue
 from core.proc.reader import ProcReader
 
 FOLDER: Final = Path("/run/migrate/made")
@@ -32,6 +34,10 @@ class Leftovers:
         """Just after a file was made."""
         found = os.fstat(fd)
         self._note({"file": path, "device": found.st_dev, "inode": found.st_ino})
+
+    def note_queue(self, name: str, fd: int) -> None:
+        """Just after a POSIX message queue was made."""
+        self._note({"queue": name, "inode": os.fstat(fd).st_ino})
 
     def _note(self, made: dict[str, Any]) -> None:
         if self._record is None:
@@ -89,6 +95,8 @@ def _remove(made: dict[str, Any], maker: int) -> bool:
     """False when it is used."""
     if "segment" in made:
         return _remove_segment(int(made["segment"]), maker)
+    if "queue" in made:
+        return _remove_queue(str(made["queue"]), int(made["inode"]))
     return _remove_file(str(made["file"]), (int(made["device"]), int(made["inode"])))
 
 
@@ -99,6 +107,18 @@ def _remove_segment(id: int, maker: int) -> bool:
                 return False
             with suppress(OSError):
                 syscall("shmctl", id, IPC_RMID, 0)
+    return True
+
+
+def _remove_queue(name: str, inode: int) -> bool:
+    reader = ProcReader()
+    for pid in reader.pids():
+        with suppress(OSError):
+            for fd in reader.fds(pid):
+                if reader.fd_link(pid, fd).endswith(f"/{name}") and reader.fd_stat(pid, fd).st_ino == inode:
+                    return False
+    with suppress(OSError):
+        remove_queue(name, inode)
     return True
 
 

@@ -27,6 +27,7 @@ from core.proc.reader import ProcReader
 from core.resources import ipc_namespace
 from core.resources.ghost_store import GhostStore
 from core.resources.ipc_store import IpcStore
+from core.resources.posix_mqueue_store import MqueueStore
 from core.resources.segment_store import SegmentStore
 from core.resources.terminal_store import TerminalStore
 from core.resources.time_namespace import NO_OFFSETS, Clocks, wait_caught_up
@@ -64,6 +65,7 @@ class LiveDestination:
     tree: SkeletonTree | None = None
     ghosts: GhostStore = field(default_factory=GhostStore)
     ipc: IpcStore = field(default_factory=IpcStore)
+    queues: MqueueStore = field(default_factory=MqueueStore)
     terminals: TerminalStore = field(default_factory=TerminalStore)
     keep_terminal: KeepTerminal | None = None
     segments: SegmentStore = field(init=False)
@@ -184,11 +186,13 @@ class LiveDestination:
         self.segments.make(plan.segments)
         self.terminals.make(images)
         self.ipc.make(images)
+        self.queues.make(images)
         if set(plan.shapes) != set(self._shapes):
             raise RestoreError("the tree at the freeze is not the one that its last round told of")
         watch.lap("plan")
         notices = tree.complete(plan, images, self.ghosts)
         self.ipc.settle()
+        self.queues.settle()
         self.ghosts.close()
         self._hand_terminals(tree, images)
         wait_caught_up(images, self._offsets or NO_OFFSETS)
@@ -225,6 +229,7 @@ class LiveDestination:
     def resume(self) -> None:
         """Let the copy run. Idempotent."""
         self.segments.commit()
+        self.queues.commit()
         self.ghosts.commit()
         self._need_holder().thaw()
 
@@ -249,6 +254,7 @@ class LiveDestination:
             holder.give_back()
             leave_home(os.path.dirname(holder.path))
         self.ipc.abandon()
+        self.queues.abandon()
         self.segments.abandon()
         self.ghosts.abandon()
         self.segments.close()

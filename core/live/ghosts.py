@@ -10,6 +10,7 @@ from core.images.store import ImageSet
 from core.kernel import process_vm
 from core.kernel.calls import pidfd_getfd
 from core.kernel.modify_watch import ModifyWatch
+from core.kernel.posix_mqueue import is_message_queue
 from core.live.mappers import Mappers, inode_of
 from core.live.shared_file import FileTimes, SharedFile, Stores
 from core.plan.ghost_names import DELETED, GHOST_MEMORY
@@ -67,7 +68,10 @@ class LiveGhosts:
 
     def _behind(self, pid: int, ours: int, link: str, reader: ProcReader) -> Iterator[Ghost]:
         try:
-            if is_ghost(os.fstat(ours)) and link.endswith(DELETED) and kind_of_link(link) is None:
+            found = os.fstat(ours)
+            if is_message_queue(ours, found):
+                return
+            if is_ghost(found) and link.endswith(DELETED) and kind_of_link(link) is None:
                 yield self.ghosts.add(ours, link, reader.path(pid, "root"))
         finally:
             os.close(ours)

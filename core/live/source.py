@@ -40,7 +40,7 @@ from core.prepare import (
     zombies_of,
 )
 from core.proc.reader import ProcReader, content_of
-from core.resources import aio, ipc_namespace, sysv_ipc
+from core.resources import aio, ipc_namespace, posix_mqueue, sysv_ipc
 from core.tracee.family import Family, has_ended, read_family, read_settled, refuse_strays, release, without
 from core.tracee.freezer import FrozenProcess, freeze
 from core.tracee.holder import Holder, hold_processes
@@ -347,6 +347,7 @@ class LiveSource:
         end_all(list(self.processes.values()))
         self.shared.segments.remove_moved()
         sysv_ipc.remove_moved(self._images, self.reader)
+        posix_mqueue.remove_moved(self._images)
         self.ghosts.ghosts.remove_moved()
         if self.holder is not None:
             self.holder.give_back()

@@ -6,6 +6,7 @@ from typing import Final
 
 from core.errors import ImageError
 from core.images import kinds
+from core.images.pb.descriptors_pb2 import MqueueEntry
 from core.images.pb.files_pb2 import FdTypes, FileEntry
 from core.images.pb.filesystem_pb2 import GHOST, LINKED, GhostFileEntry
 from core.images.store import ImageSet
@@ -27,6 +28,11 @@ def passing_name(path: str, ghost_id: int, maker: int) -> str:
     while len(os.fsencode(name)) > LONGEST_BASE:
         name = name[:-1]
     return f"{folder}/{name}.migrate-{maker:x}-{ghost_id:x}"
+
+
+def made_as(queue: MqueueEntry, maker: int) -> str:
+    """The name under which process `maker` makes a message queue: a passing one where it has none any more."""
+    return passing_name(f"/{queue.name}", queue.id, maker)[1:] if queue.unlinked else queue.name
 
 
 def ghosts_by_file(images: ImageSet) -> dict[int, int]:
@@ -75,12 +81,12 @@ def linked_names(images: ImageSet) -> dict[int, str]:
 
 
 def with_passing_names(images: ImageSet, maker: int) -> ImageSet:
-    """The same images, where each file that has lost its name has the path to open it by."""
+    """The same images, where each file that has lost its name has the path to open it by, and a queue its name."""
     names = linked_names(images)
     ghosts, paths = ghosts_by_file(images), ghost_paths(images)
     names.update((id, passing_name(paths[ghost], ghost, maker)) for id, ghost in ghosts.items()
                  if ghost in paths and not keeps_name(images, ghost))  # fmt: skip
-    if not names:
+    if not names and not any(queue.unlinked for queue in images.all(kinds.MQUEUE)):
         return images
     renamed = ImageSet()
     for kind, id, records in images:
@@ -90,5 +96,8 @@ def with_passing_names(images: ImageSet, maker: int) -> ImageSet:
             if isinstance(message, FileEntry) and message.id in names:
                 message = FileEntry.FromString(message.SerializeToString())
                 message.reg.name = names[message.id]
+            if isinstance(message, MqueueEntry):
+                message = MqueueEntry.FromString(message.SerializeToString())
+                message.name = made_as(message, maker)
             renamed.add(kind, message, id, record.payload)
     return renamed

@@ -1,4 +1,7 @@
-"""What this host has of the things a target needs: looks, decides nothing, changes nothing (a bind to port 0 apart)."""
+"""What this host has of the things a target needs: looks, decides nothing.
+
+Changes nothing but that it binds to port 0 and makes message queues for a moment.
+"""
 
 import os
 import socket
@@ -8,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from core.kernel.aio import free_requests, shortest_ring
 from core.kernel.leftovers import sweep
+from core.kernel.posix_mqueue import QueueNeed, probe_queues
 from core.preflight.files import filesystem_id
 from core.preflight.fingerprint import Fingerprints, read_build_id
 from core.preflight.host import collect_host
@@ -42,6 +46,7 @@ class Destination:
     sysv: Mapping[str, Sequence[Named]] = field(default_factory=dict)  # by kind
     aio_free: int = 0  # requests that contexts of io_setup(2) can still be made for
     aio_shortest: int = 0  # bytes of the smallest ring there can be
+    queues: tuple[tuple[QueueNeed, int], ...] = ()  # that cannot be made, and with which errno
 
 
 def look(target: TargetRecord, *, host: HostRecord | None = None, reader: ProcReader | None = None) -> Destination:
@@ -60,12 +65,18 @@ def look(target: TargetRecord, *, host: HostRecord | None = None, reader: ProcRe
         sysv=_find_sysv(reader) if target.sysv else {},
         aio_free=free_requests() if target.aio_requests else 0,
         aio_shortest=shortest_ring() if target.aio_requests else 0,
+        queues=_find_queues(target.queues) if target.queues else (),
     )
 
 
 def _find_sysv(reader: ProcReader) -> dict[str, Sequence[Named]]:
     sweep()  # what a restore that was killed has left behind is in nobody's way
     return {"shm": reader.sysv_segments(), "msg": reader.message_queues(), "sem": reader.semaphore_sets()}
+
+
+def _find_queues(needs: Sequence[QueueNeed]) -> tuple[tuple[QueueNeed, int], ...]:
+    sweep()
+    return probe_queues(needs)
 
 
 def _holder(reader: ProcReader, pid: int) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 
 from core.errors import Blocker
 from core.kernel.capabilities import capability_mask, capability_names
+from core.kernel.posix_mqueue import refuse_queue
 from core.kernel.xsave import Layout, component_names
 from core.preflight.destination import Destination, Listener, is_same_file
 from core.preflight.records import ASSUMED_SHARED, FileNeed, HostRecord, ListenNeed, TargetRecord
@@ -60,6 +61,7 @@ def judge(target: TargetRecord, here: Destination) -> Verdict:
         *(blocker for need in target.files if (blocker := judge_file(need, here.files.get(need.path), host))),
         *(blocker for need in target.listens if (blocker := judge_listen(need, here))),
         *(found for need in target.sysv if (found := refuse_taken(need, here.sysv.get(need.kind, ())))),
+        *(refuse_queue(need, error) for need, error in here.queues),
     )
     return Verdict(blockers, tuple(_notices(target, here)))
 

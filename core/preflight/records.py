@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from core.kernel.posix_mqueue import QueueNeed
 from core.kernel.xsave import Layout
 from core.options import NO_CHOICES, CpuCheck, DumpOptions, FileChoices, PidMode, TcpChoice, TrackChoice
 from core.proc.sysvipc import SysvNeed
@@ -120,6 +121,7 @@ class TargetRecord:
     max_fd: int = 0
     limits: tuple[tuple[int, int, int], ...] = ()
     sysv: tuple[SysvNeed, ...] = ()
+    queues: tuple[QueueNeed, ...] = ()
     huge_pages: tuple[tuple[int, int], ...] = ()  # (bytes of one, how many)
     aio_requests: int = 0  # that its contexts of io_setup(2) are for
     aio_ring_bytes: int = 0  # of its smallest ring

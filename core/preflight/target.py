@@ -45,7 +45,7 @@ from core.proc.maps import SmapsVma
 from core.proc.reader import ProcReader
 from core.proc.status import Status
 from core.proc.text import printable
-from core.resources import aio, file_table, sysv_ipc, tcp_socket, terminal, udp_socket, unix_socket
+from core.resources import aio, file_table, posix_mqueue, sysv_ipc, tcp_socket, terminal, udp_socket, unix_socket
 from core.resources.context import OpenFile, OpenTable, make_table, open_files
 from core.tracee.family import Family, await_vforks, has_ended, read_family, vforks, without
 from core.tracee.vfork import is_vfork, vfork_blocker
@@ -124,6 +124,7 @@ def _collect(
         family = without(family, {member.pid for member in family.living} - set(findings))
         found = [findings[member.pid] for member in family.living]
         shared = collect_shared(family, everything.files, reader, own_ipc=own_ipc)
+        queues = () if own_ipc else posix_mqueue.needs(everything.files)
         losses, terminals = _losses(everything), terminal.numbers(everything.files)
     supervisor = find_supervisor(reader, pid, reader.status(pid).ppid)
     blockers = [*in_vfork, *refuse_sharing(reader, family), *_blockers(family, found), *shared.blockers]
@@ -150,6 +151,7 @@ def _collect(
         record,
         memory_bytes=record.memory_bytes + shared.size_bytes,
         sysv=() if own_ipc else (*shared.sysv, *sysv_ipc.needs(ipc)),
+        queues=queues,
         huge_pages=add_huge_pages([record.huge_pages, shared.huge_pages]),
         kernel_needs=(*record.kernel_needs, *(name for name, needed in needs.items() if needed)),
     )

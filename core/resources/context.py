@@ -20,6 +20,7 @@ from core.errors import Blocker, MigrateError
 from core.images.pb.descriptors_pb2 import FownEntry
 from core.images.pb.files_pb2 import FileEntry
 from core.kernel.calls import address_of, pidfd_getfd, syscall
+from core.kernel.posix_mqueue import is_message_queue
 from core.kernel.unix_diag import UnixState, read_states
 from core.options import DumpOptions
 from core.plan.ops import FdAllocator, Program, Syscall
@@ -87,6 +88,7 @@ class OpenFile:
     duplicate: Duplicate
     socket: SocketType | None
     path_is_same: bool  # the link, looked up from the task's root, leads to this very file
+    is_message_queue: bool = False  # of POSIX
     carrier: str = ""  # not a descriptor: it waits in the queue of this UNIX socket, and `fd` is -1
 
     @property
@@ -252,6 +254,7 @@ def _describe(pid: int, fd: int, reader: ProcReader, local_fd: int) -> OpenFile:
         duplicate=Duplicate(local_fd),
         socket=_socket_type(local_fd) if link.startswith("socket:") else None,
         path_is_same=link.startswith("/") and _leads_to(f"{reader.path(pid, 'root')}{link}", found),
+        is_message_queue=not info.flags & os.O_PATH and is_message_queue(local_fd, found),
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from core.resources import (
     memfd,
     pidfd,
     pipe,
+    posix_mqueue,
     regular_file,
     signalfd,
     tcp_socket,
@@ -52,8 +53,8 @@ from core.resources.shared_memory import Segments
 from core.resources.unix_queue import Packet
 
 KINDS: Final[tuple[Kind, ...]] = (
-    memfd, regular_file, pipe, fifo, tcp_socket, udp_socket, unix_socket, eventfd, epoll, timerfd, signalfd, pidfd,
-    inotify, fanotify, terminal,
+    memfd, posix_mqueue, regular_file, pipe, fifo, tcp_socket, udp_socket, unix_socket, eventfd, epoll, timerfd,
+    signalfd, pidfd, inotify, fanotify, terminal,
 )  # fmt: skip
 
 
@@ -89,7 +90,7 @@ def probe_table(pid: int, pidfd: int, reader: ProcReader, tcp: TcpChoice) -> tup
 
 
 def find_other_holders(table: OpenTable, pids: Sequence[int], reader: ProcReader) -> list[Blocker]:
-    """Pipes, sockets and deleted files written to that processes outside of `pids` hold too.
+    """Pipes, sockets, message queues and deleted files written to that processes outside of `pids` hold too.
 
     Looks at every process: not while frozen.
     """
@@ -97,12 +98,13 @@ def find_other_holders(table: OpenTable, pids: Sequence[int], reader: ProcReader
     for file in table.files:
         for link in _lonely_links(file):
             ours.setdefault(link, []).append(file)
+    queues = [file for file in table.files if posix_mqueue.claims(file)]
     shared: dict[Hashable, tuple[OpenFile, int]] = {}
     for pid in reader.pids():
         if pid in pids:
             continue
         for fd, link in _links(pid, reader):
-            for file in ours.get(link, ()):
+            for file in (*ours.get(link, ()), *(file for file in queues if link.endswith(posix_mqueue.ending(file)))):
                 if _is_same(file, pid, fd, link, reader):
                     shared.setdefault(_what_is_shared(file), (file, pid))
     hint = "migrate it alone: start it with descriptors of its own"
@@ -113,6 +115,8 @@ def _lonely_links(file: OpenFile) -> Sequence[str]:
     """Links of descriptors to whose holders it would be lost: it is made anew over there."""
     if terminal.claims(file):
         return (file.link, terminal.slave_path(file)) if terminal.is_master(file) else ()
+    if posix_mqueue.claims(file):
+        return ()
     written = regular_file.is_nameless(file) and file.flags & os.O_ACCMODE != os.O_RDONLY
     return (file.link,) if file.link.startswith(("pipe:", "socket:")) or fifo.claims(file) or written else ()
 
@@ -146,8 +150,9 @@ def find_peer_holders(table: OpenTable, reader: ProcReader) -> dict[int, str]:
 
 
 def is_found_by_path(file: OpenFile) -> bool:
-    """Its path has to be there. A pseudo-terminal is made, whatever its number is over there."""
-    return file.link.startswith("/") and file.path_is_same and not terminal.claims(file)
+    """Its path has to be there. Pseudo-terminals and message queues are made."""
+    is_made = terminal.claims(file) or posix_mqueue.claims(file)
+    return file.link.startswith("/") and file.path_is_same and not is_made
 
 
 def watched(file: OpenFile) -> list[str]:
@@ -250,6 +255,8 @@ def collect_tables(
             if waiting is not None:
                 images.add(kinds.TTY_DATA, waiting)
         _collect_pipe_contents(table.files, images)
+        for message_queue in posix_mqueue.collect_queues(table.files, own_pids):
+            images.add(kinds.MQUEUE, message_queue)
         _collect_queues(queues, new, ids, images, reader)
 
 

@@ -10,7 +10,6 @@ from typing import Final
 from core.errors import Blocker
 from core.images.pb.descriptors_pb2 import FownEntry, RegFileEntry
 from core.images.pb.files_pb2 import FdTypes, FileEntry
-from core.kernel.calls import address_of, syscall
 from core.plan.ghost_names import DELETED, last_name
 from core.plan.ops import FdAllocator, Program, Syscall, path_argument
 from core.resources.context import (
@@ -27,7 +26,6 @@ NOT_REPLAYED: Final = (
     os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_CLOEXEC | os.O_ASYNC | O_LARGEFILE
 )  # fmt: skip
 TMPFILE_ALONE: Final = os.O_TMPFILE & ~os.O_DIRECTORY
-MQUEUE_MAGIC: Final = 0x19800202
 MEMORY_MAJOR: Final = 1
 MEMORY_MINORS: Final = {3: "null", 5: "zero", 7: "full", 8: "random", 9: "urandom"}
 
@@ -49,8 +47,6 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
     """Replaced or hidden files."""
     if is_nameless(file):
         return _refuse_nameless(file, table)
-    if not file.path_is_same and is_message_queue(file.local_fd):
-        return file.blocker("mqueue", "a POSIX message queue cannot be carried", "the program must not hold it open")
     if not file.path_is_same and other_name(file) is None and not table.options.files.link_remap:
         reason = "this name of the file is gone, and its others are not in the same directory"
         return file.blocker("path", reason, "--link-remap gives it one beside it, or put it back in its place")
@@ -61,13 +57,6 @@ def is_nameless(file: OpenFile) -> bool:
     """A regular file or a directory that is deleted."""
     kept = stat.S_ISREG(file.stat.st_mode) or stat.S_ISDIR(file.stat.st_mode)
     return kept and not file.stat.st_nlink and file.link.endswith(DELETED)
-
-
-def is_message_queue(fd: int) -> bool:
-    """By the file system that it is on: its name has no path. Source: fstatfs(2)."""
-    found = bytearray(120)
-    syscall("fstatfs", fd, address_of(found))
-    return int.from_bytes(found[:8], "little") == MQUEUE_MAGIC
 
 
 def is_misnamed(file: OpenFile) -> bool:

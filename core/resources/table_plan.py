@@ -15,12 +15,13 @@ from core.images import kinds
 from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
 from core.images.store import ImageSet
 from core.options import TcpChoice
+from core.plan.file_names import describe
 from core.plan.ops import FdAllocator, Program, Syscall
 from core.plan.pipe_ops import PipeContent
 from core.plan.placement import Wanted, place
+from core.plan.queues import queues_of
 from core.plan.segments import memfd_segments
 from core.plan.terminals import FIRST_HANDED
-from core.plan.unix_names import shown
 from core.resources import (
     epoll,
     eventfd,
@@ -31,6 +32,7 @@ from core.resources import (
     memfd,
     pidfd,
     pipe,
+    posix_mqueue,
     regular_file,
     signalfd,
     tcp_socket,
@@ -57,12 +59,13 @@ BY_TYPE: Final[dict[FdTypes, MadeAlone]] = {
     FdTypes.FANOTIFY: fanotify,
 }
 Member: TypeAlias = Literal[
-    "reg", "pipe", "fifo", "usk", "efd", "epfd", "tfd", "sgfd", "isk", "pidfd", "tty", "ify", "ffy", "memfd"
-]
+    "reg", "pipe", "fifo", "usk", "efd", "epfd", "tfd", "sgfd", "isk", "pidfd", "tty", "ify", "ffy", "memfd", "mqueue",
+]  # fmt: skip
 MEMBERS: Final[dict[FdTypes, Member]] = {
     FdTypes.REG: "reg", FdTypes.PIPE: "pipe", FdTypes.FIFO: "fifo", FdTypes.UNIXSK: "usk", FdTypes.EVENTFD: "efd",
     FdTypes.EVENTPOLL: "epfd", FdTypes.TIMERFD: "tfd", FdTypes.SIGNALFD: "sgfd", FdTypes.INETSK: "isk",
     FdTypes.PIDFD: "pidfd", FdTypes.TTY: "tty", FdTypes.INOTIFY: "ify", FdTypes.FANOTIFY: "ffy", FdTypes.MEMFD: "memfd",
+    FdTypes.MQUEUEFD: "mqueue",
 }  # fmt: skip
 PIPES: Final = (FdTypes.PIPE, FdTypes.FIFO)
 LATE: Final = (FdTypes.EVENTPOLL, FdTypes.TIMERFD)
@@ -102,7 +105,9 @@ def plan_tables(
     locks = images.all(kinds.FILE_LOCKS)
     made: dict[int, frozenset[int]] = {}  # by table
     for pid, files_id in tables.items():
-        late = file_locks.plan(locks, pid)
+        infos = images.all(kinds.FDINFO, files_id) if files.queues else ()
+        notify = posix_mqueue.plan_notify(files.queues.values(), files.by_id, infos, pid)
+        late = (*file_locks.plan(locks, pid), *notify)
         if files_id in made:
             plans[pid] = FilePlan((), late, taken=made[files_id])
             continue
@@ -282,6 +287,7 @@ class Files:
             for record in images.records(kind)
         }
         self.segments = memfd_segments(images)
+        self.queues = queues_of(images)
 
 
 class Table:
@@ -361,7 +367,10 @@ def _make(group: Sequence[FileEntry], table: Table, fds: FdAllocator, tcp: TcpCh
         return table.sockets.plan_made([one.id for one in group], fds, table.why)
     if entry.type == FdTypes.INETSK:
         _check_connection(entry, tcp, why)
-    program, number = _planning_kind(entry, why).plan(entry, fds, why)
+    if entry.type == FdTypes.MQUEUEFD:
+        program, number = posix_mqueue.plan(entry, table.files.queues[entry.mqueue.queue_id].name, fds, why)
+    else:
+        program, number = _planning_kind(entry, why).plan(entry, fds, why)
     return program, {entry.id: number}
 
 
@@ -383,18 +392,3 @@ def _planning_kind(entry: FileEntry, why: str) -> MadeAlone:
 def pipe_id(entry: FileEntry) -> int:
     """What the ends of a pipe or of a FIFO share."""
     return entry.fifo.pipe_id if entry.type == FdTypes.FIFO else entry.pipe.pipe_id
-
-
-def describe(entry: FileEntry) -> str:
-    """A file of an image as messages name it."""
-    if entry.type == FdTypes.REG:
-        return entry.reg.name
-    if entry.type == FdTypes.PIPE:
-        return f"pipe:[{entry.pipe.pipe_id}]"
-    if entry.type == FdTypes.MEMFD:
-        return f"memfd inode {entry.memfd.inode_id}"
-    if entry.type == FdTypes.INETSK:
-        return f"{'udp' if entry.isk.proto == IPPROTO_UDP else 'tcp'} port {entry.isk.src_port}"
-    if entry.type == FdTypes.UNIXSK:
-        return f"UNIX socket {shown(entry.usk.name)}"
-    return FdTypes.Name(entry.type).lower()

@@ -45,5 +45,21 @@ def test_system_v_queues_and_semaphores_are_where_the_program_is_and_nowhere_els
     assert run.result() == "PASS"
 
 
+def test_posix_message_queues_are_where_the_program_is_and_nowhere_else(pair: Pair) -> None:
+    def names(host: Host) -> list[str]:
+        shown = "mount -t mqueue none /mnt && ls /mnt; umount /mnt"
+        return [one for one in host.run(["sh", "-c", shown]).stdout.splitlines() if one.startswith("migrate")]
+
+    run = pair.start("mqueue.c")
+    before = names(pair.a)
+    assert len(before) == 2
+    pair.move(run)
+    assert (names(pair.a), names(pair.b)) == ([], before)
+    pair.move(run, back=True)
+    assert (names(pair.a), names(pair.b)) == (before, [])
+    run.release()
+    assert run.result() == "PASS"
+
+
 def test_all_those_moves_left_nothing_behind(pair: Pair) -> None:
     assert_nothing_left([pair.a, pair.b])
