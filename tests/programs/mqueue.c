@@ -1,5 +1,4 @@
-// POSIX message queues keep their messages with order and priorities, limits, owner and mode, flags and access of each
-// open file; one that is removed, one that is registered to be told nothing, one that epoll watches.
+// POSIX message queues keep messages, order, priorities, limits and owner, their open files access and flags.
 // requires: root
 #include "check.h"
 
