@@ -32,6 +32,7 @@ from core.resources import (
     aio,
     file_table,
     ipc_namespace,
+    posix_mqueue,
     posix_timers,
     process_settings,
     process_tree,
@@ -210,6 +211,7 @@ def _collect_ipc(subjects: Sequence[Subject], images: ImageSet, segments: Segmen
     sysv_ipc.collect(used, images)
     if segments.own_ipc:
         segments.collect_unattached(images)
+        posix_mqueue.collect_unopened(images)
         ipc_namespace.collect(images)
 
 

@@ -21,6 +21,7 @@ MAGIC: Final = 0x19800202
 STATFS_SIZE: Final = 120
 ATTRIBUTES: Final = struct.Struct("<8q")  # struct mq_attr: flags, most messages, size of one, messages, 4 reserved
 NAME_MAX: Final = 255
+FSOPEN_CLOEXEC, FSCONFIG_CMD_CREATE, FSMOUNT_CLOEXEC = 1, 6, 1
 PRIORITIES: Final = 32768
 _STATUS: Final = re.compile(rb"QSIZE:(\d+)\s+NOTIFY:(\d+)\s+SIGNO:(\d+)\s+NOTIFY_PID:(\d+)")
 
@@ -94,6 +95,38 @@ def remove_queue(name: str, inode: int) -> None:
             syscall("mq_unlink", address_of(path))
     finally:
         os.close(fd)
+
+
+def names() -> list[str]:
+    """Of all that there are in this thread's IPC namespace."""
+    with _mounted() as root:
+        return sorted(os.listdir(root))
+
+
+def device() -> int:
+    """That this thread's IPC namespace has its queues on: st_dev."""
+    with _mounted() as root:
+        return os.fstat(root).st_dev
+
+
+@contextmanager
+def _mounted() -> Iterator[int]:
+    """The directory that the queues are in, which has no place in the file system."""
+    kind = b"mqueue\0"
+    context = syscall("fsopen", address_of(kind), FSOPEN_CLOEXEC)
+    try:
+        syscall("fsconfig", context, FSCONFIG_CMD_CREATE, 0, 0, 0)
+        mount = syscall("fsmount", context, FSMOUNT_CLOEXEC, 0)
+    finally:
+        os.close(context)
+    try:
+        root = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
+    finally:
+        os.close(mount)
+    try:
+        yield root
+    finally:
+        os.close(root)
 
 
 def _argument(name: str) -> bytes:

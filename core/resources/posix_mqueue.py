@@ -19,6 +19,9 @@ from core.kernel.posix_mqueue import (
     Status,
     copy_messages,
     describe,
+    device,
+    names,
+    open_queue,
     opened_again,
     read_attributes,
     read_status,
@@ -55,11 +58,14 @@ def queue_id(file: OpenFile) -> int:
 
 
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
-    """A name that is not UTF-8, and who is registered to be told of messages, but for a task of ours told nothing."""
+    """A name that is not UTF-8, one of another IPC namespace than this thread's, which is the tree's, and who is
+    registered to be told of messages, but for a task of ours told nothing."""
     try:
         file.link.encode()
     except UnicodeEncodeError:
         return file.blocker("name", "its name is not UTF-8, which images cannot hold", "make a queue of another name")
+    if file.stat.st_dev != device():
+        return file.blocker("mqueue", "the queue is of another IPC namespace", "close it before the migration")
     with opened_again(file.local_fd) as fd:
         status, messages = read_status(fd), read_attributes(fd).messages
     reason = _refuse_notification(status, messages, table)
@@ -105,22 +111,36 @@ def collect_queues(files: Sequence[OpenFile], own_pids: Mapping[int, int]) -> It
         if claims(file) and queue_id(file) not in seen:
             seen.add(queue_id(file))
             try:
-                yield _collect_queue(file, own_pids)
+                with opened_again(file.local_fd) as fd:
+                    yield _collect_queue(name_of(file), fd, own_pids)
             except OSError as error:
                 raise CollectError(file.subject, f"cannot read the messages: {error.strerror}") from error
 
 
-def _collect_queue(file: OpenFile, own_pids: Mapping[int, int]) -> MqueueEntry:
-    found = os.fstat(file.local_fd)
-    with opened_again(file.local_fd) as fd:
-        attributes, status = read_attributes(fd), read_status(fd)
-        entry = MqueueEntry(
-            id=queue_id(file), name=name_of(file), unlinked=not found.st_nlink, max_messages=attributes.max_messages,
-            message_size=attributes.message_size, uid=found.st_uid, gid=found.st_gid, mode=found.st_mode,
-        )  # fmt: skip
-        if status.pid:
-            entry.notified = own_pids[status.pid]
-        entry.messages.extend(MqueueMessage(priority=one.priority, text=one.text) for one in copy_messages(fd))
+def collect_unopened(images: ImageSet) -> None:
+    """Those of this thread's IPC namespace, which is the tree's, that no task has open."""
+    known = {queue.id for queue in images.all(kinds.MQUEUE)}
+    for name in names():
+        try:
+            fd = open_queue(name)
+            try:
+                if os.fstat(fd).st_ino & 0xFFFFFFFF not in known:
+                    images.add(kinds.MQUEUE, _collect_queue(name, fd, {}))
+            finally:
+                os.close(fd)
+        except (OSError, UnicodeEncodeError) as error:
+            raise CollectError(describe(name), f"cannot be read: {error}") from error
+
+
+def _collect_queue(name: str, fd: int, own_pids: Mapping[int, int]) -> MqueueEntry:
+    found, attributes, status = os.fstat(fd), read_attributes(fd), read_status(fd)
+    entry = MqueueEntry(
+        id=found.st_ino & 0xFFFFFFFF, name=name, unlinked=not found.st_nlink, max_messages=attributes.max_messages,
+        message_size=attributes.message_size, uid=found.st_uid, gid=found.st_gid, mode=found.st_mode,
+    )  # fmt: skip
+    if status.pid:
+        entry.notified = own_pids[status.pid]
+    entry.messages.extend(MqueueMessage(priority=one.priority, text=one.text) for one in copy_messages(fd))
     return entry
 
 

@@ -12,6 +12,7 @@ from core.kernel.leftovers import Leftovers, sweep
 from core.kernel.posix_mqueue import Message, describe, make_queue, refuse_queue, remove_queue, send
 from core.plan.ghost_names import made_as
 from core.plan.queues import need_of, queues_of
+from core.plan.segments import has_own_ipc
 
 
 class MqueueStore:
@@ -24,20 +25,22 @@ class MqueueStore:
 
     def make(self, images: ImageSet) -> None:
         """All of them, with their messages. Refused when a name is taken here, or one is beyond what we may have."""
-        queues = queues_of(images)
-        if queues:
+        queues, own_ipc = queues_of(images), has_own_ipc(images)
+        if queues and not own_ipc:
             sweep()
         for queue in queues.values():
-            self._make(queue, made_as(queue, os.getpid()))
+            self._make(queue, made_as(queue, os.getpid()), own_ipc=own_ipc)
 
-    def _make(self, queue: MqueueEntry, name: str) -> None:
+    def _make(self, queue: MqueueEntry, name: str, *, own_ipc: bool) -> None:
+        """`own_ipc`: in an IPC namespace of the tree's, which goes with it."""
         try:
             fd = make_queue(name, queue.max_messages, queue.message_size)
         except OSError as error:
             raise Refused([refuse_queue(need_of(queue), error.errno or 0)]) from error
         try:
             self._made[name] = os.fstat(fd).st_ino
-            self._leftovers.note_queue(name, fd)
+            if not own_ipc:
+                self._leftovers.note_queue(name, fd)
             if queue.unlinked:
                 self._passing.append(name)
             for message in queue.messages:

@@ -18,13 +18,14 @@ from migrate.preflight import target_from_facts, target_to_facts
 from tests.requires import require_root
 
 NAME = f"migrate-preflight-{os.getpid()}"
-SIGEV_SIGNAL, SIGEV_NONE = 0, 1
+SIGEV_SIGNAL, SIGEV_NONE, UNSHARE = 0, 1, -2
 HOLDS = """
 import ctypes, os, signal, struct, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 fd, notify, messages = map(int, sys.argv[1:])
 if messages: assert libc.mq_send(fd, b"hello", 5, 1) == 0
+if notify == -2: assert libc.unshare(0x08000000) == 0
 if notify >= 0: assert libc.mq_notify(fd, struct.pack("=Qii48x", 0, signal.SIGUSR1, notify)) == 0
 print(flush=True)
 while True: time.sleep(60)
@@ -50,7 +51,8 @@ def queue() -> Iterator[int]:
 
 @contextmanager
 def holder(fd: int, notify: int = -1, messages: int = 0) -> Iterator[int]:
-    """PID of a program that has `fd`, and is registered as mq_notify(3)'s `notify` says."""
+    """PID of a program that has `fd`, and is registered as mq_notify(3)'s `notify` says; UNSHARE: in another IPC
+    namespace."""
     argv = [sys.executable, "-c", HOLDS, str(fd), str(notify), str(messages)]
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, pass_fds=[fd])
     assert process.stdout is not None
@@ -109,6 +111,11 @@ def test_a_notification_that_nobody_could_put_back_is_refused(
 def test_a_notification_of_another_process_is_refused(queue: int) -> None:
     with holder(queue, SIGEV_NONE) as other, holder(queue) as pid:
         assert f"process {other} is registered" in said(pid)["fd-mqueue-notify"]
+
+
+def test_one_of_another_ipc_namespace_than_the_tree_is_in_is_refused(queue: int) -> None:
+    with holder(queue, UNSHARE) as pid:
+        assert "another IPC namespace" in said(pid)["fd-mqueue"]
 
 
 def test_a_name_that_is_taken_over_there_is_refused_before_the_move(queue: int) -> None:
