@@ -19,7 +19,7 @@
 #define MASK_SIZE 8
 
 struct copy {
-	int fd, capacity, count, lost, error;
+	int fd, capacity, count, put, error;
 	long message_size, room;
 	char *texts;
 	unsigned int *sizes, *priorities;
@@ -66,8 +66,8 @@ static int copy_and_end(void *argument)
 	mg_syscall(SYS_setsid, 0, 0, 0, 0, 0, 0); /* who kills our process group does not mean this one */
 	take_all(copy);
 	for (int index = 0; index < copy->count; text += copy->sizes[index++]) {
-		if (put(copy, text, index))
-			copy->lost++;
+		if (!put(copy, text, index))
+			copy->put++;
 	}
 	return 0;
 }
@@ -97,6 +97,6 @@ int mg_copy_queue(int fd, long message_size, char *texts, long room, unsigned in
 	if (!error)
 		mg_wait(child, 0, &status);
 	mg_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (unsigned long)&before, 0, MASK_SIZE, 0, 0);
-	*lost = copy.lost;
+	*lost = copy.count - copy.put;
 	return error ? error : copy.error ? copy.error : copy.count;
 }

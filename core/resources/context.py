@@ -20,7 +20,7 @@ from core.errors import Blocker, MigrateError
 from core.images.pb.descriptors_pb2 import FownEntry
 from core.images.pb.files_pb2 import FileEntry
 from core.kernel.calls import address_of, pidfd_getfd, syscall
-from core.kernel.posix_mqueue import is_message_queue
+from core.kernel.posix_mqueue import device, is_message_queue
 from core.kernel.unix_diag import UnixState, read_states
 from core.options import DumpOptions
 from core.plan.ops import FdAllocator, Program, Syscall
@@ -133,6 +133,7 @@ class OpenTable:
     pids: frozenset[int] = frozenset()  # whose files they are
     own_pids: frozenset[int] = frozenset()  # what the processes of the tree call themselves; none: not asked for
     links: Mapping[str, Sequence[OpenFile]] = field(default_factory=dict)  # by link; of make_table
+    queue_device: int = 0  # of the message queues of this thread's IPC namespace, if there are any in the table
     unseen: bool = False  # more is in flight than anybody looked at: the tasks run
 
 
@@ -166,7 +167,8 @@ def make_table(files: Iterable[OpenFile], options: DumpOptions) -> OpenTable:
     for file in kept:
         links.setdefault(file.link, []).append(file)
     pids = frozenset(file.pid for file in kept)
-    return OpenTable(kept, options, states, pids=pids, links=links, unseen=unseen)
+    queue_device = device() if any(file.is_message_queue for file in kept) else 0
+    return OpenTable(kept, options, states, pids=pids, links=links, unseen=unseen, queue_device=queue_device)
 
 
 def _with_inodes(files: Iterable[OpenFile]) -> Iterator[tuple[int, int]]:

@@ -19,7 +19,6 @@ from core.kernel.posix_mqueue import (
     Status,
     copy_messages,
     describe,
-    device,
     names,
     open_queue,
     opened_again,
@@ -64,7 +63,7 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
         file.link.encode()
     except UnicodeEncodeError:
         return file.blocker("name", "its name is not UTF-8, which images cannot hold", "make a queue of another name")
-    if file.stat.st_dev != device():
+    if file.stat.st_dev != table.queue_device:
         return file.blocker("mqueue", "the queue is of another IPC namespace", "close it before the migration")
     with opened_again(file.local_fd) as fd:
         status, messages = read_status(fd), read_attributes(fd).messages

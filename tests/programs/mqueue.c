@@ -1,6 +1,6 @@
 // POSIX message queues keep messages, order, priorities, limits and owner, their open files access and flags.
 // requires: root
-#include "check.h"
+#include "unix.h"
 
 #include <mqueue.h>
 #include <signal.h>
@@ -51,7 +51,7 @@ int main(int argc, char **argv)
 	mqd_t both, reads, writes, removed, told;
 	struct stat status;
 	char large[SIZE];
-	int flags, epoll;
+	int flags, epoll, pair[2], sent;
 
 	check_init(argc, argv);
 	snprintf(name, sizeof(name), "/migrate test %d", getpid());
@@ -78,6 +78,10 @@ int main(int argc, char **argv)
 	epoll = MUST(epoll_create1(0));
 	MUST(epoll_ctl(epoll, EPOLL_CTL_ADD, told, &watched));
 	flags = MUST(fcntl(writes, F_GETFL));
+	unix_pair(SOCK_STREAM, pair);
+	sent = MUST(mq_open(name, O_RDONLY | O_NONBLOCK));
+	unix_send_fds(pair[0], "!", &sent, 1);
+	MUST(mq_close(sent));
 
 	check_ready_and_wait();
 
@@ -101,8 +105,11 @@ int main(int argc, char **argv)
 	expect_message(reads, "none", 4, 0);
 	EQUAL(mq_receive(both, text, sizeof(text), NULL), -1);
 	EQUAL(errno, EAGAIN);
+	EQUAL(unix_receive(pair[1], "!", 1, &sent, NULL), 1);
+	expect_attributes(sent, O_NONBLOCK, 7, SIZE, 0);
 	MUST(mq_send(writes, "found by name", 14, 5));
 	MUST(mq_close(reads));
+	MUST(mq_close(sent));
 	reads = MUST(mq_open(name, O_RDONLY));
 	expect_message(reads, "found by name", 14, 5);
 	MUST(mq_unlink(name));
