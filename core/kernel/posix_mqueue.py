@@ -78,6 +78,8 @@ def open_queue(name: str) -> int:
 
 def make_queue(name: str, max_messages: int, message_size: int) -> int:
     """A new one, open as open_queue does; FileExistsError, and see refuse_queue."""
+    if max(max_messages, message_size) >= 1 << 63:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     path, flags = _argument(name), os.O_RDWR | os.O_NONBLOCK | os.O_CREAT | os.O_EXCL
     attributes = ATTRIBUTES.pack(0, max_messages, message_size, *[0] * 5)
     return syscall("mq_open", address_of(path), flags, 0o600, address_of(attributes))
@@ -98,9 +100,14 @@ def remove_queue(name: str, inode: int) -> None:
 
 
 def names() -> list[str]:
-    """Of all that there are in this thread's IPC namespace."""
-    with _mounted() as root:
-        return sorted(os.listdir(root))
+    """Of all that there are in this thread's IPC namespace; none where the kernel has no such queues."""
+    try:
+        with _mounted() as root:
+            return sorted(os.listdir(root))
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return []
+        raise
 
 
 def device() -> int:

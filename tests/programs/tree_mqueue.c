@@ -1,4 +1,4 @@
-// Processes share POSIX message queues: one open file since the fork, others by name, one waits for a message.
+// Processes share POSIX message queues: one waits for a message, two exchange some all the time.
 #include "tree.h"
 
 #include <mqueue.h>
@@ -49,11 +49,43 @@ static int receiver(mqd_t answers, mqd_t last)
 	return 0;
 }
 
+/* Sends as fast as there is room, and waits where there is none. */
+static int producer(mqd_t to)
+{
+	unsigned int number, end = 0;
+
+	close(tree_gate[1]);
+	EQUAL(write(tree_met[1], "+", 1), 1);
+	for (number = 1; !check_go(); number++) {
+		EQUAL(mq_send(to, (const char *)&number, sizeof(number), 0), 0);
+		if (number % 64 == 0)
+			check_nap();
+	}
+	EQUAL(mq_send(to, (const char *)&end, sizeof(end), 0), 0);
+	return 0;
+}
+
+static int consumer(mqd_t from)
+{
+	unsigned int number = 1;
+	char text[32];
+
+	close(tree_gate[1]);
+	EQUAL(write(tree_met[1], "+", 1), 1);
+	for (unsigned int wanted = 1; number; wanted++) {
+		EQUAL(mq_receive(from, text, sizeof(text), NULL), sizeof(number));
+		memcpy(&number, text, sizeof(number));
+		if (number)
+			EQUAL(number, wanted);
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct mq_attr wanted = {.mq_maxmsg = 4, .mq_msgsize = 32}, nonblocking = {.mq_flags = O_NONBLOCK};
-	mqd_t queue, answers, last, sends;
-	pid_t first, second;
+	mqd_t queue, answers, last, sends, busy;
+	pid_t first, second, sending, receiving;
 
 	tree_init(argc, argv);
 	snprintf(name, sizeof(name), "/migrate-answers-%d", getpid());
@@ -64,6 +96,14 @@ int main(int argc, char **argv)
 	answers = MUST(mq_open(name, O_RDWR | O_CREAT | O_EXCL, 0600, &wanted));
 	last = MUST(mq_open("/migrate-last", O_RDWR | O_CREAT | O_EXCL, 0600, &wanted));
 	MUST(mq_unlink("/migrate-last"));
+	busy = MUST(mq_open("/migrate-busy", O_RDWR | O_CREAT | O_EXCL, 0600, &wanted));
+	MUST(mq_unlink("/migrate-busy"));
+	receiving = MUST(fork());
+	if (receiving == 0)
+		_exit(consumer(busy));
+	sending = MUST(fork());
+	if (sending == 0)
+		_exit(producer(busy));
 	first = MUST(fork());
 	if (first == 0) {
 		mq_close(sends);
@@ -79,13 +119,15 @@ int main(int argc, char **argv)
 	send_text(sends, "latest", 0);
 	MUST(mq_setattr(queue, &nonblocking, NULL));
 
-	tree_ready_and_wait(2);
+	tree_ready_and_wait(4);
 
 	expect_text(last, "heard", 0);
 	expect_text(queue, "later", 0);
 	expect_text(queue, "latest", 0);
 	tree_join(first);
 	tree_join(second);
+	tree_join(sending);
+	tree_join(receiving);
 	remove_queue();
 	return check_pass();
 }

@@ -13,8 +13,10 @@ from core.kernel.posix_mqueue import (
     Message,
     QueueNeed,
     copy_messages,
+    device,
     is_message_queue,
     make_queue,
+    names,
     open_queue,
     probe_queues,
     read_attributes,
@@ -84,15 +86,16 @@ def test_a_reader_that_is_killed_at_any_moment_loses_nothing(queue: int) -> None
 def test_a_name_that_comes_again_is_not_removed(queue: int) -> None:
     remove_queue(NAME, os.fstat(queue).st_ino + 1)
     os.close(open_queue(NAME))
+    assert NAME in names() and device() == os.fstat(queue).st_dev
     assert is_message_queue(queue, os.fstat(queue))
     assert not is_message_queue(0, os.fstat(0))
 
 
 def test_what_cannot_be_made_is_found_out_and_leaves_nothing(queue: int) -> None:
-    taken, large = QueueNeed(NAME, 1, 1), QueueNeed(f"{NAME}-2", 1 << 30, 1)
+    taken, large, huge = QueueNeed(NAME, 1, 1), QueueNeed(f"{NAME}-2", 1 << 30, 1), QueueNeed("x", 1, (1 << 64) - 1)
     fine, unlinked = QueueNeed(f"{NAME}-3", MOST, SIZE), QueueNeed(NAME, MOST, SIZE, unlinked=True)
-    failed = dict(probe_queues([taken, large, fine, unlinked]))
-    assert failed.keys() == {taken, large} and failed[taken] == errno.EEXIST
+    failed = dict(probe_queues([taken, large, huge, fine, unlinked]))
+    assert failed.keys() == {taken, large, huge} and failed[taken] == errno.EEXIST
     with pytest.raises(FileNotFoundError):
         open_queue(fine.name)
 
