@@ -1,5 +1,4 @@
-// Contexts of io_setup(2): events that were not read are read after it, in a ring that has wrapped too; what is in flight
-// ends before it or is waited for; all take requests as before, also one that a thread waits for.
+// Contexts of io_setup(2) keep events that were not read, in a wrapped ring too, get what is in flight, and work on.
 #include "check.h"
 #include <linux/aio_abi.h>
 #include <poll.h>
