@@ -24,6 +24,7 @@ from core.kernel.aio import (
     MAGIC,
     PAGE,
     Context,
+    Contexts,
     events_of,
     idle_references,
     length_for,
@@ -80,9 +81,17 @@ def refuse_waiting(pid: int) -> list[Blocker]:
         while still is None or (still and time.monotonic() < deadline):
             if still is not None:
                 time.sleep(DRAIN_POLL_S)
-            waiting = {one.id for one in contexts.read(pid) if one.waits}
+            waiting = {one.id for one in _read_running(contexts, pid) if one.waits}
             still = waiting if still is None else still & waiting
     return [_in_flight(pid, id, waits=True) for id in sorted(still)]
+
+
+def _read_running(contexts: Contexts, pid: int) -> list[Context]:
+    """None where one was destroyed while it was looked at, or the process has ended."""
+    try:
+        return contexts.read(pid)
+    except OSError:
+        return []
 
 
 def _in_flight(pid: int, id: int, *, waits: bool) -> Blocker:
@@ -97,7 +106,7 @@ def count_requests(pid: int, found: Sequence[Vma]) -> int:
         return 0
     try:
         with open_contexts() as contexts:
-            known = {one.id: one.max_requests for one in contexts.read(pid)}
+            known = {one.id: one.max_requests for one in _read_running(contexts, pid)}
     except KernelLacks:
         return 0
     return sum(_requests(known.get(vma.start, 0), vma.size) for vma in found)

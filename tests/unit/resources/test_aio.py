@@ -13,6 +13,7 @@ from core.images.store import ImageSet
 from core.live.process import bare_mm
 from core.plan.encode import assemble
 from core.plan.ops import FdAllocator
+from core.proc.maps import AIO_RING, Vma
 from core.resources import aio
 
 PLACE, LENGTH, ROOM = 0x7F0000000000, 4096, 127
@@ -127,3 +128,11 @@ def test_the_kernels_tail_goes_as_far_as_the_old_one_was(head: int, tail: int) -
 
 def test_without_contexts_there_is_nothing_to_do() -> None:
     assert aio.plan(bare_mm([]), 1, FdAllocator()) == ()
+
+
+def test_a_process_that_has_ended_meanwhile_waits_for_nothing() -> None:
+    nobody = 1 << 30
+    assert aio.refuse_waiting(nobody) == []
+    ring = Vma(PLACE, PLACE + LENGTH, True, True, False, True, path=AIO_RING)
+    assert aio.count_requests(nobody, [ring, ring]) == 2
+    assert aio.count_requests(nobody, []) == 0
