@@ -16,6 +16,7 @@ from typing import IO, Final
 
 from core.errors import ScriptError
 from core.kernel.calls import pidfd_open
+from core.kernel.ipc_namespace import at_home
 
 LIMIT_S: Final = 60.0
 SAID_AT_MOST: Final = 4096
@@ -64,9 +65,11 @@ class ActionScripts:
         environment |= {"CRTOOLS_INIT_PID": str(init_pid)} if init_pid else {}
         with tempfile.TemporaryFile() as said:  # not a pipe: what it leaves behind would hold that open
             try:
-                process = subprocess.Popen(
-                    [file], env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
-                )
+                with at_home():
+                    process = subprocess.Popen(
+                        [file], env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                        start_new_session=True,
+                    )  # fmt: skip
             except OSError as error:
                 raise ScriptError(f"{_name(file, action)}: cannot be started: {error.strerror}") from error
             ended = _wait(process, self.limit_s)

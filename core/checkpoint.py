@@ -90,9 +90,10 @@ def dump(pid: int, directory: Path, options: DumpOptions, sink: PagesSink | None
         scripts.run(Action.POST_DUMP, pid)
         if not options.leave_running:
             _kill(subjects, frozen)
-            segments.remove_moved()
-            sysv_ipc.remove_moved(images, reader)
-            posix_mqueue.remove_moved(images)
+            if not own_ipc:  # which goes with its last process
+                segments.remove_moved()
+                sysv_ipc.remove_moved(images, reader)
+                posix_mqueue.remove_moved(images)
             network.leave()
     parent.release()
     if options.auto_dedup and sink is None:

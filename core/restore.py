@@ -105,6 +105,7 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
             notices += tree.complete(plan, images, ghosts) + build.notice_bounding(plan.root, launcher)
             ipc.settle()
             queues.settle()
+            ipc_namespace.settle(images)
             if before_run:
                 before_run(tree.root.stem.pid)
             tree.ask_scripts()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Final
 
+from core.errors import KernelLacks
 from core.kernel import pagemap_scan, ptrace, userfaultfd
 from core.kernel.calls import address_of, kcmp, pidfd_getfd, pidfd_open, syscall
 from core.kernel.cgroup_probe import probe_freezer
@@ -94,7 +95,7 @@ def probe_features(reader: ProcReader | None = None) -> Features:
 def _works(probe: Callable[[], bool]) -> bool:
     try:
         return probe()
-    except OSError:
+    except (KernelLacks, OSError):
         return False
 
 

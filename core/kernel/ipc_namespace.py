@@ -2,8 +2,8 @@
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from core.errors import KernelLacks
@@ -13,37 +13,58 @@ from core.proc.reader import ProcReader
 CLONE_NEWIPC: Final = 0x08000000
 
 
+class _Home(threading.local):
+    """Where each thread came from; below 0: it is there."""
+
+    fd = -1
+
+
+_home: Final = _Home()
+
+
 @contextmanager
 def in_ipc_namespace_of(pid: int) -> Iterator[bool]:
     """This thread sees what `pid` sees of IPC until the block ends. Yields whether that is another namespace than it
     was in; KernelLacks when it may not enter that, or `pid` has ended."""
-    with ExitStack() as stack:
-        is_another = not with_us([pid])
-        if is_another:
-            stack.enter_context(_coming_back())
-            _enter(pid)
-        yield is_another
+    if with_us([pid]):
+        yield False
+        return
+    with _elsewhere(lambda: _enter(_link(pid)), f"IPC namespace of {pid}: cannot be entered"):
+        yield True
 
 
 @contextmanager
 def in_new_ipc_namespace() -> Iterator[None]:
     """This thread is in an empty one until the block ends, and so is whoever it starts. KernelLacks."""
-    with _coming_back():
-        try:
-            syscall("unshare", CLONE_NEWIPC)
-        except OSError as error:
-            raise KernelLacks("IPC namespace", f"cannot be made: {os.strerror(error.errno or 0)}") from error
+    with _elsewhere(lambda: syscall("unshare", CLONE_NEWIPC), "IPC namespace: none can be made"):
         yield
 
 
-def with_us(pids: Iterable[int]) -> list[int]:
-    """Those of `pids` that are in the one that this thread is in; without those that we may not look at."""
+@contextmanager
+def at_home() -> Iterator[None]:
+    """This thread is where it was before it went to any of them, until the block ends."""
+    away, _home.fd = _home.fd, -1
+    if away < 0:
+        yield
+        return
+    there = os.open(_link(threading.get_native_id()), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscall("setns", away, CLONE_NEWIPC)
+        yield
+    finally:
+        syscall("setns", there, CLONE_NEWIPC)
+        os.close(there)
+        _home.fd = away
+
+
+def with_us(tids: Iterable[int]) -> list[int]:
+    """Those of `tids` that are in the one that this thread is in; without those that we may not look at."""
     reader = ProcReader()
     ours, found = reader.namespace(threading.get_native_id(), "ipc"), []
-    for pid in pids:
+    for tid in tids:
         with suppress(OSError):
-            if reader.namespace(pid, "ipc") == ours:
-                found.append(pid)
+            if reader.namespace(tid, "ipc") == ours:
+                found.append(tid)
     return found
 
 
@@ -52,23 +73,27 @@ def _link(tid: int) -> str:
 
 
 @contextmanager
-def _coming_back() -> Iterator[None]:
-    ours = os.open(_link(threading.get_native_id()), os.O_RDONLY | os.O_CLOEXEC)
+def _elsewhere(go: Callable[[], object], what: str) -> Iterator[None]:
+    """Until the block ends where `go` leads to, if it does."""
+    ours, before = os.open(_link(threading.get_native_id()), os.O_RDONLY | os.O_CLOEXEC), _home.fd
     try:
-        yield
-    finally:
         try:
+            go()
+        except OSError as error:
+            raise KernelLacks("ipc_namespace", f"{what}: {os.strerror(error.errno or 0)}") from error
+        _home.fd = ours if before < 0 else before
+        try:
+            yield
+        finally:
+            _home.fd = before
             syscall("setns", ours, CLONE_NEWIPC)
-        finally:
-            os.close(ours)
+    finally:
+        os.close(ours)
 
 
-def _enter(pid: int) -> None:
+def _enter(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        theirs = os.open(_link(pid), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            syscall("setns", theirs, CLONE_NEWIPC)
-        finally:
-            os.close(theirs)
-    except OSError as error:
-        raise KernelLacks(f"IPC namespace of {pid}", f"cannot be entered: {os.strerror(error.errno or 0)}") from error
+        syscall("setns", fd, CLONE_NEWIPC)
+    finally:
+        os.close(fd)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from core.kernel.calls import syscall
+from core.kernel.ipc_namespace import at_home
 from core.kernel.posix_mqueue import remove_queue
 from core.proc.reader import ProcReader
 
@@ -55,10 +56,11 @@ class Leftovers:
 
 def sweep(folder: Path = FOLDER) -> None:
     """Remove what those left behind who were killed, unless somebody uses it: a copy that is parked still."""
-    for record, maker in _abandoned(folder):
-        used = [made for made in _read(record) if not _remove(made, maker)]
-        if not used:
-            record.unlink(missing_ok=True)
+    with at_home():
+        for record, maker in _abandoned(folder):
+            used = [made for made in _read(record) if not _remove(made, maker)]
+            if not used:
+                record.unlink(missing_ok=True)
 
 
 def adopt(folder: Path = FOLDER) -> None:

@@ -193,6 +193,7 @@ class LiveDestination:
         notices = tree.complete(plan, images, self.ghosts)
         self.ipc.settle()
         self.queues.settle()
+        ipc_namespace.settle(images)
         self.ghosts.close()
         self._hand_terminals(tree, images)
         wait_caught_up(images, self._offsets or NO_OFFSETS)
@@ -201,6 +202,7 @@ class LiveDestination:
         watch.lap("scripts")
         pids = self._park(tree)
         watch.lap("park")
+        self._stack.close()
         notices += [notice] if (notice := self._need_holder().notice) else []
         return Parked(pids, self._need_holder().path, tuple(watch.phases), tuple(notices))
 
@@ -237,7 +239,6 @@ class LiveDestination:
         """After resume(), when there is time: remove our cgroup from under the copy; notices."""
         self._need_holder().give_back()
         self.segments.close()
-        self._stack.close()
         return self.options.scripts.run_late(Action.POST_RESUME, self._need_tree().root.stem.pid)
 
     def abort(self) -> None:

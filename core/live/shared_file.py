@@ -111,7 +111,7 @@ class SharedFile:
         if doubt and self._sent:
             unknown = page_span(self.size)
             self._tell()
-        self.data = self._find_data(stores.written, unknown, last=last and self._has_looked)
+        self.data = self._find_data(stores.written, unknown, last=last and self._has_looked and not doubt)
         if not last and self._witness is not None:
             self._witness.meet(self.data, removed)
         self.stores, self._has_looked = stores, True

@@ -262,7 +262,7 @@ class LiveSource:
         """Who is there, and what they share. `collected`: images of the frozen tree."""
         images = family_images(family, self.shared.segments.ipc_namespace, collected)
         if self.shared.segments.own_ipc:
-            ipc_namespace.collect(images)
+            ipc_namespace.collect(images, collected)
         self.ghosts.describe(images)
         self.shared.describe(images)
         for entry in collected.all(kinds.TTY_INFO) if collected else self._terminals:
@@ -345,9 +345,10 @@ class LiveSource:
         """End the tree (the copy runs) and remove the cgroup; returns when it is gone."""
         self._network.leave()
         end_all(list(self.processes.values()))
-        self.shared.segments.remove_moved()
-        sysv_ipc.remove_moved(self._images, self.reader)
-        posix_mqueue.remove_moved(self._images)
+        if not self.shared.segments.own_ipc:  # which goes with its last process
+            self.shared.segments.remove_moved()
+            sysv_ipc.remove_moved(self._images, self.reader)
+            posix_mqueue.remove_moved(self._images)
         self.ghosts.ghosts.remove_moved()
         if self.holder is not None:
             self.holder.give_back()

@@ -84,6 +84,7 @@ def refuse_process(reader: ProcReader, status: Status, stat: Stat) -> list[Block
     ]  # fmt: skip
     ours = reader.namespaces(threading.get_native_id())  # of IPC: its root's, which this thread has entered
     found += refuse_namespaces(pid, reader.namespaces(pid), ours)
+    found += _refuse_threads_elsewhere(pid, reader)
     return [blocker for blocker in found if blocker is not None]
 
 
@@ -158,6 +159,16 @@ def refuse_namespaces(pid: int, its: dict[str, int], ours: dict[str, int]) -> li
     return [Blocker("namespace", f"pid {pid}", f"is in another {name} namespace", hint) for name in differing]
 
 
+def _refuse_threads_elsewhere(pid: int, reader: ProcReader) -> list[Blocker]:
+    """Each thread may have its own; that of the first is its process's, and was looked at."""
+    tids = set(reader.tids(pid)) - {pid} if with_us([pid]) else set()
+    elsewhere = tids.difference(with_us(tids)).intersection(reader.tids(pid))
+    if not elsewhere:
+        return []
+    reason = f"its thread {min(elsewhere)} is in another ipc namespace"
+    return [Blocker("namespace", f"pid {pid}", reason, "let it unshare that before it has threads")]
+
+
 def refuse_others_in_ipc(family: Family, reader: ProcReader) -> list[Blocker]:
     """Who else is in the tree's IPC namespace, which this thread has entered: all in it goes along."""
     root, others = family.members[0].pid, reader.pids()
@@ -167,7 +178,7 @@ def refuse_others_in_ipc(family: Family, reader: ProcReader) -> list[Blocker]:
         if not others:
             return []
         family = read_family(root, reader)
-    named = ", ".join(f"{pid} ({reader.comm(pid)})" for pid in others[:NAMED_AT_MOST])
+    named = ", ".join(f"{pid} ({_name_of(reader, pid)})" for pid in others[:NAMED_AT_MOST])
     more = f" and {len(others) - NAMED_AT_MOST} more" if len(others) > NAMED_AT_MOST else ""
     reason = f"shares its IPC namespace with processes that do not go along: {named}{more}"
     return [Blocker("ipc-shared", f"pid {root}", reason, "move all of them as one tree, or end them")]

@@ -61,10 +61,10 @@ def _look(family: Family, files: Sequence[OpenFile], segments: Segments, reader:
         if kind_of_link(file.link) is SegmentKind.MEMFD:
             with looking_at(file):
                 segments.opened(f"/proc/self/fd/{file.local_fd}", file.link)
-    segments.find_unattached()
+    refused = segments.find_unattached()
     by_inode = {one.inode: one for one in segments}
     if not by_inode:
-        return SharedFindings()
+        return SharedFindings(tuple(refused))
     inside = {os.getpid(), *(member.pid for member in family.members)}
     found = dict(_outsiders(by_inode, inside, reader))
     inside.update(member.pid for member in read_family(family.members[0].pid, reader).members)
@@ -73,8 +73,8 @@ def _look(family: Family, files: Sequence[OpenFile], segments: Segments, reader:
         for inode, pid in found.items()
         if pid not in inside and by_inode[inode].kind is not SegmentKind.SYSV
     ]
-    if not segments.own_ipc:  # else it is told who is in the namespace, and the tree may attach and detach all the time
-        blockers += segments.refuse_attached()
+    # Where the namespace is its own it is told who is in there, and the tree may attach and detach all the time.
+    blockers += refused + (segments.refuse_elsewhere() if segments.own_ipc else segments.refuse_attached())
     sysv = {inode for (_, inode), one in by_inode.items() if one.kind is SegmentKind.SYSV}
     return SharedFindings(
         tuple(blockers),

@@ -11,7 +11,7 @@ from functools import reduce
 from operator import or_
 from typing import Final
 
-from core.errors import Blocker, MigrateError
+from core.errors import Blocker, KernelLacks, MigrateError
 from core.kernel.calls import pidfd_open
 from core.kernel.ipc_namespace import in_ipc_namespace_of
 from core.memory.dirty.kept import without_our_marks
@@ -86,7 +86,12 @@ def collect_facts(
     if rights is not None:
         return TargetFindings(TargetRecord(host=host), (rights,), ())
     try:
-        with in_ipc_namespace_of(pid) as own_ipc:
+        with ExitStack() as stack:
+            try:
+                own_ipc = stack.enter_context(in_ipc_namespace_of(pid))
+            except KernelLacks as error:
+                barred = Blocker("ipc-namespace", f"pid {pid}", error.message, "run it as root: `sudo migrate …`")
+                return TargetFindings(TargetRecord(host=host), (barred,), ())
             found = _collect(reader, pid, options, host, own_ipc=own_ipc)
             if not found.blockers:
                 return found

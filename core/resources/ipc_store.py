@@ -10,7 +10,7 @@ from core.images import kinds
 from core.images.pb.namespaces_pb2 import IpcDescEntry
 from core.images.store import ImageSet
 from core.kernel.calls import address_of, syscall
-from core.plan.segments import ipc_namespace
+from core.plan.segments import has_own_ipc, ipc_namespace
 from core.proc.reader import ProcReader
 from core.proc.sysvipc import NAMES, SysvNeed, refuse_taken
 
@@ -34,10 +34,11 @@ class IpcStore:
 
     def __init__(self) -> None:
         self._made: list[_Made] = []
+        self._own_ipc = False  # they are in an IPC namespace of the tree's, and go with it
 
     def make(self, images: ImageSet) -> None:
         """All of them, empty. Refused when a key or an id is taken here."""
-        namespace = ipc_namespace(images)
+        namespace, self._own_ipc = ipc_namespace(images), has_own_ipc(images)
         sets, queues = (images.all(kind, namespace) for kind in (kinds.IPCNS_SEM, kinds.IPCNS_MSG))
         reader = ProcReader()
         taken = [refuse_taken(SysvNeed(one.desc.key, one.desc.id, "sem"), reader.semaphore_sets()) for one in sets]
@@ -78,6 +79,8 @@ class IpcStore:
         """The restore failed: none stays. Idempotent."""
         while self._made:
             made = self._made.pop()
+            if self._own_ipc:
+                continue
             with suppress(OSError):  # somebody was faster
                 syscall(made.call, made.desc.id, *_padded(made, IPC_RMID))
 

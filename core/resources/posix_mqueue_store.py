@@ -21,25 +21,25 @@ class MqueueStore:
     def __init__(self) -> None:
         self._made: dict[str, int] = {}  # names that are there now: inodes
         self._passing: list[str] = []  # those among them that nobody shall find
+        self._own_ipc = False  # they are in an IPC namespace of the tree's, and go with it
         self._leftovers = Leftovers()
 
     def make(self, images: ImageSet) -> None:
         """All of them, with their messages. Refused when a name is taken here, or one is beyond what we may have."""
-        queues, own_ipc = queues_of(images), has_own_ipc(images)
-        if queues and not own_ipc:
+        queues, self._own_ipc = queues_of(images), has_own_ipc(images)
+        if queues:
             sweep()
         for queue in queues.values():
-            self._make(queue, made_as(queue, os.getpid()), own_ipc=own_ipc)
+            self._make(queue, made_as(queue, os.getpid()))
 
-    def _make(self, queue: MqueueEntry, name: str, *, own_ipc: bool) -> None:
-        """`own_ipc`: in an IPC namespace of the tree's, which goes with it."""
+    def _make(self, queue: MqueueEntry, name: str) -> None:
         try:
             fd = make_queue(name, queue.max_messages, queue.message_size)
         except OSError as error:
             raise Refused([refuse_queue(need_of(queue), error.errno or 0)]) from error
         try:
             self._made[name] = os.fstat(fd).st_ino
-            if not own_ipc:
+            if not self._own_ipc:
                 self._leftovers.note_queue(name, fd)
             if queue.unlinked:
                 self._passing.append(name)
@@ -64,7 +64,7 @@ class MqueueStore:
 
     def abandon(self) -> None:
         """The restore failed: none stays. Idempotent."""
-        for name in list(self._made):
+        for name in () if self._own_ipc else list(self._made):
             self._remove(name)
         self._passing.clear()
         self._leftovers.clear()

@@ -67,8 +67,7 @@ class SegmentStore:
         """
         for id in set(self._made) - set(specs):
             _give_up(self._made.pop(id))
-        if not self.own_ipc:
-            _refuse_taken(spec for id, spec in specs.items() if id not in self._made)
+        _refuse_taken(spec for id, spec in specs.items() if id not in self._made)
         for id, spec in specs.items():
             try:
                 self._update(id, spec)
@@ -125,7 +124,7 @@ class SegmentStore:
     def abandon(self) -> None:
         """The restore failed: remove what would stay in the host. Idempotent."""
         for made in self._made.values():
-            if made.own_sysv and made.spec.sysv is not None:
+            if made.own_sysv and made.spec.sysv is not None and not self.own_ipc:
                 made.own_sysv = False
                 syscall("shmctl", made.spec.sysv.desc.id, IPC_RMID, 0)
         self._leftovers.clear()

@@ -8,10 +8,11 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Self
 
-from core.errors import Blocker, CollectError
+from core.errors import Blocker, CollectError, Refused
 from core.images import kinds
 from core.images.pb.filesystem_pb2 import MemfdInodeEntry
 from core.images.pb.namespaces_pb2 import IpcDescEntry, IpcShmEntry
@@ -23,6 +24,7 @@ from core.memory.ranges import PAGE_SIZE
 from core.plan.segments import FIRST_ID, HOST_IPC, OWN_IPC, SegmentKind, SegmentUse
 from core.proc.maps import HUGE_ANONYMOUS, Vma
 from core.proc.reader import ProcReader
+from core.proc.sysvipc import SysvSegment
 
 DELETED: Final = " (deleted)"
 ANONYMOUS_LINKS: Final = ("/dev/zero (deleted)", HUGE_ANONYMOUS)
@@ -31,8 +33,10 @@ SYSV_PREFIX: Final = "/SYSV"
 F_GET_SEALS: Final = 1034
 IPC_RMID: Final = 0
 SHM_RDONLY: Final = 0o10000
+ELSEWHERE_HINT: Final = "let it attach memory of the namespace that it is in"
 
 Inode = tuple[int, int]
+_Key = tuple[bool, int, int]  # whether it is of System V, whose ids are inode numbers; device and inode
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,15 @@ class Segment:
         return found.st_dev, found.st_ino
 
 
+@dataclass(slots=True)
+class _Said:
+    """What the images that were asked for last have of segments: `ids`; `sysv`: those of System V as they were then."""
+
+    images: ImageSet | None
+    ids: set[int]
+    sysv: dict[int, SysvSegment] | None = None
+
+
 def kind_of_link(link: str) -> SegmentKind | None:
     """What a mapping or descriptor of this name is, if it is shared memory without a path."""
     if not link.endswith(DELETED):
@@ -74,9 +87,9 @@ class Segments:
     def __init__(self, reader: ProcReader) -> None:
         self._reader = reader
         self.own_ipc = False  # this thread is in an IPC namespace of the tree's: all in it is the tree's
-        self._by_inode: dict[Inode, Segment] = {}
+        self._by_inode: dict[_Key, Segment] = {}
         self._next_id = FIRST_ID
-        self._described: tuple[ImageSet | None, set[int]] = (None, set())  # memfds, in the images asked for last
+        self._said = _Said(None, set())
         self._areas: dict[int, set[tuple[int, int]]] = {}  # who maps each where, since the last forget_unseen
 
     def __enter__(self) -> Self:
@@ -97,7 +110,7 @@ class Segments:
         kind = kind_of_link(vma.path)
         if kind is None or vma.is_private_huge:
             return None
-        known = self._by_inode.get((os.makedev(*vma.device), vma.inode))
+        known = self._by_inode.get(_key_of(vma, kind))
         if known is None:
             way = self._reader.path(pid, f"map_files/{vma.start:x}-{vma.end:x}")
             known = self._hold(kind, way, vma.path)
@@ -109,38 +122,48 @@ class Segments:
         """The number of the tree's IPC namespace in images."""
         return OWN_IPC if self.own_ipc else HOST_IPC
 
-    def find_unattached(self) -> None:
-        """System V segments of the tree's own IPC namespace that nobody has attached. CollectError."""
-        known = {os.fstat(one.fd).st_ino: one for one in self if one.kind is SegmentKind.SYSV}
+    def find_unattached(self) -> list[Blocker]:
+        """Meet System V segments of the tree's own IPC namespace that nobody has attached; those that we must not or
+        may not attach, as refusals."""
+        found = []
+        known = self._by_sysv_id()
         for entry in self._reader.sysv_segments() if self.own_ipc else ():
-            segment = known.get(entry.id) or self._hold_unattached(entry.id, entry.key)
-            if segment is not None:
-                self._areas.setdefault(segment.id, set())
-
-    def _hold_unattached(self, id: int, key: int) -> Segment | None:
-        """None when it is removed just now."""
-        name = f"System V segment {id} (key {key:#x})"
-        try:
-            address = syscall("shmat", id, 0, SHM_RDONLY)
+            segment = known.get(entry.id)
+            if segment is None and not entry.attached and _goes_with_last():
+                hint = "attach it, or sysctl kernel.shm_rmid_forced=0 in there"
+                reason = "nobody has it attached, and it would go when we look at it (kernel.shm_rmid_forced)"
+                found.append(Blocker("shm-unattached", _describe(entry), reason, hint))
+                continue
             try:
-                return self._keep(SegmentKind.SYSV, open_mapping(address, os.O_RDONLY), name)
-            finally:
-                syscall("shmdt", address)
-        except OSError as error:
-            if error.errno in (errno.EINVAL, errno.EIDRM):
-                return None
-            raise CollectError(name, f"cannot be read: {error.strerror}") from error
+                segment = segment or self._hold_unattached(entry)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EIDRM):  # it is removed just now
+                    reason = f"cannot be read: {error.strerror}"
+                    found.append(Blocker("shm-unattached", _describe(entry), reason, "run migrate with CAP_IPC_OWNER"))
+                continue
+            self._areas.setdefault(segment.id, set())
+        return found
+
+    def _hold_unattached(self, entry: SysvSegment) -> Segment:
+        address = syscall("shmat", entry.id, 0, SHM_RDONLY)
+        try:
+            return self._keep(SegmentKind.SYSV, open_mapping(address, os.O_RDONLY), _describe(entry))
+        finally:
+            syscall("shmdt", address)
+
+    def _by_sysv_id(self) -> dict[int, Segment]:
+        return {number: one for (is_sysv, _, number), one in self._by_inode.items() if is_sysv}
 
     def has(self, vma: Vma) -> bool:
         """Whether a VMA maps one that was met before."""
-        return (os.makedev(*vma.device), vma.inode) in self._by_inode
+        return _key_of(vma, kind_of_link(vma.path)) in self._by_inode
 
     def opened(self, way: str, link: str) -> Segment | None:
         """The memfd behind a descriptor, by the path that leads to it (/proc/PID/fd/N); None when it is none."""
         if kind_of_link(link) is not SegmentKind.MEMFD:
             return None
         found = os.stat(way)
-        known = self._by_inode.get((found.st_dev, found.st_ino))
+        known = self._by_inode.get((False, found.st_dev, found.st_ino))
         if known is None:
             known = self._hold(SegmentKind.MEMFD, way, link)
         self._areas.setdefault(known.id, set())
@@ -164,7 +187,7 @@ class Segments:
             raise CollectError(link, "is shared memory of an unknown kind")
         segment = Segment(self._next_id, kind, fd, link, page_size)
         self._next_id += 1
-        self._by_inode[found.st_dev, found.st_ino] = segment
+        self._by_inode[kind is SegmentKind.SYSV, found.st_dev, found.st_ino] = segment
         return segment
 
     def forget_unseen(self) -> set[int]:
@@ -178,11 +201,10 @@ class Segments:
 
     def refuse_attached(self) -> list[Blocker]:
         """System V segments that others have attached, by what was looked at since the last forget_unseen; and those
-        that the tree attached before it had an IPC namespace to itself: their numbers are others' in there."""
-        sysv = {os.fstat(one.fd).st_ino: one for one in self if one.kind is SegmentKind.SYSV}
-        found = []
+        that refuse_elsewhere names, even if the tree's own namespace has one of that number too."""
+        sysv, found = self._by_sysv_id(), self.refuse_elsewhere()
         for entry in self._reader.sysv_segments() if sysv else ():
-            subject = f"System V segment {entry.id} (key {entry.key:#x})"
+            subject = _describe(entry)
             segment = sysv.get(entry.id)
             others = entry.attached - len(self._areas.get(segment.id, ())) if segment is not None else 0
             if others > 0:
@@ -190,16 +212,25 @@ class Segments:
                 found.append(Blocker("shm-attached", subject, reason, "move all who share it as one tree"))
             elif others < 0 and self.own_ipc:
                 reason = "is not the one of this number that the tree has attached: that is of another IPC namespace"
-                found.append(Blocker("shm-elsewhere", subject, reason, "let it attach memory of its own namespace"))
+                found.append(Blocker("shm-elsewhere", subject, reason, ELSEWHERE_HINT))
         return found
+
+    def refuse_elsewhere(self) -> list[Blocker]:
+        """Those that the tree attached in another IPC namespace than it is in."""
+        mapped = {id: one for id, one in self._by_sysv_id().items() if self._areas.get(one.id)}
+        here = {entry.id for entry in self._reader.sysv_segments()} if mapped else set()
+        reason = "was attached in another IPC namespace than the tree is in"
+        return [
+            Blocker("shm-elsewhere", f"System V segment {id}", reason, ELSEWHERE_HINT)
+            for id in sorted(set(mapped) - here)
+        ]
 
     def remove_moved(self) -> None:
         """The tree is gone from here: so are the System V segments that it alone had. Those still attached stay."""
-        for segment in self:
-            if segment.kind is SegmentKind.SYSV:
-                id = os.fstat(segment.fd).st_ino
-                if any(one.id == id and not one.attached for one in self._reader.sysv_segments()):
-                    syscall("shmctl", id, IPC_RMID, 0)
+        known = self._by_sysv_id()
+        for entry in self._reader.sysv_segments() if known else ():
+            if entry.id in known and not entry.attached:
+                syscall("shmctl", entry.id, IPC_RMID, 0)
 
     def describe(self, segment: Segment, images: ImageSet) -> SegmentUse:
         """Add its image, unless `images` have it; what images of VMAs say of it (a memfd's use is its file's).
@@ -216,31 +247,39 @@ class Segments:
                     images.add(kinds.MEMFD_INODE, _memfd_entry(segment))
                 return SegmentUse(segment.kind, segment.id, segment.size)
             case SegmentKind.SYSV:
-                entry = self._sysv_entry(segment)
-                if all(one.segment != segment.id for one in images.all(kinds.IPCNS_SHM, self.ipc_namespace)):
+                entry = self._sysv_entry(segment, images)
+                if self._is_new(segment, images):
                     images.add(kinds.IPCNS_SHM, entry, self.ipc_namespace)
                 return SegmentUse(segment.kind, entry.desc.id, entry.size)
 
     def collect_unattached(self, images: ImageSet) -> None:
-        """Add the images of those that no process speaks of."""
-        self.find_unattached()
+        """Add the images of those that no process speaks of. Refused."""
+        if blockers := self.find_unattached():
+            raise Refused(blockers)
         for segment in self:
             if segment.kind is SegmentKind.SYSV:
-                self.describe(segment, images)
+                with suppress(FileNotFoundError):  # it was removed before it was frozen
+                    self.describe(segment, images)
+
+    def _said_in(self, images: ImageSet) -> _Said:
+        if self._said.images is not images:
+            memfds = {entry.shmid for entry in images.all(kinds.MEMFD_INODE)}
+            sysv = {entry.segment for entry in images.all(kinds.IPCNS_SHM, self.ipc_namespace)}
+            self._said = _Said(images, memfds | sysv)
+        return self._said
 
     def _is_new(self, segment: Segment, images: ImageSet) -> bool:
-        """True for a memfd that `images` do not have yet."""
-        known, described = self._described
-        if known is not images:
-            described = {entry.shmid for entry in images.all(kinds.MEMFD_INODE)}
-            self._described = images, described
-        is_new = segment.id not in described
-        described.add(segment.id)
+        """True for one that `images` do not have yet; from now on they do."""
+        ids = self._said_in(images).ids
+        is_new = segment.id not in ids
+        ids.add(segment.id)
         return is_new
 
-    def _sysv_entry(self, segment: Segment) -> IpcShmEntry:
-        id = os.fstat(segment.fd).st_ino
-        found = next((one for one in self._reader.sysv_segments() if one.id == id), None)
+    def _sysv_entry(self, segment: Segment, images: ImageSet) -> IpcShmEntry:
+        said, id = self._said_in(images), os.fstat(segment.fd).st_ino
+        if said.sysv is None:
+            said.sysv = {one.id: one for one in self._reader.sysv_segments()}
+        found = said.sysv.get(id)
         if found is None:
             raise FileNotFoundError(f"{segment.link}: is not among the System V segments of this IPC namespace")
         desc = IpcDescEntry(
@@ -256,6 +295,20 @@ class Segments:
         for segment in self._by_inode.values():
             os.close(segment.fd)
         self._by_inode.clear()
+
+
+def _key_of(vma: Vma, kind: SegmentKind | None) -> _Key:
+    return kind is SegmentKind.SYSV, os.makedev(*vma.device), vma.inode
+
+
+def _describe(entry: SysvSegment) -> str:
+    return f"System V segment {entry.id} (key {entry.key:#x})"
+
+
+def _goes_with_last() -> bool:
+    """A segment is removed when the last who has it attached gives it back, whoever that is."""
+    with open("/proc/sys/kernel/shm_rmid_forced", encoding="ascii") as file:
+        return file.read().strip() != "0"
 
 
 def _memfd_entry(segment: Segment) -> MemfdInodeEntry:

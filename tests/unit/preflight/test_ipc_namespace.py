@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from core import DumpOptions, dump
+from core.action_scripts import Action, ActionScripts
 from core.errors import ImageError, KernelLacks, Refused, RestoreError
 from core.images import kinds
 from core.images.pb.namespaces_pb2 import IpcVarEntry
@@ -19,7 +20,8 @@ from core.plan.segments import HOST_IPC, OWN_IPC, has_own_ipc, ipc_namespace
 from core.preflight import PreflightOptions, TargetFindings, collect_facts
 from core.proc.reader import ProcReader
 from core.resources import process_tree
-from core.resources.ipc_namespace import collect, made
+from core.resources.ipc_namespace import collect, made, settle
+from core.resources.shared_memory import Segments
 from tests.requires import require_root
 from tests.unit.preflight.targets import python, running
 
@@ -123,6 +125,7 @@ def test_limits_come_back_and_what_a_host_does_not_allow_is_named() -> None:
         collect(images)
     with made(images) as own:
         assert own
+        settle(images)
         assert Path("/proc/sys/kernel/msgmnb").read_text() == "12345\n"
         assert Path("/proc/sys/kernel/sem").read_text() == "100\t2000\t20\t50\n"
         assert Path("/proc/sys/kernel/shm_rmid_forced").read_text() == "1\n"
@@ -130,8 +133,42 @@ def test_limits_come_back_and_what_a_host_does_not_allow_is_named() -> None:
     images.one(kinds.IPC_VAR, OWN_IPC).shm_rmid_forced = 7
     before = ours()
     with pytest.raises(RestoreError, match=r"kernel\.shm_rmid_forced=7"), made(images):
-        pass
+        settle(images)
     assert ours() == before
+
+
+def test_what_it_made_before_it_lowered_a_limit_fits_into_the_new_one() -> None:
+    images = images_of(OWN_IPC)
+    with in_new_ipc_namespace():
+        Path("/proc/sys/kernel/shmmax").write_text("4096")
+        collect(images)
+    with made(images):
+        assert syscall("shmget", 0, 8192, IPC_CREAT | 0o600) >= 0
+        settle(images)
+        assert Path("/proc/sys/kernel/shmmax").read_text() == "4096\n"
+
+
+def test_a_segment_that_would_go_with_our_look_is_left_alone_and_refused() -> None:
+    with in_new_ipc_namespace():
+        id = syscall("shmget", 0, 8192, IPC_CREAT | 0o600)
+        Path("/proc/sys/kernel/shm_rmid_forced").write_text("1")
+        segments = Segments(ProcReader())
+        segments.own_ipc = True
+        (blocker,) = segments.find_unattached()
+        assert blocker.code == "shm-unattached" and str(id) in blocker.subject
+        assert id in [one.id for one in ProcReader().sysv_segments()]
+
+
+def test_action_scripts_run_where_we_came_from(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text(f"#!/bin/sh\nreadlink /proc/self/ns/ipc > {tmp_path}/said\n")
+    script.chmod(0o700)
+    before = ours()
+    with in_new_ipc_namespace():
+        inside = ours()
+        ActionScripts((str(script),)).run(Action.PRE_RESUME, 0)
+        assert ours() == inside
+    assert (tmp_path / "said").read_text().strip() == before
 
 
 def test_a_tree_of_the_host_s_namespace_gets_no_other() -> None:
