@@ -235,7 +235,7 @@ def _naming(plan: TaskPlan) -> Iterator[None]:
 def set_registers(skeleton: Skeleton, plan: TaskPlan, reader: ProcReader) -> None:
     """The last of it: our area goes, every thread gets its registers. The task then stands in a ptrace stop, whole."""
     stem = skeleton.stem
-    remove_area(stem, find_syscall_instruction(stem.memory, reader.vdso(stem.pid) or reader.maps(stem.pid)))
+    remove_area(stem, find_syscall_instruction(stem, reader))
     for tid, state in plan.states.items():
         ptrace.write_thread(replace(state, tid=stem.threads[tid].tid))
     if plan.stopped:  # once let go it acts upon this before its first instruction
@@ -324,9 +324,9 @@ def _from_outside(stem: Stem, plan: TaskPlan, reader: ProcReader) -> list[str]:
     """What is set by tid or through /proc rather than by the task itself."""
     leader = plan.cores[plan.pid]
     notices: list[str | None] = []
-    tids = [stem.threads[tid].tid for tid in plan.cores]
-    for tid, core, facts in zip(tids, plan.cores.values(), read_facts(tids), strict=True):
-        notices += scheduling.apply(tid, core.thread_core, facts.scheduling)
+    tids = [stem.threads[tid].tid for tid in plan.states]
+    for tid, own_tid, facts in zip(tids, plan.states, read_facts(tids), strict=True):
+        notices += scheduling.apply(tid, plan.cores[own_tid].thread_core, facts.scheduling)
     notices += scheduling.apply_limits(stem.pid, leader.tc.rlimits)
     if leader.tc.HasField("oom_score_adj"):
         score = leader.tc.oom_score_adj

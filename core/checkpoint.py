@@ -115,8 +115,8 @@ def _borrow(stack: ExitStack, prepared: Prepared, frozen: FrozenProcess, member:
     borrowed = stack.enter_context(borrow(lender, frozen.leader))
     current = unproxied(current, prepared.memory.read)
     return Subject(
-        frozen, borrowed, current, prepared.vma_flags, reader, prepared.pidfd, member.own_pid, statuses, member.parent,
-        guards=read_page_sets(pid, current).guard,
+        frozen, borrowed, current, prepared.vma_flags, reader, prepared.pidfd, member.tgid, member.own_pid, statuses,
+        member.parent, guards=read_page_sets(pid, current).guard,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from core.errors import CollectError, Refused
 from core.ids.shared import SharedIds
 from core.images import kinds
 from core.images.inventory import make_inventory
-from core.images.pb.core_pb2 import TaskCoreEntry
+from core.images.pb.core_pb2 import CoreEntry, TaskCoreEntry
 from core.images.pb.filesystem_pb2 import FsEntry
 from core.images.pb.ids_pb2 import TaskKobjIdsEntry
 from core.images.pb.memory_pb2 import MmEntry, VmaEntry
@@ -30,6 +30,7 @@ from core.proc.reader import ProcReader
 from core.resources import (
     address_space,
     aio,
+    credentials,
     file_table,
     ipc_namespace,
     posix_mqueue,
@@ -68,6 +69,7 @@ class Subject:
     vma_flags: dict[int, frozenset[str]]
     reader: ProcReader
     pidfd: int
+    tgid: int  # as Member has it, and `pid`
     own_pid: int
     statuses: dict[int, BriefStatus]  # of every thread, by tid as we see it
     parent: int = 0  # as the tree itself calls it; 0 for the root
@@ -76,7 +78,7 @@ class Subject:
 
     @property
     def pid(self) -> int:
-        """Its process id as we see it."""
+        """The thread through which it is looked at."""
         return self.frozen.pid
 
     def own_tid(self, tid: int) -> int:
@@ -205,7 +207,7 @@ def _collect_ipc(subjects: Sequence[Subject], images: ImageSet, segments: Segmen
     pids, reader = [subject.pid for subject in subjects], ProcReader()
     if strays := set(pids).difference(with_us(pids)):
         raise CollectError(f"pid {min(strays)}", "is in another IPC namespace than the root of its tree was")
-    used = sysv_ipc.find_used(pids, reader, own_ipc=segments.own_ipc)
+    used = sysv_ipc.find_used([subject.tgid for subject in subjects], reader, own_ipc=segments.own_ipc)
     if blockers := [*segments.refuse_attached(), *sysv_ipc.refuse(used, pids, reader)]:
         raise Refused(blockers)
     sysv_ipc.collect(used, images)
@@ -282,8 +284,20 @@ def _collect_process(
     for answer in answers:
         core = cores.collect(answer)
         if answer.asked.process is not None:
-            core.tc.CopyFrom(_collect_task(subject, answer, answer.asked.process))
+            task = _collect_task(subject, answer, answer.asked.process)
+            if subject.pid == subject.tgid:
+                core.tc.CopyFrom(task)
+            else:
+                images.add(kinds.CORE, _collect_ended_leader(subject, core, task), subject.own_pid)
         images.add(kinds.CORE, core, answer.status.own_tid)
+
+
+def _collect_ended_leader(subject: Subject, core: CoreEntry, task: TaskCoreEntry) -> CoreEntry:
+    """`core`: of the thread through which the process is looked at; `task`: what that one told of the process."""
+    reader = ProcReader()
+    status, exit_code = reader.status(subject.tgid), reader.stat(subject.tgid, subject.tgid).exit_code
+    creds = credentials.collect(status, core.thread_core.creds.secbits)
+    return process_tree.collect_ended_leader(core, task, creds, status.name, exit_code)
 
 
 def _ask(subjects: Sequence[Subject]) -> list[list[Answers]]:
@@ -297,7 +311,7 @@ def _identity(subject: Subject, status: BriefStatus) -> process_tree.TaskIdentit
         ppid=subject.parent,
         pgid=status.pgid,
         sid=status.sid,
-        tids=tuple(subject.own_tid(tid) for tid in subject.frozen.tids),
+        tids=tuple(dict.fromkeys((subject.own_pid, *(subject.own_tid(tid) for tid in subject.frozen.tids)))),
     )
 
 

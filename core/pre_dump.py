@@ -194,7 +194,7 @@ def _borrowed(prepared: Prepared, thread: ThreadState, reader: ProcReader) -> It
     """The process of the stopped thread lends us an area."""
     pid = prepared.pid
     lender = find_lender(
-        prepared.memory, reader.maps(pid), [thread], reader.status(pid), own_ids={thread.tid: prepared.own_pid},
+        prepared.memory, reader.maps(pid), [thread], reader.status(pid), own_ids={thread.tid: prepared.own_tid},
         gadgets=prepared.gadgets,
     )  # fmt: skip
     with borrow(lender, thread) as borrowed:

@@ -1,6 +1,7 @@
 """What is learnt of a process before it is stopped, and of a tree while it stands still: the parts that `dump` and the
 live source share."""
 
+import errno
 import gc
 import os
 import time
@@ -23,7 +24,7 @@ from core.proc.reader import ProcReader
 from core.resources import aio, process_tree, vmas
 from core.resources.time_namespace import IMAGE_ID
 from core.task_plan import first_sharers
-from core.tracee.family import Family, has_ended, read_settled, release, stop_family
+from core.tracee.family import Family, ended_leader_blocker, has_ended, has_gone, read_settled, release, stop_family
 from core.tracee.freezer import FrozenProcess
 from core.tracee.remote import Gadgets, RemoteMemory, find_gadgets
 from core.vdso.mark import VdsoCode, vdso_code
@@ -40,9 +41,12 @@ Stopped = tuple[Family, dict[int, FrozenProcess]]
 class Prepared:
     """What is learnt of a process before it is stopped."""
 
-    pid: int
+    pid: int  # as Member has them
+    tgid: int
     own_pid: int
-    pidfd: int
+    own_tid: int  # what thread `pid` calls itself
+    pidfd: int  # of thread `pid`
+    process_fd: int  # of the whole process, whose end it tells
     memory: RemoteMemory
     gadgets: Gadgets
     vma_flags: dict[int, frozenset[str]]
@@ -61,30 +65,41 @@ class Prepared:
 def prepare(pid: int, reader: ProcReader | None = None) -> Iterator[Prepared]:
     """Everything that takes time and does not need the process to stand still; Refused for memory we cannot carry."""
     reader = reader or ProcReader()
-    pidfd = pidfd_open(pid)
+    tgid = reader.status(pid).tgid
+    with ExitStack() as stack:
+        pidfd = process_fd = _pidfd_of(stack, tgid, tgid)
+        if pid != tgid:
+            pidfd = _pidfd_of(stack, pid, tgid)
+        prepared = _prepare_started(pid, pidfd, process_fd, reader)
+        stack.callback(prepared.memory.close)
+        yield prepared
+
+
+def _pidfd_of(stack: ExitStack, pid: int, tgid: int) -> int:
+    """Closed with the stack. Refused for a thread on a kernel that has it for processes only."""
     try:
-        prepared = _prepare_started(pid, pidfd, reader)
-        try:
-            yield prepared
-        finally:
-            prepared.memory.close()
-    finally:
-        os.close(pidfd)
+        pidfd = pidfd_open(pid)
+    except OSError as error:
+        if error.errno == errno.EINVAL and pid != tgid:
+            raise Refused([ended_leader_blocker(tgid)]) from error
+        raise
+    stack.callback(os.close, pidfd)
+    return pidfd
 
 
-def _prepare_started(pid: int, pidfd: int, reader: ProcReader) -> Prepared:
+def _prepare_started(pid: int, pidfd: int, process_fd: int, reader: ProcReader) -> Prepared:
     """A process that has just executed its program, and runs, is given time to map its libc."""
     deadline = time.monotonic() + STARTING_S
     while True:
         try:
-            return _prepare_now(pid, pidfd, reader)
+            return _prepare_now(pid, pidfd, process_fd, reader)
         except NotBorrowable:
             if reader.status(pid).tracer_pid or time.monotonic() > deadline:
                 raise
             time.sleep(STARTING_POLL_S)
 
 
-def _prepare_now(pid: int, pidfd: int, reader: ProcReader) -> Prepared:
+def _prepare_now(pid: int, pidfd: int, process_fd: int, reader: ProcReader) -> Prepared:
     memory = RemoteMemory(pid)
     try:
         smaps = without_our_marks(pid, reader.smaps(pid))
@@ -92,7 +107,9 @@ def _prepare_now(pid: int, pidfd: int, reader: ProcReader) -> Prepared:
         flags = {vma.start: found for vma, found in smaps_flags.items()}
         code = vdso_code(list(smaps_flags), memory.read)
         gadgets = find_gadgets(memory, smaps_flags)
-        return Prepared(pid, reader.status(pid).ns_pid[-1], pidfd, memory, gadgets, flags, code)
+        status = reader.status(pid)
+        ids = (pid, status.tgid, status.ns_tgid[-1], status.ns_pid[-1])
+        return Prepared(*ids, pidfd, process_fd, memory, gadgets, flags, code)
     except BaseException:
         memory.close()
         raise
@@ -131,7 +148,7 @@ def prepare_living(stack: ExitStack, root: int, reader: ProcReader) -> dict[int,
         try:
             prepared[member.pid] = stack.enter_context(prepare(member.pid, reader))
         except (MigrateError, OSError):
-            if member.pid == root or not has_ended(member.pid, reader):
+            if member.pid == root or not has_gone(member.pid, reader):
                 raise
     return prepared
 

@@ -6,7 +6,7 @@ Stages are CRIU's: each is finished by every thread before the next begins; cred
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -14,7 +14,6 @@ from google.protobuf.message import EncodeError
 
 from core.errors import ImageError
 from core.images import kinds
-from core.images.flags import TaskState
 from core.images.inventory import check_inventory
 from core.images.pb.core_pb2 import CoreEntry
 from core.images.pb.filesystem_pb2 import FsEntry
@@ -83,22 +82,29 @@ class TaskPlan:
     memory: MemoryPlan
     files_id: int
     steps: tuple[Step, ...]
-    states: dict[int, ThreadState]
+    states: dict[int, ThreadState]  # of the threads that live
     cores: dict[int, CoreEntry]
     yield_signal: int
     coredump_filter: int | None
     stopped: bool  # by job control, or a SIGSTOP is on its way
     handed: tuple[tuple[int, int], ...] = ()  # see FilePlan
 
+    @property
+    def leader_status(self) -> int | None:
+        """With which wait(2) status the first thread ends at last, before SEAL; None: it lives."""
+        return None if self.pid in self.states else self.cores[self.pid].tc.exit_code
+
     def describe(self) -> Iterator[str]:
         """One line per operation, for `restore --plan`."""
         handed = {wanted: index for index, wanted in enumerate(vmas.descriptors_needed((), self.memory.mapped))}
         for op in vmas.plan_update((), self.memory.mapped, FdAllocator(), handed):
             yield f"FORKING  pid {self.pid}: {op.name}: {op.why}"
+        if self.leader_status is not None:
+            yield f"SEAL  thread {self.pid}: exit: the first thread has ended"
         for step in self.steps:
             for op in step.program:
                 yield f"{step.stage}  thread {step.tid}: {op.name}: {op.why}"
-        yield f"resume  pid {self.pid}: registers of {len(self.tids)} threads"
+        yield f"resume  pid {self.pid}: registers of {len(self.states)} threads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +221,10 @@ def _compile_task(
     if entry.pid not in entry.threads:
         raise ImageError("pstree.img", f"task {entry.pid} is not among its own threads")
     cores = {tid: images.one(kinds.CORE, tid) for tid in entry.threads}
-    states = {tid: registers.thread_state(core, tid, _sigmask(core), layout) for tid, core in cores.items()}
+    living = {tid: core for tid, core in cores.items() if tid != entry.pid or not process_tree.has_ended_leader(core)}
+    if not living:
+        raise ImageError("pstree.img", f"task {entry.pid} has no thread that lives")
+    states = {tid: registers.thread_state(core, tid, _sigmask(core), layout) for tid, core in living.items()}
     return TaskPlan(
         pid=entry.pid,
         tids=tuple(entry.threads),
@@ -225,7 +234,7 @@ def _compile_task(
         states=states,
         cores=cores,
         yield_signal=signals.free_signal(_used_signals(cores)),
-        stopped=cores[entry.pid].tc.task_state == TaskState.STOPPED or signals.is_stopping(_queues(cores)),
+        stopped=process_tree.is_stopped(cores[entry.pid]) or signals.is_stopping(_queues(cores)),
         coredump_filter=_coredump_filter(images.one(kinds.MM, entry.pid)),
         handed=files[entry.pid].handed,
     )
@@ -270,7 +279,8 @@ def _steps(
         yield Step(Stage.RESTORE, pid, sysv_ipc.plan(images))
     yield Step(Stage.RESTORE_SIGCHLD, pid, terminal.plan_foreground(masters(images), pid))
     for tid, core in cores.items():
-        yield Step(Stage.RESTORE, tid, _plan_thread(core, states[tid], leader))
+        plan = _plan_thread(core, states[tid], leader) if tid in states else thread.plan_ended(leader)
+        yield Step(Stage.RESTORE, tid, plan)
     timers = leader.tc.timers.posix
     yield Step(Stage.RESTORE, pid, posix_timers.plan_create(timers, chosen_ids=posix_timers.probe_chosen_ids()))
     ids = [timer.it_id for timer in timers]
@@ -280,25 +290,26 @@ def _steps(
     for tid, core in cores.items():
         yield Step(Stage.RESTORE_SIGCHLD, tid, signals.plan_queue(core.thread_core.signals_p, pid, tid, timers=ids))
     yield Step(Stage.RESTORE_CREDS, pid, vma_marks.plan(mm))
-    yield from _rights_steps(images, cores, pid, launcher_bounding, files)
-    for tid, core in cores.items():
-        if tid != pid:
-            yield Step(Stage.SEAL, tid, _plan_seal(core, is_root=not entry.ppid))
+    yield from _rights_steps(images, cores, states, pid, launcher_bounding, files)
+    first, *others_sealed = states
+    for tid in others_sealed:
+        yield Step(Stage.SEAL, tid, _plan_seal(cores[tid], is_root=not entry.ppid))
     yield Step(
-        Stage.SEAL, pid,
+        Stage.SEAL, first,
         address_space.plan_dumpable(mm)
-        + _plan_seal(leader, is_root=not entry.ppid)
+        + _plan_seal(cores[first], is_root=not entry.ppid)
         + process_settings.plan_seal(leader.tc, mm),
     )  # fmt: skip
 
 
 def _rights_steps(
-    images: ImageSet, cores: Mapping[int, CoreEntry], pid: int, launcher_bounding: int, files: FilePlan
-) -> Iterator[Step]:
+    images: ImageSet, cores: Mapping[int, CoreEntry], living: Collection[int], pid: int, launcher_bounding: int,
+    files: FilePlan,
+) -> Iterator[Step]:  # fmt: skip
     """One program per thread: seccomp while the task may, timers, credentials."""
     armed = _plan_posix_timers(cores, pid, clock_offsets(images).by_clock())
     filters = images.one(kinds.SECCOMP) if images.has(kinds.SECCOMP) else SeccompEntry()
-    secure = seccomp.plan_all(filters, {tid: core.thread_core for tid, core in cores.items()}, pid)
+    secure = seccomp.plan_all(filters, {tid: cores[tid].thread_core for tid in living}, pid)
     for tid, core in cores.items():
         late = files.late_program + signals.plan_timers(core.tc.timers) if tid == pid else ()
         rights = credentials.plan(core.thread_core.creds, launcher_bounding)

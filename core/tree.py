@@ -34,7 +34,7 @@ from core.resources.vmas import MappedVma
 from core.task_plan import Stage, TreePlan
 from core.tracee.borrow import all_but
 from core.tracee.orphans import reaping
-from core.tracee.stem import Stem, make_stem
+from core.tracee.stem import Stem, end_leader, make_stem
 from core.tracee.stem_fork import fork_stem
 from core.tracee.together import Work, run_together
 
@@ -160,6 +160,8 @@ class SkeletonTree:
             for stage in STAGES:
                 if stage is Stage.RESTORE_SIGCHLD:
                     self._bury(plan)
+                if stage is Stage.SEAL:  # a child's parent-death signal would take this for its parent's end
+                    self._end_leaders(plan)
                 with ghosts.shown(images) if stage is Stage.RESTORE else nullcontext():
                     notices += run_stage(made, stage, images, self._reader)
             self._segments.settle()
@@ -194,6 +196,12 @@ class SkeletonTree:
         program = assembled((drained,))
         stems = [skeleton.stem for skeleton in self.skeletons.values()]
         run_together([Work(stem.borrow, ThreadBlock.of([stem.leader]), [program]) for stem in stems])
+
+    def _end_leaders(self, plan: TreePlan) -> None:
+        """First threads that had ended before the others end here too."""
+        for task in plan.tasks:
+            if task.leader_status is not None:
+                end_leader(self.skeletons[task.pid].stem, task.leader_status, self._reader)
 
     def tids(self) -> list[int]:
         """Every thread as we see it."""

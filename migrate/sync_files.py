@@ -24,12 +24,18 @@ async def check(there: Peer, target: pb.TargetFacts, pid: int, choice: str) -> p
     answer = await there.ask(pb.Check(target=target), pb.CheckAnswer)
     lacking = lacking_files(target.files, answer, choice)
     for need in lacking:
-        await _send(there, f"/proc/{pid}/root", need, replace=need.path in answer.differing)
+        await _send(there, root_of(pid), need, replace=need.path in answer.differing)
     if not lacking:
         return answer
     answer = await there.ask(pb.Check(target=target), pb.CheckAnswer)
     answer.notices.extend(pb.Notice(text=f"copied {need.path} to the destination") for need in lacking)
     return answer
+
+
+def root_of(pid: int) -> str:
+    """Where the files of process `pid` are, as seen from a thread that lives: the first may have ended."""
+    roots = [f"/proc/{pid}/task/{tid}/root" for tid in os.listdir(f"/proc/{pid}/task")]
+    return next((root for root in roots if os.path.exists(root)), f"/proc/{pid}/root")
 
 
 def lacking_files(needs: Sequence[pb.FileNeed], answer: pb.CheckAnswer, choice: str) -> list[pb.FileNeed]:

@@ -9,6 +9,7 @@ class TaskState(enum.IntEnum):
     ALIVE = 1
     DEAD = 2  # becomes a zombie again
     STOPPED = 3
+    LEADER_ENDED = 50000  # ours: it lives, but its first thread has ended; criu refuses a state that it does not know
 
 
 class VmaStatus(enum.IntEnum):

@@ -3,12 +3,14 @@
 Owns the syscall numbers of x86-64 that we use; knows nothing of what they are used for.
 """
 
+import errno
 import os
 from collections.abc import Sequence
 from typing import Final
 
 from core.native._kernel import ffi, lib
 
+PIDFD_THREAD: Final = os.O_EXCL
 SYSCALLS: Final[dict[str, int]] = {
     "read": 0, "write": 1, "open": 2, "close": 3, "stat": 4, "fstat": 5, "poll": 7, "lseek": 8, "mmap": 9,
     "mprotect": 10, "munmap": 11, "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15,
@@ -77,8 +79,14 @@ def address_of(buffer: bytes | bytearray | memoryview) -> int:
 
 
 def pidfd_open(pid: int) -> int:
-    """A pidfd of `pid`; ProcessLookupError when there is none. Source: pidfd_open(2)."""
-    return syscall("pidfd_open", pid, 0)
+    """A pidfd of process `pid`, or of the thread of that id (Linux 6.9, else EINVAL); ProcessLookupError when there is
+    neither. Source: pidfd_open(2)."""
+    try:
+        return syscall("pidfd_open", pid, 0)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT):  # it is no first thread
+            raise
+    return syscall("pidfd_open", pid, PIDFD_THREAD)
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:

@@ -12,7 +12,7 @@ from typing import Final
 
 from core.errors import KernelLacks
 from core.kernel import pagemap_scan, ptrace, userfaultfd
-from core.kernel.calls import address_of, kcmp, pidfd_getfd, pidfd_open, syscall
+from core.kernel.calls import PIDFD_THREAD, address_of, kcmp, pidfd_getfd, pidfd_open, syscall
 from core.kernel.cgroup_probe import probe_freezer
 from core.kernel.hugetlb import HUGE_PAGE, MFD_HUGETLB, size_flags
 from core.kernel.ipc_namespace import in_new_ipc_namespace
@@ -44,6 +44,7 @@ class Features:
     ptrace_suspend_seccomp: bool
     kcmp: bool
     pidfd_getfd: bool
+    pidfd_thread: bool  # a pidfd of a thread that is not the first
     mremap_many: bool  # one mremap moves several VMAs
     pr_set_mm_map: bool
     huge_pages: bool  # hugetlb, of 2 MiB
@@ -82,9 +83,10 @@ def probe_features(reader: ProcReader | None = None) -> Features:
         soft_dirty=_works(probe_soft_dirty), clone3_set_tid=_works(probe_set_tid),
         ptrace=_works(lambda: probe_ptrace(0)),
         ptrace_suspend_seccomp=_works(lambda: probe_ptrace(ptrace.O_SUSPEND_SECCOMP)), kcmp=_works(probe_kcmp),
-        pidfd_getfd=_works(probe_pidfd_getfd), mremap_many=_works(probe_mremap_many),
-        pr_set_mm_map=_works(probe_set_mm_map), huge_pages=_works(probe_huge_pages),
-        ipc_namespace=_works(probe_ipc_namespace), aio=probe_aio(), la57=_works(probe_la57),
+        pidfd_getfd=_works(probe_pidfd_getfd), pidfd_thread=_works(probe_pidfd_thread),
+        mremap_many=_works(probe_mremap_many), pr_set_mm_map=_works(probe_set_mm_map),
+        huge_pages=_works(probe_huge_pages), ipc_namespace=_works(probe_ipc_namespace), aio=probe_aio(),
+        la57=_works(probe_la57),
         cgroup2_freezer=bool(mount) and _works(lambda: _probe_cgroup(reader, mount)), cgroup2_mount=mount,
         xfeatures=xfeatures, cap_effective=status.cap_eff,
         cap_bounding=status.cap_bnd, seccomp=status.seccomp or 0, no_new_privs=bool(status.no_new_privs),
@@ -205,6 +207,12 @@ def probe_pidfd_getfd() -> bool:
         return True
     finally:
         os.close(pidfd)
+
+
+def probe_pidfd_thread() -> bool:
+    """The kernel knows the flag that asks for one."""
+    os.close(syscall("pidfd_open", os.getpid(), PIDFD_THREAD))
+    return True
 
 
 def probe_mremap_many() -> bool:

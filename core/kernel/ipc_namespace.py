@@ -8,6 +8,7 @@ from typing import Final
 
 from core.errors import KernelLacks
 from core.kernel.calls import syscall
+from core.proc.main_thread import main_thread
 from core.proc.reader import ProcReader
 
 CLONE_NEWIPC: Final = 0x08000000
@@ -26,10 +27,11 @@ _home: Final = _Home()
 def in_ipc_namespace_of(pid: int) -> Iterator[bool]:
     """This thread sees what `pid` sees of IPC until the block ends. Yields whether that is another namespace than it
     was in; KernelLacks when it may not enter that, or `pid` has ended."""
-    if with_us([pid]):
+    tid = main_thread(pid, ProcReader())  # whoever has ended is in none
+    if with_us([tid]):
         yield False
         return
-    with _elsewhere(lambda: _enter(_link(pid)), f"IPC namespace of {pid}: cannot be entered"):
+    with _elsewhere(lambda: _enter(_link(tid)), f"IPC namespace of {pid}: cannot be entered"):
         yield True
 
 

@@ -19,7 +19,7 @@ def end_all(processes: Sequence[LiveProcess]) -> None:
     for process in processes:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(process.prepared.pidfd, signal.SIGKILL)
-        poll.register(process.prepared.pidfd, select.POLLIN)
+        poll.register(process.prepared.process_fd, select.POLLIN)
     deadline = time.monotonic() + EXIT_DEADLINE_S
     for process in reversed(processes):
         if process.frozen is not None:

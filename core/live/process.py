@@ -23,6 +23,7 @@ from core.memory_plan import memory_plan
 from core.options import DumpOptions
 from core.prepare import Prepared, read_flags
 from core.proc.brief import BriefStatus
+from core.proc.main_thread import main_thread
 from core.proc.maps import Vma, parse_maps
 from core.proc.reader import ProcReader
 from core.resources import aio
@@ -75,7 +76,7 @@ class LiveProcess:
 
     @property
     def pid(self) -> int:
-        """The process as we see it."""
+        """The thread through which we see the process."""
         return self.prepared.pid
 
     @property
@@ -116,7 +117,7 @@ class LiveProcess:
         self.has_rings = bool(aio.rings(maps))
         self._lender = find_lender(
             self.prepared.memory, maps, [thread], self.reader.status(self.pid),
-            own_ids={thread.tid: self.own_pid}, gadgets=self.prepared.gadgets,
+            own_ids={thread.tid: self.prepared.own_tid}, gadgets=self.prepared.gadgets,
         )  # fmt: skip
         self._borrow = self._lender.map_area(thread)
         if (kept := find_any_tracker(self.pid)) is not None:  # of a pre-dump: a move needs one of its own
@@ -287,7 +288,7 @@ class LiveProcess:
             borrowed.add_task(tid, status.own_tid)
         return Subject(
             self.frozen, borrowed, self.current, self.prepared.vma_flags, self.reader, self.prepared.pidfd,
-            self.own_pid, statuses, parent, self._entries, self.last.guard if self.last else EMPTY,
+            self.prepared.tgid, self.own_pid, statuses, parent, self._entries, self.last.guard if self.last else EMPTY,
         )  # fmt: skip
 
     def let_run(self) -> None:
@@ -308,13 +309,14 @@ class LiveProcess:
             self.let_run()
 
     def _unmap_area(self) -> None:
-        if self._borrow is None or self._lender is None or not self.reader.exists(self.pid):
+        if self._borrow is None or self._lender is None or not self.reader.exists(self.prepared.tgid):
             return
         area, self._borrow = self._borrow.area, None
         if self.frozen is not None:
             self._unmap(self._lender, self.frozen.leader, area)
             return
-        thread = stop_thread(self.pid, self.pid, self.reader)
+        tid = main_thread(self.prepared.tgid, self.reader)  # the one that we knew may have ended
+        thread = stop_thread(tid, tid, self.reader)
         try:
             self._unmap(self._lender, thread, area)
         finally:

@@ -99,7 +99,7 @@ class LiveSource:
         self._meet(read_settled(self.pid, self.reader, ()), {})
 
     def _pids(self) -> list[int]:
-        return [member.pid for member in read_family(self.pid, self.reader).living]
+        return [member.tgid for member in read_family(self.pid, self.reader).living]
 
     def _meet(self, family: Family, frozen: dict[int, FrozenProcess]) -> None:
         """Who is new is attached, who has gone is forgotten; `frozen`: those that stand still already."""
@@ -111,6 +111,8 @@ class LiveSource:
             raise
 
     def _meet_each(self, family: Family, frozen: dict[int, FrozenProcess]) -> None:
+        self._family = family
+        family.refuse_other_threads({process.prepared.tgid: pid for pid, process in self.processes.items()})
         gone = {member.pid for member in family.living if not self._know(member.pid, frozen.get(member.pid))}
         self._settle(family, gone)
 
@@ -133,7 +135,7 @@ class LiveSource:
                 self.processes[pid].frozen = frozen
                 return True
             except (MigrateError, OSError) as error:
-                if pid != self.pid and has_ended(pid, self.reader):
+                if pid != self._family.members[0].pid and has_ended(pid, self.reader):
                     return False
                 is_over = pid in self.processes and self.processes[pid].is_over
                 is_starting = isinstance(error, NotBorrowable) and frozen is None
@@ -160,7 +162,7 @@ class LiveSource:
         process = self.processes[pid]
         if process.frozen is not None:
             return False
-        return process.is_over or (pid != self.pid and has_ended(pid, self.reader))
+        return process.is_over or (pid != self._family.members[0].pid and has_ended(pid, self.reader))
 
     def scan(self) -> Scanned:
         """Which pages are dirty now; tracking begins anew. Nothing stops, but for a tracker that needs it."""
@@ -190,7 +192,8 @@ class LiveSource:
         self._mappers.listen(wanted=bool(self.files) or any(one.may_share for one in self.processes.values()))
 
     def _look_at_mappers(self) -> None:
-        self._mappers.look([Mapper(pid, one.shared_vmas, one.shared) for pid, one in self.processes.items()])
+        processes = self.processes.values()
+        self._mappers.look([Mapper(one.prepared.tgid, one.shared_vmas, one.shared) for one in processes])
 
     def _look_stopped(self) -> float:
         started = time.monotonic()
@@ -280,7 +283,8 @@ class LiveSource:
             with suppress(OSError):  # it has ended
                 process.read_flags()
         self._listen()  # there is less to hear of then
-        self._network_files.flush_before(self._file_holders())
+        with suppress(OSError):  # of a thread that has ended: the freeze tells
+            self._network_files.flush_before(self._file_holders())
         watch, ran_s = Stopwatch(), time.monotonic() - asked
         family, frozen = stop_met(self.pid, self.reader, self._meet_all, self._prepared())
         watch.lap("freeze")
@@ -310,7 +314,8 @@ class LiveSource:
         return Froze(self._tree_images(family, images), images, gone, tuple(watch.phases), ran_s)
 
     def _meet_all(self, family: Family, frozen: dict[int, FrozenProcess]) -> None:
-        refuse_strays(family, self.holder.pids() if self.holder else [])
+        holder, ended = self.holder, [one.tgid for one in family.living if one.pid != one.tgid]
+        refuse_strays(family, {*holder.pids(), *filter(holder.holds, ended)} if holder else ())
         self._meet(family, frozen)
 
     def _collect(self, family: Family, frozen: dict[int, FrozenProcess]) -> ImageSet:
@@ -327,7 +332,7 @@ class LiveSource:
         if self.holder is None or not all(process.frozen for process in self.processes.values()):
             raise TraceeError(self.pid, "is not frozen")
         self.options.scripts.run(Action.POST_DUMP, self.pid)
-        for pid in set(self.processes) - set(self.holder.pids()):
+        for pid in {process.prepared.tgid for process in self.processes.values()} - set(self.holder.pids()):
             self.holder.add_spawned(pid)
         self.holder.request_freeze()
         for process in self.processes.values():

@@ -10,11 +10,12 @@ from core.kernel.capabilities import capability_mask, capability_names
 from core.kernel.ipc_namespace import with_us
 from core.preflight.fingerprint import ELFCLASS32, read_elf_class
 from core.preflight.records import HostRecord, PreflightOptions
+from core.proc.main_thread import is_dead
 from core.proc.reader import ProcReader
 from core.proc.stat import Stat
 from core.proc.status import Status
 from core.resources import refused, terminal
-from core.tracee.family import Family, read_family
+from core.tracee.family import Family, ended_leader_blocker, read_family
 
 COMING: Final = "not carried yet, coming"
 NAMESPACES: Final = ("pid", "net", "mnt", "ipc", "uts", "user", "cgroup")  # its clocks go on in any time namespace
@@ -34,10 +35,7 @@ def refuse_hopeless(reader: ProcReader, pid: int) -> Blocker | None:
         return Blocker("thread", subject, f"is a thread of process {status.tgid}", f"give {status.tgid}")
     if stat.is_kernel_thread:
         return Blocker("kernel-thread", subject, f"is the kernel thread {status.name}", "only programs can move")
-    if status.state in "ZX" and len(reader.tids(pid)) > 1:
-        hint = "its other threads go on, but whatever belongs to the process is out of reach without the first"
-        return Blocker("leader-ended", subject, "has ended its first thread (pthread_exit in main)", hint)
-    if status.state in "ZX":
+    if status.state in "ZX" and len(reader.tids(pid)) <= 1:
         hint = f"it has ended already; its parent {status.ppid} has yet to collect it"
         return Blocker("zombie", subject, "is a zombie", hint)
     if pid == os.getpid():
@@ -72,6 +70,12 @@ def refuse_rights(host: HostRecord) -> Blocker | None:
         hint = "start it outside of the container or sandbox that filters system calls"
         return Blocker("own-seccomp", "migrate", "runs under a seccomp filter, so it may not stop others'", hint)
     return None
+
+
+def refuse_ended_leaders(family: Family, host: HostRecord) -> list[Blocker]:
+    """Processes whose first thread has ended, on a kernel that gives no pidfd of another. Pure."""
+    ended = [one.tgid for one in family.living if one.pid != one.tgid]
+    return [] if "pidfd_thread" in host.features else [ended_leader_blocker(pid) for pid in ended]
 
 
 def refuse_process(reader: ProcReader, status: Status, stat: Stat) -> list[Blocker]:
@@ -163,6 +167,7 @@ def _refuse_threads_elsewhere(pid: int, reader: ProcReader) -> list[Blocker]:
     """Each thread may have its own; that of the first is its process's, and was looked at."""
     tids = set(reader.tids(pid)) - {pid} if with_us([pid]) else set()
     elsewhere = tids.difference(with_us(tids)).intersection(reader.tids(pid))
+    elsewhere = {tid for tid in elsewhere if not is_dead(tid, reader)}
     if not elsewhere:
         return []
     reason = f"its thread {min(elsewhere)} is in another ipc namespace"
@@ -171,9 +176,9 @@ def _refuse_threads_elsewhere(pid: int, reader: ProcReader) -> list[Blocker]:
 
 def refuse_others_in_ipc(family: Family, reader: ProcReader) -> list[Blocker]:
     """Who else is in the tree's IPC namespace, which this thread has entered: all in it goes along."""
-    root, others = family.members[0].pid, reader.pids()
+    root, others = family.members[0].tgid, reader.pids()
     for _ in range(LOOKS):
-        inside = {os.getpid(), *(member.pid for member in family.members)}
+        inside = {os.getpid(), *family.pids}
         others = [pid for pid in with_us(others) if pid not in inside]
         if not others:
             return []

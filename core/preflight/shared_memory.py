@@ -44,7 +44,7 @@ def collect_shared(family: Family, files: Sequence[OpenFile], reader: ProcReader
             findings = _look(family, files, segments, reader)
             if not findings.blockers:
                 break
-            family = read_family(family.members[0].pid, reader)
+            family = read_family(family.members[0].tgid, reader)
         return findings
     finally:
         segments.close()
@@ -65,9 +65,9 @@ def _look(family: Family, files: Sequence[OpenFile], segments: Segments, reader:
     by_inode = {one.inode: one for one in segments}
     if not by_inode:
         return SharedFindings(tuple(refused))
-    inside = {os.getpid(), *(member.pid for member in family.members)}
+    inside = {os.getpid(), *family.pids}
     found = dict(_outsiders(by_inode, inside, reader))
-    inside.update(member.pid for member in read_family(family.members[0].pid, reader).members)
+    inside.update(read_family(family.members[0].tgid, reader).pids)
     blockers = [
         Blocker("shared-memory", by_inode[inode].link.removesuffix(DELETED), _reason(pid, reader), HINT)
         for inode, pid in found.items()

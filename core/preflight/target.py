@@ -31,6 +31,7 @@ from core.preflight.memory import (
 )
 from core.preflight.process import (
     notice_process,
+    refuse_ended_leaders,
     refuse_hopeless,
     refuse_others_in_ipc,
     refuse_parted,
@@ -98,6 +99,9 @@ def collect_facts(
             return without_passing(found, _collect(reader, pid, options, host, own_ipc=own_ipc))
     except ProcessLookupError:
         gone = Blocker("no-process", f"pid {pid}", "ended while it was looked at", "see `pgrep -a NAME`")
+        if not has_ended(pid, reader):
+            reason = "has ended its first thread, and others end while they are looked at"
+            gone = Blocker("leader-ended", f"pid {pid}", reason, "try again")
         return TargetFindings(TargetRecord(), (gone,), ())
 
 
@@ -114,6 +118,9 @@ def _collect(
     reader: ProcReader, pid: int, options: PreflightOptions, host: HostRecord, *, own_ipc: bool
 ) -> TargetFindings:
     family, in_vfork = _read_settled(pid, reader)
+    if ended := refuse_ended_leaders(family, host):
+        return TargetFindings(TargetRecord(host=host), tuple(ended), ())
+    root = family.members[0].pid
     with ExitStack() as stack:
         family, tables = _open_tables(stack, family, reader)
         everything = make_table([file for files in tables.values() for file in files], options.of_dump)
@@ -122,7 +129,7 @@ def _collect(
         others = _find_other_holders(everything, pid, tables, reader)
         findings = {}
         for member in family.living:
-            with suppress_ended(member.pid, pid, reader):
+            with suppress_ended(member.pid, root, reader):
                 findings[member.pid] = _collect_member(
                     reader, member.pid, tables[member.pid], everything, options, host
                 )
@@ -133,7 +140,7 @@ def _collect(
         losses, terminals = _losses(everything), terminal.numbers(everything.files)
     supervisor = find_supervisor(reader, pid, reader.status(pid).ppid)
     blockers = [*in_vfork, *refuse_sharing(reader, family), *_blockers(family, found), *shared.blockers]
-    ipc = sysv_ipc.find_used([member.pid for member in family.living], reader, own_ipc=own_ipc)
+    ipc = sysv_ipc.find_used([member.tgid for member in family.living], reader, own_ipc=own_ipc)
     blockers += refuse_others_in_ipc(family, reader) if own_ipc else []
     blockers += sysv_ipc.refuse(ipc, [member.pid for member in family.living], reader)
     blockers += refuse_parted(family, terminals)
@@ -143,7 +150,7 @@ def _collect(
         *refuse_tracker(options.track, host),
         *_not_named_yet(others, blockers),
     ]
-    status, stat = reader.status(pid), reader.stat(pid)
+    status, stat = reader.status(root), reader.stat(root)
     notices = [*notice_process(status, stat, options, terminals), *losses]
     notices += dict.fromkeys(notice for one in found for notice in one.notices)
     notices += notice_tracker(options.track, host)
@@ -203,7 +210,7 @@ def _find_other_holders(table: OpenTable, root: int, known: Iterable[int], reade
     """Refusals of what somebody outside of the tree has open too; who is born into it meanwhile is not outside."""
     others: list[Blocker] = []
     for _ in range(LOOKS):
-        inside = {*known, os.getpid(), *(member.pid for member in read_family(root, reader).members)}
+        inside = {*known, os.getpid(), *read_family(root, reader).pids}
         others = file_table.find_other_holders(table, sorted(inside), reader)
         if not others:
             break
@@ -223,7 +230,7 @@ def _blockers(family: Family, found: list[TargetFindings]) -> list[Blocker]:
         for blocker in findings.blockers:
             subject = blocker.subject
             if len(found) > 1 and not subject.startswith("pid "):
-                subject = f"pid {member.pid}: {subject}"
+                subject = f"pid {member.tgid}: {subject}"
             named.setdefault((blocker.subject, blocker.reason), replace(blocker, subject=subject))
     return list(named.values())
 
@@ -308,7 +315,7 @@ def _record(
     rings = aio.rings([one.vma for one in smaps])
     own_tids = sorted(reader.status(pid, tid).ns_pid[-1] for tid in reader.tids(pid))
     return TargetRecord(
-        pids=tuple(own_tids), name=status.name, files=belongings.files, listens=belongings.listens,
+        pids=tuple(own_tids), name=reader.comm(status.tgid), files=belongings.files, listens=belongings.listens,
         memory_bytes=memory_bytes(status, smaps, reader.shared_out_bytes(pid)), xfeatures=host.xfeatures & ~AMX,
         kernel_needs=(*DESTINATION_FEATURES, *needs_of_memory(smaps)),
         user_ids=tuple(sorted({*status.uids, *status.gids})),

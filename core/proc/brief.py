@@ -20,6 +20,7 @@ class BriefStatus:
     name: str
     umask: int | None
     state: str
+    own_pid: int
     own_tid: int
     pgid: int
     sid: int
@@ -52,6 +53,7 @@ def parse_brief(text: bytes, file: str = "status") -> BriefStatus:
             name=unescaped_name(text[6 : text.index(b"\n")].decode("utf-8", "surrogateescape")),
             umask=_octal(text[text.index(b"\n") : state]),
             state=text[state + 8 : state + 9].decode(),
+            own_pid=_last(text[spaces + 9 : pid]),
             own_tid=_last(text[pid + 8 : pgid]),
             pgid=_last(text[pgid + 9 : sid]),
             sid=_last(text[sid + 8 : text.index(b"\n", sid + 8)]),

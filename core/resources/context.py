@@ -25,6 +25,7 @@ from core.kernel.unix_diag import UnixState, read_states
 from core.options import DumpOptions
 from core.plan.ops import FdAllocator, Program, Syscall
 from core.proc.fdinfo import FdInfo
+from core.proc.main_thread import main_thread
 from core.proc.reader import ProcReader
 from core.proc.text import shown
 
@@ -327,7 +328,7 @@ def _owner(file: OpenFile) -> tuple[int, int]:
 def owner_is_foreign(file: OpenFile, table: OpenTable) -> bool:
     """True when SIGIO goes to others than tasks whose descriptors are in `table`: a thread, a group, outsiders."""
     pid_type, pid = _owner(file)
-    return pid != 0 and (pid_type > F_OWNER_PID or pid not in table.pids)
+    return pid != 0 and (pid_type > F_OWNER_PID or main_thread(pid, ProcReader()) not in table.pids)
 
 
 def owner_and_flags_ops(fd: int, flags: int, owner: FownEntry, made_with: int, why: str) -> Program:

@@ -224,7 +224,7 @@ def collect_tables(
         queues = _look_at_queues(files, reader, ids)
         in_flight = [file for queue in queues for _, carried in queue.packets for file in carried]
         statuses = reader.brief_statuses({task.pid: [task.pid] for task in tasks})
-        own_pids = {pid: threads[pid].own_tid for pid, threads in statuses.items()}
+        own_pids = {pid: threads[pid].own_pid for pid, threads in statuses.items()}
         table = make_table((*files, *in_flight), options)
         table = replace(table, own_pids=frozenset((*own_pids.values(), *dead)))
         if blockers := refuse(table):

@@ -1,16 +1,15 @@
 """pidfds of processes that move along, also of those that have ended and were not waited for."""
 
-import os
 from typing import Final
 
 from core.errors import Blocker
 from core.images.pb.descriptors_pb2 import PidfdEntry
 from core.images.pb.files_pb2 import FdTypes, FileEntry
+from core.kernel.calls import PIDFD_THREAD
 from core.plan.ops import FdAllocator, Program, Syscall
 from core.resources.context import OpenFile, OpenTable, owner_and_flags_ops, read_owner
 
 LINKS: Final = ("anon_inode:[pidfd]", "pidfd:")
-PIDFD_THREAD: Final = os.O_EXCL
 
 
 def claims(file: OpenFile) -> bool:

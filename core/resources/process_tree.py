@@ -9,6 +9,7 @@ from core.images import kinds
 from core.images.flags import TaskState
 from core.images.pb.cgroup_pb2 import CgMemberEntry, CgroupEntry, CgSetEntry
 from core.images.pb.core_pb2 import CoreEntry, TaskCoreEntry, ThreadCoreEntry
+from core.images.pb.creds_pb2 import CredsEntry
 from core.images.pb.ids_pb2 import TaskKobjIdsEntry
 from core.images.pb.pstree_pb2 import PstreeEntry
 from core.images.store import ImageSet
@@ -20,6 +21,7 @@ from core.tracee.sigframe import signed
 AT_FDCWD: Final = (1 << 64) - 100
 RSEQ_CS_OFFSET: Final = 8
 CGROUP_SET: Final = 1
+LIVE_STATES: Final = (TaskState.ALIVE, TaskState.STOPPED, TaskState.LEADER_ENDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,42 @@ def collect_task_core(comm: str, flags: int, personality: int, sigmask: int, sto
     )  # fmt: skip
 
 
+def collect_ended_leader(
+    other: CoreEntry, task: TaskCoreEntry, creds: CredsEntry, comm: str, exit_code: int
+) -> CoreEntry:
+    """Image of a first thread that has ended while `other` and maybe more live on; it has what that one has, but for
+    what ended with it. `task`: of the process; `exit_code`: wait(2)'s status, should nobody end the process otherwise.
+    """
+    core = CoreEntry()
+    core.CopyFrom(other)
+    core.thread_info.clear_tid_addr = core.thread_info.gpregs.ip = 0  # nobody is to go on where `other` does
+    entry = core.thread_core
+    entry.futex_rla = entry.futex_rla_len = entry.pdeath_sig = 0
+    for name in ("sas", "rseq_entry", "xstate", "signals_p", "seccomp_mode", "seccomp_filter"):
+        entry.ClearField(name)
+    entry.creds.CopyFrom(creds)
+    entry.signals_p.SetInParent()
+    entry.comm = comm
+    core.tc.CopyFrom(task)
+    core.tc.task_state, core.tc.comm, core.tc.exit_code = TaskState.LEADER_ENDED, comm, exit_code
+    core.tc.blk_sigset = entry.blk_sigset = 0
+    return core
+
+
+def has_ended_leader(core: CoreEntry) -> bool:
+    """Of the leader's image."""
+    return core.tc.task_state == TaskState.LEADER_ENDED
+
+
+def is_stopped(core: CoreEntry) -> bool:
+    """By job control; of the leader's image."""
+    return core.tc.task_state == TaskState.STOPPED or (has_ended_leader(core) and bool(core.tc.stop_signo))
+
+
 def leader_core(images: ImageSet, pid: int) -> CoreEntry:
     """The core image of a task's leader; ImageError when it is no live task."""
     core = images.one(kinds.CORE, pid)
-    if not core.HasField("tc") or core.tc.task_state not in (TaskState.ALIVE, TaskState.STOPPED):
+    if not core.HasField("tc") or core.tc.task_state not in LIVE_STATES:
         raise ImageError(kinds.CORE.file_name(pid), "is not the image of a live task")
     return core
 

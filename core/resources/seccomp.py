@@ -96,7 +96,7 @@ def is_used(cores: Sequence[ThreadCoreEntry]) -> bool:
 
 
 def plan_all(entry: SeccompEntry, threads: Mapping[int, ThreadCoreEntry], leader: int) -> dict[int, Program]:
-    """Install everything: thread → program; the leader's runs first.
+    """Install everything: thread → program; the leader's runs first. A leader that is to end is not among `threads`.
 
     What all threads have in common is installed once for all of them, so that the filters are shared as they were and a
     later SECCOMP_FILTER_FLAG_TSYNC of the program finds them so.
@@ -108,12 +108,12 @@ def plan_all(entry: SeccompEntry, threads: Mapping[int, ThreadCoreEntry], leader
     common = common_prefix(list(chains.values()))
     programs: dict[int, Program] = {}
     for tid, chain in chains.items():
-        flags = FLAG_TSYNC if len(chains) > 1 else 0
-        shared = tuple(_install(entry, index, flags) for index in common) if tid == leader else ()
         own = tuple(_install(entry, index, 0) for index in chain[len(common) :])
         strict = threads[tid].seccomp_mode == SECCOMP_STRICT
-        programs[tid] = shared + own + ((_plan_strict(),) if strict else ())
-    return programs
+        programs[tid] = own + ((_plan_strict(),) if strict else ())
+    flags = FLAG_TSYNC if len({*chains, leader}) > 1 else 0
+    shared = tuple(_install(entry, index, flags) for index in common)
+    return {**programs, leader: shared + programs.get(leader, ())}
 
 
 def common_prefix(chains: Sequence[Chain]) -> Chain:

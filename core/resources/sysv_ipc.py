@@ -42,7 +42,7 @@ class Used:
 
 
 def find_used(pids: Collection[int], reader: ProcReader, *, own_ipc: bool) -> Used:
-    """Of a tree that consists of `pids`; all there are where this thread is in an IPC namespace that is the tree's."""
+    """Of a tree of processes `pids`; all there are where this thread is in an IPC namespace that is the tree's."""
     if own_ipc:
         return Used(reader.semaphore_sets(), reader.message_queues())
     queues = {one: {one.sender, one.receiver} - {0} for one in reader.message_queues()}
@@ -78,7 +78,8 @@ def _users(one: SysvSet) -> Iterator[int]:
 
 def _lives(pid: int, reader: ProcReader) -> bool:
     try:
-        return reader.status(pid).state not in "ZX"
+        status = reader.status(pid)
+        return status.state not in "ZX" or status.threads > 1
     except ProcessLookupError:
         return False
 

@@ -83,6 +83,11 @@ def plan(core: CoreEntry, state: ThreadState, comm: str) -> Program:
     return tuple(ops)
 
 
+def plan_ended(leader: CoreEntry) -> Program:
+    """The name of a leader that will have ended."""
+    return (Syscall("prctl", (PR_SET_NAME, path_argument(leader.tc.comm), 0, 0, 0), f"name {leader.tc.comm!r}"),)
+
+
 def plan_parent_death(entry: ThreadCoreEntry) -> Program:
     """After the credentials, a change of which clears it."""
     if not entry.pdeath_sig:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from core.errors import KernelLacks
+from core.proc.main_thread import main_thread
+from core.proc.reader import ProcReader
 
 POLL_S: Final = 0.0002
 CPU_PERIOD_US: Final = 100_000
@@ -36,6 +38,8 @@ class LeafCgroup:
         self.thaw()
         for _ in range(100):
             for pid in self.pids():
+                _move(pid, self.origin)
+            for pid in self._unlisted():
                 _move(pid, self.origin)
             if self._remove():
                 return
@@ -98,8 +102,27 @@ class LeafCgroup:
         except FileNotFoundError:
             return []
 
+    def _unlisted(self) -> set[int]:
+        """Processes whose first thread had ended when they were moved here: the kernel does not move what has ended, so
+        they show in their other threads only."""
+        listed, reader, found = set(self.pids()), ProcReader(), set()
+        with suppress(OSError):
+            for tid in map(int, Path(self.path, "cgroup.threads").read_text().split()):
+                with suppress(ProcessLookupError):
+                    found |= {reader.status(tid).tgid} if tid not in listed else set()
+        return found - listed
+
+    def holds(self, pid: int) -> bool:
+        """Whether the process, though not listed, is here with all threads that live."""
+        try:
+            return cgroup2_path(pid) == os.path.normpath(self.path)
+        except (ProcessLookupError, FileNotFoundError):
+            return False
+
     def kill(self) -> None:
         """SIGKILL everything in it, frozen or not."""
+        for pid in self._unlisted():  # nor does cgroup.kill find them
+            _kill(pid)
         try:
             Path(self.path, "cgroup.kill").write_text("1")
         except FileNotFoundError:  # gone, or a kernel before cgroup.kill: a frozen tree makes no new tasks
@@ -131,9 +154,9 @@ def cgroup2_mount(mountinfo: str) -> str:
 
 
 def cgroup2_path(pid: int) -> str:
-    """Directory of the v2 cgroup that process `pid` is in."""
+    """Directory of the v2 cgroup that process `pid` is in, with the threads of it that live."""
     mount = cgroup2_mount(Path("/proc/self/mountinfo").read_text())
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+    for line in Path(f"/proc/{main_thread(pid, ProcReader())}/cgroup").read_text().splitlines():
         hierarchy, _, path = line.split(":", 2)
         if hierarchy == "0":
             return os.path.normpath(mount + "/" + path)

@@ -6,9 +6,10 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from core.errors import TraceeError
+from core.errors import Blocker, TraceeError
 from core.kernel import ptrace
 from core.proc.brief import BriefStatus, parse_brief
+from core.proc.main_thread import DEAD_STATES, is_dead, main_thread
 from core.proc.reader import ProcReader, content_of
 from core.proc.stat import Stat, parse_stat
 from core.tracee.freezer import FrozenProcess, stop_processes
@@ -16,16 +17,19 @@ from core.tracee.remote import open_memory
 from core.tracee.vfork import HINT, VFORK_LIMIT_S, is_vfork, waiting_for
 from core.vdso.mark import NO_CODE, VdsoCode, vdso_code
 
-DEAD_STATES = frozenset("ZX")
 FREEZE_DEADLINE_S = 10.0
 VFORK_POLL_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process of the tree: `pid` is ours for it, all other ids are as it sees them. `parent` 0: the root."""
+    """A process of the tree: `tgid` is ours for it, all other ids are as it sees them. `parent` 0: the root.
+
+    `pid` is the thread through which it is looked at and stopped: the first (then it is `tgid`) unless that has ended.
+    """
 
     pid: int
+    tgid: int
     own_pid: int
     parent: int
     pgid: int
@@ -52,6 +56,19 @@ class Family:
         """Zombies."""
         return [member for member in self.members if member.is_dead]
 
+    @property
+    def pids(self) -> set[int]:
+        """Every number of ours for one of them."""
+        return {pid for member in self.members for pid in (member.pid, member.tgid)}
+
+    def refuse_other_threads(self, known: Mapping[int, int]) -> None:
+        """`known`: through which threads processes were looked at, by tgid. TraceeError when one of those has ended:
+        begin again with another."""
+        for one in self.living:
+            if known.get(one.tgid, one.pid) != one.pid:
+                reason = f"a thread of pid {one.tgid} that was held on to has ended"
+                raise TraceeError(known[one.tgid], reason, hint="try again")
+
 
 def read_family(root: int, reader: ProcReader) -> Family:
     """The tree below and with `root`, now; who goes while we look is left out. ProcessLookupError: the root is gone."""
@@ -75,16 +92,17 @@ def _read_all(root: int, reader: ProcReader) -> tuple[Family, bool]:
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """One process: what /proc says of it, and its children."""
+    """One process: what /proc says of it, through which thread it is looked at, and its children."""
 
     status: BriefStatus
     stat: Stat
+    thread: int
     children: tuple[int, ...]
 
     def member(self, pid: int, parent: int) -> Member:
         is_dead = self.status.state in DEAD_STATES and self.stat.num_threads <= 1
         return Member(
-            pid, self.status.own_tid, parent, self.status.pgid, self.status.sid, self.stat.comm, is_dead,
+            self.thread, pid, self.status.own_tid, parent, self.status.pgid, self.status.sid, self.stat.comm, is_dead,
             self.stat.exit_code, self.stat.tty_nr,
         )  # fmt: skip
 
@@ -102,8 +120,16 @@ def _look_at(pids: list[int], reader: ProcReader) -> tuple[dict[int, _Looked], b
         for pid, (status, stat) in texts.items()
     }
     children, thread_went = reader.children_of({pid: stat.num_threads for pid, (_, stat) in parsed.items()})
-    looked = {pid: _Looked(*parsed[pid], tuple(children[pid])) for pid in parsed if pid in children}
+    looked = {
+        pid: _Looked(status, stat, _thread_of(pid, status, reader), tuple(children[pid]))
+        for pid, (status, stat) in parsed.items()
+        if pid in children
+    }
     return looked, thread_went or len(looked) < len(pids)
+
+
+def _thread_of(pid: int, status: BriefStatus, reader: ProcReader) -> int:
+    return main_thread(pid, reader) if status.state in DEAD_STATES else pid
 
 
 def _is_there(found: bytes | OSError) -> bool:
@@ -184,7 +210,7 @@ def _stop(
     stopped, failed = stop_processes(pids, reader, code={pid: _code_of(pid, code, reader) for pid in pids})
     frozen.update(stopped)
     for pid, error in failed.items():
-        if not has_ended(pid, reader):
+        if not has_gone(pid, reader):
             raise error
 
 
@@ -192,9 +218,17 @@ def _code_of(pid: int, known: Mapping[int, VdsoCode], reader: ProcReader) -> Vds
     try:
         return known[pid] if pid in known else read_vdso_code(pid, reader)
     except (OSError, TraceeError):
-        if not has_ended(pid, reader):
+        if not has_gone(pid, reader):
             raise
         return NO_CODE
+
+
+def has_gone(pid: int, reader: ProcReader) -> bool:
+    """The process has ended, or the thread through which it was looked at: then it is met through another one."""
+    try:
+        return is_dead(pid, reader) or not reader.maps(pid)
+    except (ProcessLookupError, FileNotFoundError):
+        return True
 
 
 def read_vdso_code(pid: int, reader: ProcReader) -> VdsoCode:
@@ -225,11 +259,17 @@ def without(family: Family, gone: set[int]) -> Family:
 def refuse_strays(family: Family, held: Collection[int]) -> None:
     """A process that left the tree (its parent ended) is still in our cgroup, `held`, and would be killed with it;
     TraceeError names it, or one of the tree that is not there."""
-    members = {member.pid for member in family.members}
+    members = family.pids
     if strays := [pid for pid in held if pid not in members]:
         raise TraceeError(strays[0], "left the tree while it was copied: its parent has ended", hint="try again")
-    if free := [member.pid for member in family.living if member.pid not in held]:
+    if free := [member.tgid for member in family.living if member.tgid not in held]:
         raise TraceeError(free[0], "is not held with its tree: it would run on beside its copy", hint="try again")
+
+
+def ended_leader_blocker(pid: int) -> Blocker:
+    """A refusal of process `pid`, whose first thread has ended, on a kernel that gives no pidfd of another."""
+    hint = "its other threads go on, but their descriptors are out of reach: Linux 6.9 or newer has them (PIDFD_THREAD)"
+    return Blocker("leader-ended", f"pid {pid}", "has ended its first thread (pthread_exit in main)", hint)
 
 
 def release(frozen: dict[int, FrozenProcess]) -> None:

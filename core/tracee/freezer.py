@@ -16,6 +16,7 @@ from functools import partial
 from core.errors import TraceeError
 from core.kernel import ptrace
 from core.kernel.threads import ThreadBlock, ThreadState
+from core.proc.main_thread import is_dead
 from core.proc.reader import ProcReader
 from core.proc.status import Status
 from core.tracee.remote import open_memory
@@ -33,7 +34,8 @@ RSEQ_CS_OFFSET = 8  # of the pointer to it in struct rseq
 
 @dataclass(slots=True)
 class FrozenProcess:
-    """A process whose every thread is in a ptrace stop. `threads` is in the order of /proc/PID/task, leader first.
+    """A process whose every thread is in a ptrace stop. `threads` is in the order of /proc/PID/task, `pid` first: the
+    leader or, when that has ended, the thread through which the process is looked at.
 
     `stop_signal`: what job control had stopped it by already, 0 when it ran; let go, it stands still as before.
     """
@@ -45,7 +47,7 @@ class FrozenProcess:
 
     @property
     def leader(self) -> ThreadState:
-        """State of the thread group leader."""
+        """State of thread `pid`."""
         return self.threads[self.tids.index(self.pid)]
 
 
@@ -74,6 +76,8 @@ def stop_processes(
     try:
         failed = _stop_all(stopped, reader, time.monotonic() + deadline_s)
         for pid in pids:
+            if pid not in stopped[pid]:
+                failed.setdefault(pid, TraceeError(pid, "has ended as it was stopped"))
             try:
                 if pid not in failed:
                     stop_new = partial(_stop_new, pid, stopped[pid], reader, deadline_s)
@@ -105,9 +109,10 @@ def _read_frozen(pid: int, threads: ThreadBlock, reader: ProcReader) -> FrozenPr
 def _stop_all(stopped: dict[int, list[int]], reader: ProcReader, deadline: float) -> Failures:
     """Fill `stopped`, round by round until no process has a new thread; why some could not be stopped."""
     failed: Failures = {}
+    dead: list[int] = []  # first threads that have ended before the others
     todo = list(stopped)
     while todo:
-        new = {tid: pid for pid in todo for tid in _new_tids(pid, stopped[pid], failed, reader)}
+        new = {tid: pid for pid in todo for tid in _new_tids(pid, [*stopped[pid], *dead], failed, reader)}
         if new and time.monotonic() > deadline:
             failed.update(
                 (pid, TraceeError(pid, "makes threads faster than they can be stopped")) for pid in new.values()
@@ -119,6 +124,8 @@ def _stop_all(stopped: dict[int, list[int]], reader: ProcReader, deadline: float
                 stopped[pid].append(tid)
             elif error == errno.ETIMEDOUT and (child := vfork_child(pid, reader)):
                 failed.setdefault(pid, TraceeError(pid, waiting_for(child, reader), hint=HINT))
+            elif error == errno.EPERM and is_dead(tid, reader):
+                dead.append(tid)
             elif error != errno.ESRCH:
                 reason = f"thread {tid}: cannot be stopped: {os.strerror(error)}"
                 failed.setdefault(pid, TraceeError(pid, reason, hint=_hint(error)))

@@ -60,6 +60,10 @@ class Holder(Protocol):
         """Processes that it holds."""
         ...
 
+    def holds(self, pid: int) -> bool:
+        """Whether it holds a process that may not be among `pids`: one whose first thread has ended."""
+        ...
+
     def limit_cpu(self, share: float) -> None:
         """At most `share` of all CPUs (1: no limit); KernelLacks when that cannot be."""
         ...
@@ -81,9 +85,10 @@ class HeldProcess:
     start_time: int
 
     def is_stopped(self) -> bool:
-        """By job control, every thread of it."""
+        """By job control, every thread of it, but for a first one that has ended."""
         reader = ProcReader()
-        return all(reader.stat(self.pid, tid).state == "T" for tid in reader.tids(self.pid))
+        states = {reader.stat(self.pid, tid).state for tid in reader.tids(self.pid)}
+        return "T" in states and states <= {"T", "Z"}
 
     def send(self, number: signal.Signals) -> None:
         """Nothing when it is gone."""
@@ -180,6 +185,10 @@ class StopHolder:
         """Whom it holds, of those that have not gone."""
         return [member.pid for member in self.members if member.is_there()]
 
+    def holds(self, pid: int) -> bool:
+        """All that it holds are listed."""
+        return pid in self.pids()
+
     def limit_cpu(self, share: float) -> None:
         """Not without a cgroup."""
         raise KernelLacks("cpu controller", f"{self.path}: no cgroup of its own")
@@ -252,7 +261,7 @@ def hold_processes(read_pids: Callable[[], list[int]], name: str, choice: HoldCh
 
 def _move_all(leaf: LeafCgroup, read_pids: Callable[[], list[int]]) -> None:
     """Children of a member are born in the leaf; whoever was born before its parent moved is moved in the next turn."""
-    while left := set(read_pids()) - set(leaf.pids()):
+    while left := [pid for pid in set(read_pids()) - set(leaf.pids()) if not leaf.holds(pid)]:
         for pid in left:
             try:
                 leaf.move_here(pid)

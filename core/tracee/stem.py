@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from core.kernel.threads import ThreadState
 from core.options import PidMode
 from core.plan.encode import Steps, assembled
 from core.plan.ops import FdAllocator, Syscall
+from core.proc.main_thread import is_dead
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from core.tracee.borrow import MINUS_ONE, PAGE, Borrow, Results, all_but
@@ -26,6 +28,8 @@ from core.vdso.mark import NAMES as KERNEL_NAMES
 STEM_FILE: Final = Path(__file__).parent.parent / "native" / "stem"
 AREA_SIZE: Final = 4 << 20
 SYSCALL_INSTRUCTION: Final = b"\x0f\x05"
+ENDING_S: Final = 10.0
+ENDING_POLL_S: Final = 0.0002
 
 
 @dataclass(slots=True)
@@ -51,8 +55,8 @@ class Stem:
 
     @property
     def leader(self) -> ThreadState:
-        """The first thread."""
-        return self.threads[self.own_pid]
+        """The first thread of those that live."""
+        return next(iter(self.threads.values()))
 
     def run(self, steps: Steps) -> Results:
         """Run a program in the leader."""
@@ -139,10 +143,10 @@ def _unmap(vma: Vma) -> Syscall:
     return Syscall("munmap", (vma.start, vma.end - vma.start), f"the stem's own {vma.path or 'memory'}")
 
 
-def find_syscall_instruction(memory: RemoteMemory, vmas: Sequence[Vma]) -> int:
+def find_syscall_instruction(stem: Stem, reader: ProcReader) -> int:
     """Address of a `syscall` in code that the task keeps; the vDSO has one."""
-    ordered = sorted(vmas, key=lambda vma: vma.name != "[vdso]")
-    for vma in ordered:
+    memory, tid = stem.memory, stem.leader.tid
+    for vma in reader.vdso(tid) or reader.maps(tid):
         if vma.executable and vma.readable and vma.name != "[vsyscall]":
             position = memory.read(vma.start, min(vma.end - vma.start, 1 << 22)).find(SYSCALL_INSTRUCTION)
             if position >= 0:
@@ -166,3 +170,20 @@ def remove_area(stem: Stem, instruction: int) -> None:
     result = ptrace.read_registers(tid).ax
     if result:
         raise RestoreError(f"pid {stem.pid}: munmap of the restorer's area failed: {os.strerror(2**64 - result)}")
+
+
+def end_leader(stem: Stem, exit_code: int, reader: ProcReader) -> None:
+    """The first thread ends with this wait(2) status, and no other: it exits by a `syscall` of the task's own code, let
+    go, for a tracer would stand between its end and who waits for it. The next thread takes its place in the stem.
+    """
+    instruction = find_syscall_instruction(stem, reader)
+    leader = stem.threads.pop(stem.own_pid)
+    registers = leader.registers._replace(ip=instruction, ax=SYSCALLS["exit"], orig_ax=MINUS_ONE, di=exit_code >> 8)
+    ptrace.write_registers(leader.tid, registers)
+    ptrace.write_sigmask(leader.tid, MINUS_ONE)
+    ptrace.detach([leader.tid])
+    deadline = time.monotonic() + ENDING_S
+    while not is_dead(leader.tid, reader):
+        if time.monotonic() > deadline:
+            raise RestoreError(f"pid {stem.own_pid}: its first thread does not end")
+        time.sleep(ENDING_POLL_S)

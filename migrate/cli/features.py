@@ -11,6 +11,7 @@ USES = {
     "ptrace_suspend_seccomp": "processes with seccomp filters",
     "kcmp": "finding descriptors that share one open file",
     "pidfd_getfd": "looking into the descriptors of a process",
+    "pidfd_thread": "the same where the first thread has ended",
     "clone3_set_tid": "giving a process its PID back",
     "pr_set_mm_map": "putting heap, arguments and environment back",
     "cgroup2_freezer": "holding the copies that must not run",

@@ -55,3 +55,14 @@ def test_an_interpreter_with_files_comes_back_as_it_was(pair: Pair) -> None:
     assert look_at(pair.a, run.pid).fds == fds
     run.release()
     assert run.result() == "PASS"
+
+
+def test_a_process_whose_first_thread_has_ended_comes_back_too(pair: Pair) -> None:
+    run = pair.start("leader_ended.c")
+    for back in (False, True):
+        said = pair.move(run, back=back)
+        assert "SIGSTOP" not in said.text, "a cgroup holds it"
+        assert run.early_result() is None
+    run.release()
+    assert run.result() == "PASS"
+    assert_nothing_left([pair.a, pair.b])

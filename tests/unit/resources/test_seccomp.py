@@ -60,6 +60,12 @@ def test_common_filters_are_installed_once_for_all_threads() -> None:
     assert [op.args[1] for op in programs[8]] == [FLAG_SPEC_ALLOW | FLAG_LOG]
 
 
+def test_a_leader_that_is_to_end_installs_what_the_others_have_in_common() -> None:
+    programs = plan_all(chain_of_two().entry, {8: thread(0)}, 7)
+    assert [op.args[1] for op in programs[7]] == [FLAG_TSYNC | FLAG_SPEC_ALLOW] and programs[8] == ()
+    assert plan_all(SeccompEntry(), {8: thread(mode=SECCOMP_STRICT)}, 7)[7] == ()
+
+
 def test_strict_mode_is_set_in_its_thread_alone() -> None:
     programs = plan_all(
         SeccompEntry(), {7: thread(mode=SeccompMode.Value("SECCOMP_DISABLED")), 8: thread(mode=SECCOMP_STRICT)}, 7
