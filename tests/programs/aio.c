@@ -2,6 +2,7 @@
 #include "check.h"
 #include <linux/aio_abi.h>
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 
@@ -133,7 +134,7 @@ int main(int argc, char **argv)
 	pthread_t waiting;
 
 	check_init(argc, argv);
-	file = MUST(open(in_dir("file"), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+	file = MUST(memfd_create("file", MFD_CLOEXEC));
 	MUST(ftruncate(file, sizeof(requests)));
 	for (int i = 0; i < CONTEXTS; i++)
 		MUST(syscall(SYS_io_setup, sizes[i], &contexts[i]));
