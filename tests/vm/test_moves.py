@@ -19,6 +19,15 @@ def test_a_c_program_that_rewrites_its_memory_goes_there_and_back(guests: tuple[
     program.check(old)
 
 
+def test_contexts_of_asynchronous_io_go_there_and_back(guests: tuple[Guest, Guest]) -> None:
+    """Each kernel lays out what is read of it in its own way."""
+    old, new = guests
+    program = start(old, "aio")
+    for here, there in ((old, new), (new, old)):
+        migrate(program, here, there)
+    program.check(old)
+
+
 def test_a_python_program_goes_there_and_back(guests: tuple[Guest, Guest]) -> None:
     old, new = guests
     program = start_python(new, "interpreter_objects.py")
