@@ -27,6 +27,7 @@ from core.options import DumpOptions
 from core.parents import Parent, ParentTask, open_parent, read_carried, release_quietly, write_task
 from core.plan.encode import Steps
 from core.prepare import Prepared, Stopwatch, prepare
+from core.proc.direct_io import uses_direct_io
 from core.proc.reader import ProcReader
 from core.resources import aio
 from core.resources.process_tree import host_ids
@@ -127,8 +128,9 @@ def _prepare_tasks(this: _Round, root: int, stack: ExitStack) -> list[_Task]:
             if this.parent.directory is None and (left := find_any_tracker(member.pid)) is not None:
                 release_quietly(left)  # of a chain that this one does not go on
             prepared = stack.enter_context(prepare(member.pid, this.reader))
-            if blockers := aio.refuse_tracking(member.pid, this.reader.maps(member.pid)):
-                raise Refused(blockers)
+            rings = aio.rings(this.reader.maps(member.pid))
+            if rings or uses_direct_io(member.pid, this.reader):
+                raise Refused([aio.refuse_tracking(member.pid)])
             this.parent.read([member], this.reader)
             tasks.append(_Task(member, prepared, this.parent.tasks.get(member.pid)))
     return tasks

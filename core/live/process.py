@@ -23,6 +23,7 @@ from core.memory_plan import memory_plan
 from core.options import DumpOptions
 from core.prepare import Prepared, read_flags
 from core.proc.brief import BriefStatus
+from core.proc.direct_io import uses_direct_io
 from core.proc.main_thread import main_thread
 from core.proc.maps import Vma, parse_maps
 from core.proc.reader import ProcReader
@@ -62,6 +63,7 @@ class LiveProcess:
     last: PageSets | None = None  # all pages there are, as of the last look
     kept: Ranges = EMPTY  # those of them that it is born with, in the round that comes
     has_rings: bool = False  # of asynchronous I/O
+    has_direct: bool = False  # files open past the page cache, now or before
     has_relatives: bool = False  # which may share pages with it
     current: tuple[Vma, ...] = ()
     shared: SharedWrites = NOTHING  # by `shared_vmas`, since the look before
@@ -151,7 +153,15 @@ class LiveProcess:
     @property
     def needs_stop(self) -> bool:
         """Whether its threads must stand still for look(): nobody tracks what direct I/O in flight will write."""
-        return self._need_tracker().needs_stop or self.has_rings
+        return self._need_tracker().needs_stop or self._hears_of_no_device
+
+    @property
+    def _hears_of_no_device(self) -> bool:
+        return self.has_rings or self.has_direct
+
+    def note_direct(self) -> None:
+        """Before it is asked whether it needs a stop. OSError when it has ended."""
+        self.has_direct = self.has_direct or uses_direct_io(self.pid, self.reader)
 
     def _own_vmas(self, maps: bytes) -> tuple[Vma, ...]:
         """The process's VMAs without our area."""
@@ -193,7 +203,7 @@ class LiveProcess:
         else:
             dirty = tracker.collect_and_rearm(self.current)
         self.pending, self.memory = dirty.ranges, memory
-        if self.frozen is None or not self.has_rings:
+        if self.frozen is None or not self._hears_of_no_device:
             self._is_quiet = False
         elif not self._is_quiet:
             self._is_quiet = True

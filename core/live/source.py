@@ -168,6 +168,9 @@ class LiveSource:
         """Which pages are dirty now; tracking begins anew. Nothing stops, but for a tracker that needs it."""
         self._listen()
         self._meet(read_settled(self.pid, self.reader, self.processes), {})
+        for process in self.processes.values():
+            with suppress(OSError):  # it has ended
+                process.note_direct()
         stopped_s = 0.0
         if any(process.needs_stop for process in self.processes.values()):
             stopped_s = self._look_stopped()
@@ -282,6 +285,7 @@ class LiveSource:
         for process in self.processes.values():
             with suppress(OSError):  # it has ended
                 process.read_flags()
+                process.note_direct()
         self._listen()  # there is less to hear of then
         with suppress(OSError):  # of a thread that has ended: the freeze tells
             self._network_files.flush_before(self._file_holders())

@@ -117,11 +117,10 @@ def _requests(wanted: int, length: int) -> int:
     return max(wanted, requests_for(length))
 
 
-def refuse_tracking(pid: int, vmas: Sequence[Vma]) -> list[Blocker]:
-    """Contexts of a process whose memory is tracked from dump to dump while it runs."""
-    reason = "direct I/O in flight writes to memory, and nobody tracks that"
-    hint = "dump it without a pre-dump"
-    return [Blocker("aio-tracking", f"pid {pid}: {subject_of(vma.start)}", reason, hint) for vma in rings(vmas)[:1]]
+def refuse_tracking(pid: int) -> Blocker:
+    """A process with contexts, or files open past the page cache, whose memory is to be tracked from dump to dump."""
+    reason = "has io_setup(2) contexts or files open with O_DIRECT: devices write to its memory, and nobody tracks that"
+    return Blocker("direct-io", f"pid {pid}", reason, "dump it without a pre-dump, or move it")
 
 
 def wait_idle(pids: Sequence[int]) -> dict[int, list[Context]]:
