@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tests.hosts import Host
 from tests.requires import require
+from tests.waiting import wait_until
 
 PORT = 8080
 NGINX = """
@@ -49,3 +50,9 @@ def postgres_programs() -> Path:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     require(bool(found) and shutil.which("setpriv") is not None, "program postgres")
     return found[-1]
+
+
+def wait_postgres(host: Host, folder: Path) -> None:
+    """Until the server whose socket is in `folder` answers: it listens before it does."""
+    ready = [str(postgres_programs() / "pg_isready"), "-q", "-h", str(folder)]
+    wait_until(lambda: host.run(ready, check=False).returncode == 0, "postgres answers", deadline_s=60)

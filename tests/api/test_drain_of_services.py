@@ -12,7 +12,7 @@ from tests.api.fleet import Fleet, make_fleet
 from tests.hosts import Host
 from tests.migrate.moving import cmdline, processes
 from tests.requires import require_program, require_root
-from tests.services import AS_POSTGRES, NGINX, NODE, as_postgres, fetch, postgres_programs
+from tests.services import AS_POSTGRES, NGINX, NODE, as_postgres, fetch, postgres_programs, wait_postgres
 from tests.waiting import wait_until
 
 WORKLOADS = "".join(
@@ -40,7 +40,7 @@ while not (folder / "asked").exists():
     time.sleep(0.02)
 (folder / "last").write_text(hashlib.sha256(held).hexdigest())
 """
-NGINX_PORT, REDIS_PORT, POSTGRES_PORT, NODE_PORT = 8081, 6379, 5432, 8080
+NGINX_PORT, REDIS_PORT, NODE_PORT = 8081, 6379, 8080
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -81,12 +81,11 @@ def start_postgres(host: Host, folder: Path) -> Service:
     as_postgres(host, str(programs / "initdb"), "-N", "-A", "trust", "-D", f"{folder}/data")
     argv = [str(programs / "postgres"), "-D", f"{folder}/data", "-k", str(folder), "-c", "fsync=off"]
     pid = host.start([*AS_POSTGRES, *argv])
-    wait_until(lambda: host.listens(POSTGRES_PORT), "postgres listens", deadline_s=60)
+    wait_postgres(host, folder)
 
     def ask(there: Host, text: str) -> str:
         return as_postgres(there, str(programs / "psql"), "-h", str(folder), "-d", "postgres", "-Atc", text).strip()
 
-    wait_until(lambda: (folder / ".s.PGSQL.5432").exists(), "postgres has its socket", deadline_s=60)
     ask(host, "create table t as select generate_series(1, 1000) as n")
     return Service(
         pid, (f"postgres -D {folder}",), lambda there: assert_same(ask(there, "select sum(n) from t"), "500500")

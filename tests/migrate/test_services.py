@@ -11,7 +11,7 @@ from tests.hosts import Host
 from tests.huge_pages import has_huge_pages
 from tests.migrate.moving import Pair, assert_nothing_left, processes
 from tests.requires import require, require_program
-from tests.services import AS_POSTGRES, NGINX, NODE, PORT, as_postgres, fetch, postgres_programs
+from tests.services import AS_POSTGRES, NGINX, NODE, PORT, as_postgres, fetch, postgres_programs, wait_postgres
 from tests.waiting import wait_until
 
 OPTIONS = ("--tcp", "close", "--max-downtime", "5s")
@@ -117,7 +117,7 @@ def test_postgresql_keeps_its_data_while_pgbench_writes(pair: Pair, huge_pages: 
     query: Callable[[Host, str], str] = lambda host, text: as_postgres(  # noqa: E731
         host, str(programs / "psql"), "-h", str(folder), "-d", "postgres", "-Atc", text
     )
-    wait_until(lambda: (folder / ".s.PGSQL.5432").exists() and pair.a.listens(5432), "postgres listens")
+    wait_postgres(pair.a, folder)
     bench = [str(programs / "pgbench"), "-n", "-h", "127.0.0.1", "-c", "2"]
     as_postgres(pair.a, *bench[:1], "-i", "-q", "-h", str(folder), "postgres")
     client = pair.a.start([*AS_POSTGRES, *bench, "-T", "600", "postgres"])
