@@ -164,6 +164,8 @@ def collect_tree(
     What deleted files and shared memory hold is left out too: they are in `ghosts` and `segments`.
     """
     subjects = _prefetched(subjects)
+    rings = {one.pid: found for one in subjects if (found := aio.rings(one.vmas))}
+    contexts = aio.wait_idle(list(rings))  # before anything that a request changes when it ends: eventfds, sizes
     images = ImageSet()
     ids = SharedIds()
     ids.compare([subject.pid for subject in subjects])
@@ -188,18 +190,11 @@ def collect_tree(
         )
         images.add(kinds.CORE, process_tree.collect_zombie_core(zombie.comm, zombie.exit_code), zombie.own_pid)
     _collect_ipc(subjects, images, segments)
-    _collect_rings(subjects, images)
-    return images
-
-
-def _collect_rings(subjects: Sequence[Subject], images: ImageSet) -> None:
-    """Contexts of asynchronous I/O, when nothing is in flight any more; Refused when that does not end."""
-    rings = {one.pid: found for one in subjects if (found := aio.rings(one.vmas))}
-    contexts = aio.wait_idle(list(rings))
     for subject in subjects:
         if subject.pid in rings:
             known, read = contexts[subject.pid], subject.borrow.memory.read
             images.one(kinds.MM, subject.own_pid).aios.extend(aio.collect(subject.pid, rings[subject.pid], known, read))
+    return images
 
 
 def _collect_ipc(subjects: Sequence[Subject], images: ImageSet, segments: Segments) -> None:

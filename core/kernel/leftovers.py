@@ -116,12 +116,18 @@ def _remove_queue(name: str, inode: int) -> bool:
     reader = ProcReader()
     for pid in reader.pids():
         with suppress(OSError):
-            for fd in reader.fds(pid):
-                if reader.fd_link(pid, fd).endswith(f"/{name}") and reader.fd_stat(pid, fd).st_ino == inode:
-                    return False
+            if any(_is_queue(pid, fd, name, inode, reader) for fd in reader.fds(pid)):
+                return False
     with suppress(OSError):
         remove_queue(name, inode)
     return True
+
+
+def _is_queue(pid: int, fd: int, name: str, inode: int, reader: ProcReader) -> bool:
+    """False, too, for a descriptor that was closed meanwhile."""
+    with suppress(OSError):
+        return reader.fd_link(pid, fd).endswith(f"/{name}") and reader.fd_stat(pid, fd).st_ino == inode
+    return False
 
 
 def _remove_file(path: str, inode: tuple[int, int]) -> bool:

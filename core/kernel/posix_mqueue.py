@@ -9,7 +9,7 @@ import re
 import stat
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -62,8 +62,9 @@ class QueueNeed(NamedTuple):
 
 
 def is_message_queue(fd: int, found: os.stat_result) -> bool:
-    """By the file system that it is on; `found`: its fstat(2)."""
-    if not stat.S_ISREG(found.st_mode) or os.major(found.st_dev):
+    """By the file system that it is on; `found`: its fstat(2). All queues are of the size of what they say when read:
+    other files of network file systems are not asked."""
+    if not stat.S_ISREG(found.st_mode) or os.major(found.st_dev) or (found.st_size, found.st_blocks) != (80, 0):
         return False
     status = bytearray(STATFS_SIZE)
     syscall("fstatfs", fd, address_of(status))
@@ -94,7 +95,8 @@ def remove_queue(name: str, inode: int) -> None:
     try:
         if os.fstat(fd).st_ino == inode:
             path = _argument(name)
-            syscall("mq_unlink", address_of(path))
+            with suppress(FileNotFoundError):  # somebody was faster
+                syscall("mq_unlink", address_of(path))
     finally:
         os.close(fd)
 

@@ -264,8 +264,8 @@ class LiveDestination:
 
 def resume_parked(path: str) -> None:
     """Let a parked tree run, in the cgroup that ours was made in. Needs nobody who was there before; idempotent."""
+    adopt()  # while nothing of it can be closed or removed by itself
     holder_at(path).give_back()
-    adopt()
 
 
 def remove_parked(path: str) -> None:

@@ -18,7 +18,7 @@ def end_all(processes: Sequence[LiveProcess]) -> None:
     poll = select.poll()
     for process in processes:
         with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(process.prepared.pidfd, signal.SIGKILL)
+            signal.pidfd_send_signal(process.prepared.process_fd, signal.SIGKILL)
         poll.register(process.prepared.process_fd, select.POLLIN)
     deadline = time.monotonic() + EXIT_DEADLINE_S
     for process in reversed(processes):

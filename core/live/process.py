@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from core.collect import Subject, collect_mm
 from core.errors import CollectError, MigrateError, TraceeError
@@ -208,6 +208,8 @@ class LiveProcess:
         elif not self._is_quiet:
             self._is_quiet = True
             self.pending = self.present()
+            everything = Ranges.of((vma.start, vma.end) for vma in self.shared_vmas)
+            self.shared = replace(self.shared, unknown=everything)
 
     @property
     def may_share(self) -> bool:

@@ -252,8 +252,9 @@ class LiveSource:
     def _look(self, *, last: bool = False) -> None:
         self.ghosts.ghosts.begin_look()
         gone = set()
-        aio.wait_idle([pid for pid, process in self.processes.items() if process.frozen and process.has_rings])
         maps = self.reader.contents([(pid, "maps") for pid in self.processes])
+        ways = zip(self.processes.items(), maps, strict=True)
+        aio.wait_idle([pid for (pid, one), text in ways if one.frozen and isinstance(text, bytes) and b"[aio]" in text])
         for (pid, process), content in zip(self.processes.items(), maps, strict=True):
             try:
                 process.look(content_of(content), last=last)

@@ -13,14 +13,15 @@ LOOKS: Final = 10
 
 
 def main_thread(pid: int, reader: ProcReader) -> int:
-    """That thread of process `pid`; `pid` when none lives."""
+    """That thread of process `pid`, the oldest that lives; `pid` when none does."""
     with suppress(ProcessLookupError):
         for _ in range(LOOKS):  # threads may come and go faster than they are looked at
             stat = reader.stat(pid)
             if stat.state not in DEAD_STATES or stat.num_threads <= 1:
                 break
-            if tid := next((tid for tid in reader.tids(pid) if not is_dead(tid, reader)), 0):
-                return tid
+            ages = {tid: reader.stat(tid, tid).start_time for tid in reader.tids(pid) if not is_dead(tid, reader)}
+            if ages:
+                return min(ages, key=lambda tid: (ages[tid], tid))
     return pid
 
 
