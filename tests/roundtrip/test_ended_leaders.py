@@ -199,6 +199,23 @@ def test_a_first_thread_that_ends_during_a_move_ends_the_move_and_nothing_else(a
             finish(run)
 
 
+def test_a_first_thread_that_ends_after_a_pre_dump_leaves_no_tracker_behind(tmp_path: Path) -> None:
+    with replace(find(NAME), args=("later",)).start(tmp_path / "s") as run:
+        run.wait_ready()
+        first = directory(tmp_path, "1")
+        pre_dump(run.pid, first, DumpOptions())
+        (run.scratch_dir / "end").touch()
+        wait_until(lambda: is_dead(run.pid, READER), "its first thread has ended")
+        second = directory(tmp_path, "2")
+        with pytest.raises(Refused, match="was another process then"):
+            dump(run.pid, second, DumpOptions(prev_images_dir="../1"))
+        dump(run.pid, second, DumpOptions())
+        run.stop()
+        restore(second, RestoreOptions())
+        with ended_afterwards(run.pid):
+            finish(run)
+
+
 def test_a_held_one_can_be_ended_by_its_name_alone(hold: HoldChoice, tmp_path: Path) -> None:
     with ready(NAME, tmp_path) as run, home_cgroup(run.pid):
         holder = hold_processes(lambda: [run.pid], LEAF_NAME, hold)

@@ -19,6 +19,7 @@ from core.kernel.calls import pidfd_open
 from core.memory.dirty import DirtyTracker
 from core.memory.present import spans_of
 from core.memory.ranges import Ranges
+from core.proc.main_thread import is_dead
 from core.proc.maps import SmapsVma
 from core.proc.reader import ProcReader
 
@@ -88,8 +89,10 @@ def find_any_tracker(pid: int) -> KeptTracker | None:
 def without_our_marks(pid: int, smaps: tuple[SmapsVma, ...]) -> tuple[SmapsVma, ...]:
     """The VMAs of `pid` without the flag that a tracker of ours has left there."""
     marked = [one for one in smaps if "uw" in one.flags and not one.vma.shared]
-    if not marked or find_any_tracker(pid) is None:
+    if not marked:
         return smaps
+    if find_any_tracker(pid) is None:
+        return ProcReader().smaps(pid)  # keepers that were asked have given up what nobody else can ask for
     return tuple(one if one.vma.shared else one._replace(flags=one.flags - {"uw"}) for one in smaps)
 
 
@@ -192,6 +195,8 @@ def _answer(request: dict[str, Any], trackers: dict[int, Kept]) -> dict[str, obj
     pid = int(request["pid"])
     kept = trackers.get(pid)
     if kept is None:
+        for ended in [tid for tid in trackers if is_dead(tid, ProcReader())]:  # its process is met through another
+            trackers.pop(ended).tracker.close()
         return {"error": "is not tracked any more"}
     try:
         match request["do"]:
