@@ -65,5 +65,5 @@ def _run_in(subject: Subject, steps: Steps, at_yield: Callable[[Results], None])
 
 def sign_dump(images: ImageSet, subjects: Sequence[Subject], parent: Parent) -> None:
     """Say in the inventory which dump it is, of whom, and since which one."""
-    tasks = [DumpedTask(pid=one.own_pid, start_time=one.reader.stat(one.pid).start_time) for one in subjects]
+    tasks = [DumpedTask(pid=one.own_pid, start_time=one.reader.stat(one.tgid).start_time) for one in subjects]
     parent.sign(images.one(kinds.INVENTORY), tasks)

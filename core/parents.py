@@ -119,7 +119,7 @@ class Parent:
         if self.directory is None or self.inventory is None:
             return None
         known = task_of(self.inventory, member.own_pid)
-        if self.inventory.dump_id and (known is None or not self._is_same(known.start_time, member.pid, reader)):
+        if self.inventory.dump_id and (known is None or not self._is_same(known.start_time, member.tgid, reader)):
             return None
         tracker = find_tracker(known.tracker, member.pid) if known is not None and known.tracker else None
         if self.sink is not None:

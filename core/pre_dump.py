@@ -243,7 +243,7 @@ def _keep(this: _Round, tasks: list[_Task], foreign_fds: list[int]) -> None:
 def _entry_of(this: _Round, task: _Task, name: str) -> DumpedTask:
     if task.begun is None and task.parent is not None and task.parent.tracker is not None:
         name = task.parent.tracker.name
-    start_time = this.reader.stat(task.pid).start_time
+    start_time = this.reader.stat(task.member.tgid).start_time
     return DumpedTask(pid=task.member.own_pid, start_time=start_time, tracker=name)
 
 
