@@ -1,6 +1,7 @@
 """A tree with an IPC namespace to itself: all in it goes along; who shares it from outside is named."""
 
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -94,7 +95,10 @@ def test_a_child_in_another_one_than_its_parent_is_refused_by_its_pid(tmp_path: 
         reader = ProcReader()
         while not (children := reader.children(pid)) or with_us(children):
             pass
-        (blocker,) = look(pid).blockers
+        try:
+            (blocker,) = look(pid).blockers
+        finally:
+            os.kill(children[0], signal.SIGKILL)
     assert blocker.code == "namespace" and blocker.subject == f"pid {children[0]}" and "ipc" in blocker.reason
 
 
