@@ -1,7 +1,6 @@
 // An IPC namespace of the tree's own comes along whole: what nobody has attached or used, ids, keys, owners, limits.
 #include "pattern.h"
 #include "tree.h"
-#include <mqueue.h>
 #include <sched.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
@@ -51,31 +50,6 @@ static int make_segment(key_t key, int mode)
 	return id;
 }
 
-/* Of POSIX; nobody has it open afterwards. */
-static void make_posix_queue(void)
-{
-	struct mq_attr wanted = {.mq_maxmsg = 15, .mq_msgsize = 20};
-	mqd_t made = MUST(mq_open("/alone", O_RDWR | O_CREAT | O_EXCL, 0600, &wanted));
-
-	MUST(mq_send(made, "posix", 6, 3));
-	MUST(mq_close(made));
-}
-
-static void expect_posix_queue(void)
-{
-	struct mq_attr found;
-	char text[20];
-	unsigned int priority;
-	mqd_t there = MUST(mq_open("/alone", O_RDWR));
-
-	MUST(mq_getattr(there, &found));
-	EQUAL(found.mq_maxmsg, 15);
-	EQUAL(found.mq_curmsgs, 1);
-	EQUAL(mq_receive(there, text, sizeof(text), &priority), 6);
-	EQUAL(priority, 3);
-	CHECK(!strcmp(text, "posix"));
-}
-
 int main(int argc, char **argv)
 {
 	struct {
@@ -93,8 +67,6 @@ int main(int argc, char **argv)
 	write_limit("/proc/sys/kernel/msgmnb", "20000\n");
 	write_limit("/proc/sys/kernel/sem", "100\t2000\t20\t50\n");
 	write_limit("/proc/sys/kernel/shm_rmid_forced", "0\n");
-	write_limit("/proc/sys/fs/mqueue/msg_max", "15\n");
-	make_posix_queue();
 	gap = make_segment(IPC_PRIVATE, 0600);
 	alone = make_segment(KEY, 0604);
 	MUST(shmctl(gap, IPC_RMID, NULL));
@@ -146,7 +118,6 @@ int main(int argc, char **argv)
 	EQUAL(count_lines("/proc/sysvipc/sem"), 1);
 	expect_limit("/proc/sys/kernel/msgmnb", "20000\n");
 	expect_limit("/proc/sys/kernel/sem", "100\t2000\t20\t50\n");
-	expect_posix_queue();
 	other = make_segment(KEY + 2, 0600);
 	CHECK(other != mine && other != alone);
 	return check_pass();
