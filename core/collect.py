@@ -201,7 +201,8 @@ def _collect_ipc(subjects: Sequence[Subject], images: ImageSet, segments: Segmen
     """What the tree has of System V; Refused when others have it too. This thread is in the tree's IPC namespace."""
     pids, reader = [subject.pid for subject in subjects], ProcReader()
     if strays := set(pids).difference(with_us(pids)):
-        raise CollectError(f"pid {min(strays)}", "is in another IPC namespace than the root of its tree was")
+        reason, hint = "is in another IPC namespace than the root of its tree was", "move it as a tree of its own"
+        raise CollectError(f"pid {min(strays)}", reason, hint=hint)
     used = sysv_ipc.find_used([subject.tgid for subject in subjects], reader, own_ipc=segments.own_ipc)
     if blockers := [*segments.refuse_attached(), *sysv_ipc.refuse(used, pids, reader)]:
         raise Refused(blockers)

@@ -83,7 +83,8 @@ def _write(name: str, wanted: Sequence[int]) -> None:
                 file.write(text)
     except OSError as error:
         sysctl = name.replace("/", ".")
-        raise RestoreError(f"IPC namespace: {sysctl}={text}: {os.strerror(error.errno or 0)}") from error
+        reason = f"IPC namespace: {sysctl}={text}: {os.strerror(error.errno or 0)}"
+        raise RestoreError(reason, hint=f"let root write to {_path(name)} here") from error
 
 
 def _numbers(name: str) -> list[int]:

@@ -14,9 +14,9 @@ from core.kernel import process_vm
 from migrate.convergence import MIN_ROUND_S
 from migrate.pagesrv.sender import PageSender
 from tests.bench.sheet import Scale, Sheet
-from tests.bench.stopped import attached
 from tests.bench.target import Target, started
 from tests.program_build import start_here
+from tests.roundtrip.targets import attached
 from tests.waiting import wait_until
 
 PAGE = 4096

@@ -1,10 +1,6 @@
 """How long a target stands still for an attach and for a pre-copy round, by our clock and by its own; and how many
 pages are sent for each page it writes, by its own count."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from core import DumpOptions, LiveSource
 from core.live.process import LiveProcess
 from core.memory.dirty.soft_dirty import probe_soft_dirty
@@ -12,23 +8,12 @@ from core.options import TrackChoice
 from migrate.pagesrv.sender import PageSender
 from tests.bench.sheet import Scale, Sheet
 from tests.bench.target import Target, started
+from tests.roundtrip.targets import attached
 from tests.waiting import wait_until
 
 PACE_NS = 20_000
 WRITER = "a writer of 50,000 pages/s"
 TRACKERS: tuple[TrackChoice, ...] = ("uffd-wp", "soft-dirty", "hash")
-
-
-@contextmanager
-def attached(pid: int, options: DumpOptions) -> Iterator[LiveSource]:
-    """A live source of the target, given back at the end."""
-    source = LiveSource(pid, f"migrate-bench-{os.getpid()}", options)
-    try:
-        source.attach()
-        yield source
-    finally:
-        source.thaw()
-        source.close()
 
 
 def measure(scale: Scale, sheet: Sheet) -> None:

@@ -16,8 +16,8 @@ from migrate.pagesrv.lander import PageLander
 from migrate.pagesrv.receiver import PageReceiver
 from migrate.pagesrv.sender import PageSender, write_all
 from tests.bench.sheet import Scale, Sheet
-from tests.bench.stopped import attached
 from tests.bench.target import started
+from tests.roundtrip.targets import attached
 
 CHUNK = 1 << 20
 MODES: tuple[CompressMode, ...] = ("none", "auto")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core import DumpOptions, LiveSource
 from core.kernel.calls import pidfd_open
 from core.proc.reader import ProcReader
 from core.tracee.cgroup import LeafCgroup, cgroup2_path
@@ -29,6 +30,18 @@ def ready(name: str, tmp_path: Path, popen: Launch | None = None) -> Iterator[Ru
     with find(name).start(Path(os.path.realpath(tmp_path)) / "s", popen) as run:
         run.wait_ready()
         yield run
+
+
+@contextmanager
+def attached(pid: int, options: DumpOptions | None = None) -> Iterator[LiveSource]:
+    """A live source of it, given back at the end."""
+    source = LiveSource(pid, LEAF_NAME, options or DumpOptions())
+    try:
+        source.attach()
+        yield source
+    finally:
+        source.thaw()
+        source.close()
 
 
 @contextmanager

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from core import DumpOptions, LiveSource, pre_dump
+from core import DumpOptions, pre_dump
 from core.errors import Refused
 from core.memory.ranges import EMPTY
 from core.proc.direct_io import uses_direct_io
 from core.proc.reader import ProcReader
 from tests.requires import require, require_root
-from tests.roundtrip.targets import LEAF_NAME, home_cgroup
+from tests.roundtrip.targets import attached, home_cgroup
 from tests.waiting import wait_until
 
 PROGRAM = """
@@ -62,23 +62,17 @@ def test_packets_of_pipes_are_no_direct_io(tmp_path: Path) -> None:
 
 
 def test_who_has_such_a_file_stands_still_for_each_look_and_what_it_had_before_goes_again(tmp_path: Path) -> None:
-    with program(tmp_path, "later") as pid:
-        source = LiveSource(pid, LEAF_NAME, DumpOptions(track="uffd-wp"))
-        try:
-            source.attach()
-            assert not source.scan().stopped_s
-            [process] = source.processes.values()
-            process.was_sent(EMPTY)
-            os.kill(pid, signal.SIGUSR1)
-            wait_until(lambda: uses_direct_io(pid, ProcReader()), "it has the file open")
-            assert source.scan().stopped_s
-            assert process.pending.total_pages == process.present().total_pages > 0
-            process.was_sent(EMPTY)
-            assert source.scan().stopped_s
-            assert process.pending.total_pages < process.present().total_pages / 2
-        finally:
-            source.thaw()
-            source.close()
+    with program(tmp_path, "later") as pid, attached(pid, DumpOptions(track="uffd-wp")) as source:
+        assert not source.scan().stopped_s
+        [process] = source.processes.values()
+        process.was_sent(EMPTY)
+        os.kill(pid, signal.SIGUSR1)
+        wait_until(lambda: uses_direct_io(pid, ProcReader()), "it has the file open")
+        assert source.scan().stopped_s
+        assert process.pending.total_pages == process.present().total_pages > 0
+        process.was_sent(EMPTY)
+        assert source.scan().stopped_s
+        assert process.pending.total_pages < process.present().total_pages / 2
 
 
 def test_a_pre_dump_of_it_is_refused_by_name(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 import errno
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +10,6 @@ import pytest
 
 from core import (
     DumpOptions,
-    LiveSource,
     PreflightOptions,
     RestoreOptions,
     collect_facts,
@@ -36,7 +33,16 @@ from migrate.sync_files import root_of
 from tests.program_build import Run, find
 from tests.requires import require_root
 from tests.roundtrip.one_host import moved
-from tests.roundtrip.targets import LEAF_NAME, READER, ended_afterwards, home_cgroup, is_traced, leaves_of, ready
+from tests.roundtrip.targets import (
+    LEAF_NAME,
+    READER,
+    attached,
+    ended_afterwards,
+    home_cgroup,
+    is_traced,
+    leaves_of,
+    ready,
+)
 from tests.waiting import wait_until
 
 NAME = "leader_ended.c"
@@ -156,23 +162,16 @@ def test_a_copy_is_parked_and_resumed(hold: HoldChoice, tmp_path: Path) -> None:
 
 
 def test_the_source_runs_on_when_it_is_let_go(hold: HoldChoice, tmp_path: Path) -> None:
-    with ready(NAME, tmp_path) as run, home_cgroup(run.pid) as home, attached(run, hold) as source:
+    with (
+        ready(NAME, tmp_path) as run,
+        home_cgroup(run.pid) as home,
+        attached(run.pid, DumpOptions(hold=hold)) as source,
+    ):
         source.scan()
         source.freeze()
         source.thaw()
         assert is_as_before(run, home)
         finish(run)
-
-
-@contextmanager
-def attached(run: Run, hold: HoldChoice) -> Iterator[LiveSource]:
-    source = LiveSource(run.pid, LEAF_NAME, DumpOptions(hold=hold))
-    try:
-        source.attach()
-        yield source
-    finally:
-        source.thaw()
-        source.close()
 
 
 def is_as_before(run: Run, home: str) -> bool:
@@ -189,7 +188,7 @@ def test_a_first_thread_that_ends_during_a_move_ends_the_move_and_nothing_else(a
     with program.start(tmp_path / "s") as run:
         run.wait_ready()
         with home_cgroup(run.pid) as home:
-            with attached(run, "cgroup") as source:
+            with attached(run.pid, DumpOptions(hold="cgroup")) as source:
                 source.scan()
                 (run.scratch_dir / "end").touch()
                 wait_until(lambda: is_dead(run.pid, READER), "its first thread has ended")
