@@ -41,6 +41,7 @@ from core.resources import (
     registers,
     scheduling,
     seccomp,
+    sem_undo,
     signals,
     sysv_ipc,
     time_namespace,
@@ -203,10 +204,15 @@ def _collect_ipc(subjects: Sequence[Subject], images: ImageSet, segments: Segmen
     if strays := set(pids).difference(with_us(pids)):
         reason, hint = "is in another IPC namespace than the root of its tree was", "move it as a tree of its own"
         raise CollectError(f"pid {min(strays)}", reason, hint=hint)
-    used = sysv_ipc.find_used([subject.tgid for subject in subjects], reader, own_ipc=segments.own_ipc)
-    if blockers := [*segments.refuse_attached(), *sysv_ipc.refuse(used, pids, reader)]:
-        raise Refused(blockers)
+    sets, threads = reader.semaphore_sets(), {subject.pid: subject.frozen.tids for subject in subjects}
+    undos = sem_undo.find(pids, sets, threads.__getitem__)
+    tgids = [subject.tgid for subject in subjects]
+    used = sysv_ipc.find_used(tgids, reader, sets, undos.sets, own_ipc=segments.own_ipc)
+    refused = [*segments.refuse_attached(), *sysv_ipc.refuse(used, reader), *sem_undo.refuse(undos, used.sets)]
+    if refused:
+        raise Refused(refused)
     sysv_ipc.collect(used, images)
+    sem_undo.collect(undos, {subject.pid: subject.own_pid for subject in subjects}, images)
     if segments.own_ipc:
         segments.collect_unattached(images)
         posix_mqueue.collect_unopened(images)

@@ -21,7 +21,7 @@ from core.kernel.calls import pidfd_open
 from core.memory.dirty.kept import without_our_marks
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
-from core.resources import aio, process_tree, vmas
+from core.resources import aio, process_tree, sem_undo, vmas
 from core.resources.time_namespace import IMAGE_ID
 from core.task_plan import first_sharers
 from core.tracee.family import Family, ended_leader_blocker, has_ended, has_gone, read_settled, release, stop_family
@@ -66,6 +66,8 @@ def prepare(pid: int, reader: ProcReader | None = None) -> Iterator[Prepared]:
     """Everything that takes time and does not need the process to stand still; Refused for memory we cannot carry."""
     reader = reader or ProcReader()
     tgid = reader.status(pid).tgid
+    if reader.semaphore_sets():
+        sem_undo.learn_layout()
     with ExitStack() as stack:
         pidfd = process_fd = _pidfd_of(stack, tgid, tgid)
         if pid != tgid:

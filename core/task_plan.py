@@ -40,6 +40,7 @@ from core.resources import (
     process_tree,
     registers,
     seccomp,
+    sem_undo,
     signals,
     sysv_ipc,
     table_plan,
@@ -187,10 +188,11 @@ def _compile_tree(images: ImageSet, launcher_bounding: int, options: RestoreOpti
     files = table_plan.plan_tables(images, _tables(images, shapes), tcp=options.tcp, terminal=options.terminal)
     names = MappedNames(images)
     layout = registers.layout_of(images)
+    undos = sem_undo.plan_all(images, [shape.pid for shape in shapes if not shape.dead])
     return TreePlan(
         shapes,
         tuple(
-            _compile_task(images, entries[shape.pid], files, launcher_bounding, names, layout)
+            _compile_task(images, entries[shape.pid], files, launcher_bounding, names, layout, undos.get(shape.pid, ()))
             for shape in shapes
             if not shape.dead
         ),
@@ -216,7 +218,7 @@ def _tables(images: ImageSet, shapes: Sequence[TaskShape]) -> dict[int, int]:
 
 def _compile_task(
     images: ImageSet, entry: PstreeEntry, files: Mapping[int, FilePlan], launcher_bounding: int, names: MappedNames,
-    layout: Layout,
+    layout: Layout, undos: Program,
 ) -> TaskPlan:  # fmt: skip
     if entry.pid not in entry.threads:
         raise ImageError("pstree.img", f"task {entry.pid} is not among its own threads")
@@ -230,7 +232,10 @@ def _compile_task(
         tids=tuple(entry.threads),
         memory=memory_plan(images, entry.pid, names),
         files_id=images.one(kinds.IDS, entry.pid).files_id,
-        steps=tuple(_steps(images, names, entry, cores, states, launcher_bounding, files[entry.pid])),
+        steps=(
+            *_steps(images, names, entry, cores, states, launcher_bounding, files[entry.pid]),
+            Step(Stage.RESTORE_SIGCHLD, entry.pid, undos),
+        ),
         states=states,
         cores=cores,
         yield_signal=signals.free_signal(_used_signals(cores)),

@@ -34,7 +34,8 @@ LAYOUT: Final = {
 @cache
 def offsets_of(*wanted: tuple[str, tuple[str, ...]]) -> dict[str, dict[str, int]]:
     """Offsets of these fields and of those that are needed here. KernelLacks: it does not tell."""
-    return read_offsets({**LAYOUT, **dict(wanted)})
+    fields = dict(wanted)
+    return read_offsets({name: (*LAYOUT.get(name, ()), *fields.get(name, ())) for name in {**LAYOUT, **fields}})
 
 
 def _instruction(code: int, target: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
@@ -138,11 +139,15 @@ class KernelMemory:
         """A per-CPU counter of 64 bits, over all of them."""
         return sum(self.word(address + offset) for offset in self._cpus) % LIMIT
 
-    def private_data(self, descriptor: int) -> int:
-        """What the kernel keeps for an open file of ours, which holds it there."""
+    def file(self, descriptor: int) -> int:
+        """The struct file of an open file of ours, which holds it there."""
         files = self.field(self._task, "task_struct", "files")
         table = self.field(self.field(files, "files_struct", "fdt"), "fdtable", "fd")
-        return self.field(self.word(table + WORD.size * descriptor), "file", "private_data")
+        return self.word(table + WORD.size * descriptor)
+
+    def private_data(self, descriptor: int) -> int:
+        """What the kernel keeps for it."""
+        return self.field(self.file(descriptor), "file", "private_data")
 
 
 def _possible_cpus() -> int:

@@ -46,7 +46,17 @@ from core.proc.maps import SmapsVma
 from core.proc.reader import ProcReader
 from core.proc.status import Status
 from core.proc.text import printable
-from core.resources import aio, file_table, posix_mqueue, sysv_ipc, tcp_socket, terminal, udp_socket, unix_socket
+from core.resources import (
+    aio,
+    file_table,
+    posix_mqueue,
+    sem_undo,
+    sysv_ipc,
+    tcp_socket,
+    terminal,
+    udp_socket,
+    unix_socket,
+)
 from core.resources.context import OpenFile, OpenTable, make_table, open_files
 from core.tracee.family import Family, await_vforks, has_ended, read_family, vforks, without
 from core.tracee.vfork import is_vfork, vfork_blocker
@@ -140,9 +150,12 @@ def _collect(
         losses, terminals = _losses(everything), terminal.numbers(everything.files)
     supervisor = find_supervisor(reader, pid, reader.status(pid).ppid)
     blockers = [*in_vfork, *refuse_sharing(reader, family), *_blockers(family, found), *shared.blockers]
-    ipc = sysv_ipc.find_used([member.tgid for member in family.living], reader, own_ipc=own_ipc)
+    sets = reader.semaphore_sets()
+    undos = sem_undo.find([member.pid for member in family.living], sets, reader.tids)
+    pids = [member.tgid for member in family.living]
+    ipc = sysv_ipc.find_used(pids, reader, sets, undos.sets, own_ipc=own_ipc)
     blockers += refuse_others_in_ipc(family, reader) if own_ipc else []
-    blockers += sysv_ipc.refuse(ipc, [member.pid for member in family.living], reader)
+    blockers += [*sysv_ipc.refuse(ipc, reader), *sem_undo.refuse(undos, ipc.sets)]
     blockers += refuse_parted(family, terminals)
     blockers += [
         *([supervisor] if supervisor else []),

@@ -6,7 +6,7 @@ The kernel does not tell who has one: a queue or set that a process merely made 
 
 import errno
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,7 @@ from core.errors import Blocker, CollectError, ImageError
 from core.images import kinds
 from core.images.pb.namespaces_pb2 import IpcDescEntry, IpcMsg, IpcMsgEntry, IpcSemEntry
 from core.images.store import ImageSet
-from core.kernel.calls import address_of, kcmp, syscall
+from core.kernel.calls import address_of, syscall
 from core.plan.ops import Program, Syscall
 from core.plan.segments import ipc_namespace
 from core.proc.reader import ProcReader
@@ -23,13 +23,11 @@ from core.proc.sysvipc import SysvNeed, SysvQueue, SysvSet
 IPC_RMID, IPC_STAT = 0, 2
 IPC_NOWAIT, MSG_NOERROR, MSG_COPY = 0o4000, 0o10000, 0o40000
 GETPID, GETALL, SETALL = 11, 13, 17
-KCMP_SYSVSEM: Final = 6
 QUEUE_STATUS: Final = 128  # bytes, of struct msqid64_ds at least
 QBYTES: Final = slice(88, 96)
 TYPE: Final = 8  # bytes of a message before its text
 MARK: Final = (1).to_bytes(TYPE, "little")  # a message without text
 SHARED_HINT: Final = "move all who use it as one tree, or end the others"
-UNDO_HINT: Final = "end it and start it over there, or have it use POSIX semaphores"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +39,18 @@ class Used:
     others: tuple[tuple[str, str, int], ...] = ()  # code of the refusal, name, PID
 
 
-def find_used(pids: Collection[int], reader: ProcReader, *, own_ipc: bool) -> Used:
-    """Of a tree of processes `pids`; all there are where this thread is in an IPC namespace that is the tree's."""
+def find_used(
+    pids: Collection[int], reader: ProcReader, sets_here: Sequence[SysvSet], adjusted: Collection[int], *, own_ipc: bool
+) -> Used:
+    """Of a tree of processes `pids`; all there are where this thread is in an IPC namespace that is the tree's.
+
+    `sets_here`: all sets in this namespace; `adjusted`: ids of those that the tree has adjustments of (SEM_UNDO).
+    """
     if own_ipc:
-        return Used(reader.semaphore_sets(), reader.message_queues())
-    queues = {one: {one.sender, one.receiver} - {0} for one in reader.message_queues()}
-    sets = {one: set(_users(one)) - {0} for one in reader.semaphore_sets()}
+        return Used(tuple(sets_here), reader.message_queues())
     mine = set(pids)
+    queues = {one: {one.sender, one.receiver} - {0} for one in reader.message_queues()}
+    sets = {one: set(_users(one)) - {0} | (mine if one.id in adjusted else set()) for one in sets_here}
     named = [("sysv-msg", describe_queue(one.id, one.key), users) for one, users in queues.items() if users & mine]
     named += [("sysv-sem", describe_set(one.id, one.key), users) for one, users in sets.items() if users & mine]
     return Used(
@@ -84,32 +87,12 @@ def _lives(pid: int, reader: ProcReader) -> bool:
         return False
 
 
-def refuse(used: Used, pids: Collection[int], reader: ProcReader) -> list[Blocker]:
-    """What others use too, and processes that may have adjustments (SEM_UNDO): nobody can look at those."""
-    found = [
+def refuse(used: Used, reader: ProcReader) -> list[Blocker]:
+    """What others use too."""
+    return [
         Blocker(code, name, f"process {pid} ({reader.comm(pid)}) uses it too", SHARED_HINT)
         for code, name, pid in used.others
     ]
-    if used.sets:
-        reason = "may have adjustments of System V semaphores (SEM_UNDO, or threads), which cannot be seen"
-        found += [Blocker("sysv-undo", f"pid {pid}", reason, UNDO_HINT) for pid in _with_adjustments(pids)]
-    return found
-
-
-def _with_adjustments(pids: Collection[int]) -> list[int]:
-    """Who has a list of them, though it may be empty: a fresh child of ours has none."""
-    waiting, ending = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(ending)
-        os.read(waiting, 1)
-        os._exit(0)
-    try:
-        return [pid for pid in pids if kcmp(child, pid, KCMP_SYSVSEM)]
-    finally:
-        os.close(waiting)
-        os.close(ending)
-        os.waitpid(child, 0)
 
 
 def needs(used: Used) -> tuple[SysvNeed, ...]:

@@ -1,5 +1,7 @@
 """System V queues and semaphores before a move: what only the tree uses goes along, the rest is refused by name."""
 
+import os
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -7,8 +9,11 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from core.kernel.calls import syscall
+from core.errors import KernelLacks
+from core.kernel.calls import address_of, syscall
 from core.preflight import PreflightOptions, SysvNeed, TargetFindings, collect_facts
+from core.proc.reader import ProcReader
+from core.resources import sem_undo
 from tests.requires import require_root
 
 IPC_RMID = 0
@@ -28,6 +33,27 @@ else:
     libc.semop(set_id, (ctypes.c_short * 3)(1, 1, flags), 1)
     libc.msgrcv(queue, buffer, 1, 0, 0)
 print(set_id, queue, flush=True)
+while True: time.sleep(60)
+"""
+
+
+SHARES = """
+import ctypes, signal, sys, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+CLONE_SYSVSEM, SYS_CLONE, PR_SET_PDEATHSIG = 0x40000, 56, 1
+set_id = libc.semget(0, 1, 0o1600)
+def adjust():
+    libc.semop(set_id, (ctypes.c_short * 3)(0, 1, 0o10000), 1)
+    print(set_id, flush=True)
+def adjust_alone():
+    libc.unshare(CLONE_SYSVSEM)
+    adjust()
+    time.sleep(60)
+if sys.argv[1] == "thread":
+    threading.Thread(target=adjust_alone, daemon=True).start()
+elif libc.syscall(SYS_CLONE, CLONE_SYSVSEM | signal.SIGCHLD, 0, 0, 0, 0) == 0:
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    adjust()
 while True: time.sleep(60)
 """
 
@@ -81,6 +107,43 @@ def test_what_another_process_uses_too_is_refused_by_name() -> None:
         assert found(look(other)).keys() == said.keys()
 
 
-def test_adjustments_that_nobody_can_see_are_refused() -> None:
+def test_adjustments_go_along() -> None:
+    with user(flags=SEM_UNDO) as (pid, set_id, _):
+        assert not found(look(pid))
+        of = sem_undo.find([pid], ProcReader().semaphore_sets(), ProcReader().tids).of
+        assert {id: tuple(several) for id, several in of[pid].items()} == {set_id: (-1, 0)}
+
+
+def test_a_set_that_others_used_last_is_known_by_its_adjustments() -> None:
+    ups = struct.pack("<Hhh", 0, 1, 0)
+    for flags, is_known in ((SEM_UNDO, True), (0, False)):
+        with user(flags=flags) as (pid, set_id, _):
+            syscall("semop", set_id, address_of(ups), 1)
+            said = found(look(pid)).get("sysv-sem", "")
+            assert (f"set {set_id} " in said and f"process {os.getpid()} " in said) == is_known
+
+
+def test_adjustments_that_nobody_can_see_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lack() -> None:
+        raise KernelLacks("BTF", "no such file")
+
+    monkeypatch.setattr(sem_undo, "open_undo_lists", lack)
     with user(flags=SEM_UNDO) as (pid, *_):
-        assert "SEM_UNDO" in found(look(pid))["sysv-undo"]
+        said = found(look(pid))["sysv-undo"]
+        assert "SEM_UNDO" in said and "no such file" in said
+    with user() as (pid, *_):
+        assert not found(look(pid))
+
+
+@pytest.mark.parametrize(("how", "said"), [("thread", "of its own"), ("process", "shares")])
+def test_lists_that_are_shared_in_other_ways_than_those_of_threads_are_refused(how: str, said: str) -> None:
+    argv = [sys.executable, "-c", SHARES, how]
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    set_id = int(process.stdout.readline())
+    try:
+        assert said in found(look(process.pid))["sysv-undo"]
+    finally:
+        process.kill()
+        process.communicate()
+        syscall("semctl", set_id, 0, IPC_RMID, 0)
