@@ -7,6 +7,7 @@ again from any line. Starting it twice starts it once: the file that names it is
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -105,20 +106,39 @@ def read_process(process: psutil.Process, ports: tuple[int, ...] = ()) -> Proces
     """The process as a workload; None for kernel threads, zombies and what ended meanwhile."""
     try:
         with process.oneshot():
-            words = process.cmdline()
-            if not words or process.status() == psutil.STATUS_ZOMBIE:
+            tid = living_thread(process)
+            command = read_command(tid) if tid else ""
+            if not command:
                 return None
             cgroups = Path(f"/proc/{process.pid}/cgroup").read_text()
             cgroup = unified(cgroups)
             faults = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[7])
             age_s = max(1.0, time.time() - process.create_time())
             return Process(
-                process.pid, process.ppid(), read_start_time(process.pid), process.username(), " ".join(words)[:400],
-                cgroup, unit_of(cgroup), process.memory_info().rss, round(faults / age_s, 1), ports,
+                process.pid, process.ppid(), read_start_time(process.pid), process.username(), command[:400],
+                cgroup, unit_of(cgroup), read_resident(tid), round(faults / age_s, 1), ports,
                 container_of(cgroups),
             )  # fmt: skip
     except (psutil.Error, OSError, ValueError, KeyError, MigrateError):
         return None
+
+
+def living_thread(process: psutil.Process) -> int:
+    """The process's id, or a thread's when its first has ended before the others; 0 for a zombie."""
+    if process.status() != psutil.STATUS_ZOMBIE:
+        return process.pid
+    tids = sorted(map(int, os.listdir(f"/proc/{process.pid}/task")))
+    return next((tid for tid in tids if read_command(tid)), 0)
+
+
+def read_command(tid: int) -> str:
+    """Its words; "" for kernel threads, and for what has ended."""
+    return Path(f"/proc/{tid}/cmdline").read_text(errors="surrogateescape").rstrip("\0").replace("\0", " ")
+
+
+def read_resident(tid: int) -> int:
+    """Bytes of memory that are there."""
+    return int(Path(f"/proc/{tid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def read_cpu_flags() -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from core.kernel.calls import syscall
 from core.kernel.ipc_namespace import at_home
 from core.kernel.posix_mqueue import remove_queue
+from core.proc.main_thread import main_threads
 from core.proc.reader import ProcReader
 
 FOLDER: Final = Path("/run/migrate/made")
@@ -114,7 +115,7 @@ def _remove_segment(id: int, maker: int) -> bool:
 
 def _remove_queue(name: str, inode: int) -> bool:
     reader = ProcReader()
-    for pid in reader.pids():
+    for pid in main_threads(reader):
         with suppress(OSError):
             if any(_is_queue(pid, fd, name, inode, reader) for fd in reader.fds(pid)):
                 return False
@@ -143,7 +144,7 @@ def _remove_file(path: str, inode: tuple[int, int]) -> bool:
 def _is_used(inode: tuple[int, int]) -> bool:
     """Whether some process maps it."""
     reader = ProcReader()
-    for pid in reader.pids():
+    for pid in main_threads(reader):
         with suppress(OSError):
             if any((os.makedev(*vma.device), vma.inode) == inode for vma in reader.maps(pid)):
                 return True

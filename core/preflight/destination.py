@@ -16,6 +16,7 @@ from core.preflight.files import filesystem_id
 from core.preflight.fingerprint import Fingerprints, read_build_id
 from core.preflight.host import collect_host
 from core.preflight.records import ASSUMED_SHARED, FileNeed, HostRecord, ListenNeed, TargetRecord
+from core.proc.main_thread import main_threads
 from core.proc.mountinfo import Mount, mount_of
 from core.proc.reader import ProcReader
 from core.proc.sockets import InetSocket
@@ -145,7 +146,7 @@ def _owners(inodes: set[int], reader: ProcReader) -> dict[int, str]:
     """inode → "name (pid N)" by looking at every process."""
     links = {f"socket:[{inode}]": inode for inode in inodes}
     found: dict[int, str] = {}
-    for pid in reader.pids():
+    for pid in main_threads(reader):
         try:
             for fd in reader.fds(pid):
                 inode = links.get(reader.fd_link(pid, fd))

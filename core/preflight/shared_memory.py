@@ -13,6 +13,7 @@ from core.errors import Blocker, MigrateError
 from core.memory.ranges import PAGE_SIZE
 from core.plan.segments import SegmentKind
 from core.preflight.memory import huge_pages_of
+from core.proc.main_thread import main_threads
 from core.proc.reader import ProcReader
 from core.proc.sysvipc import SysvNeed
 from core.resources.context import OpenFile, looking_at
@@ -96,9 +97,7 @@ def _reason(pid: int, reader: ProcReader) -> str:
 def _outsiders(by_inode: Mapping[Inode, Segment], inside: set[int], reader: ProcReader) -> Iterator[tuple[Inode, int]]:
     """(device and inode, pid) of all that map one of them or have it open."""
     line = re.compile(r" ([0-9a-f]+):([0-9a-f]+) (\d+) +/(?:dev/zero|memfd:|SYSV|anon_hugepage)")
-    for pid in reader.pids():
-        if pid in inside:
-            continue
+    for pid in main_threads(reader, inside):
         try:
             inodes = {
                 (os.makedev(int(major, 16), int(minor, 16)), int(inode))

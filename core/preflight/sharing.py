@@ -7,6 +7,7 @@ from core.errors import Blocker
 from core.ids.shared import KCMP_FILES, KCMP_FS, KCMP_VM
 from core.ids.tree import Order
 from core.kernel.calls import kcmp
+from core.proc.main_thread import main_threads
 from core.proc.reader import ProcReader
 from core.tracee.family import Family, has_ended
 from core.tracee.vfork import is_vfork
@@ -19,7 +20,7 @@ OUTSIDE_HINT: Final = "move the process that is the parent of both, or end the o
 def refuse_sharing(reader: ProcReader, family: Family) -> list[Blocker]:
     """Everything that a living process of the tree shares and that does not move along."""
     mine = [member.pid for member in family.living]
-    others = [pid for pid in reader.pids() if pid not in set(mine)]
+    others = main_threads(reader, family.pids)
     found = []
     for kind in KINDS:
         for group in _groups([*mine, *others], kind):

@@ -3,6 +3,7 @@
 Such a process shows neither memory nor descriptors in /proc/PID, all of it in /proc/TID.
 """
 
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Final
 
@@ -23,6 +24,12 @@ def main_thread(pid: int, reader: ProcReader) -> int:
             if ages:
                 return min(ages, key=lambda tid: (ages[tid], tid))
     return pid
+
+
+def main_threads(reader: ProcReader, besides: Collection[int] = ()) -> list[int]:
+    """Those of all processes but `besides`, which may be told by either number."""
+    found = [main_thread(pid, reader) for pid in reader.pids() if pid not in besides]
+    return [tid for tid in found if tid not in besides]
 
 
 def is_dead(tid: int, reader: ProcReader) -> bool:

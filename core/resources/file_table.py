@@ -16,6 +16,7 @@ from core.images import kinds
 from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
 from core.images.store import ImageSet
 from core.options import DumpOptions, TcpChoice
+from core.proc.main_thread import main_threads
 from core.proc.reader import ProcReader
 from core.resources import (
     epoll,
@@ -100,9 +101,7 @@ def find_other_holders(table: OpenTable, pids: Sequence[int], reader: ProcReader
             ours.setdefault(link, []).append(file)
     queues = [file for file in table.files if posix_mqueue.claims(file)]
     shared: dict[Hashable, tuple[OpenFile, int]] = {}
-    for pid in reader.pids():
-        if pid in pids:
-            continue
+    for pid in main_threads(reader, pids):
         for fd, link in _links(pid, reader):
             for file in (*ours.get(link, ()), *(file for file in queues if link.endswith(posix_mqueue.ending(file)))):
                 if _is_same(file, pid, fd, link, reader):
@@ -142,7 +141,7 @@ def find_peer_holders(table: OpenTable, reader: ProcReader) -> dict[int, str]:
     wanted = {f"socket:[{state.peer}]": state.peer for state in table.unix.values()
               if state.peer and state.peer not in table.unix}  # fmt: skip
     found: dict[int, str] = {}
-    for pid in reader.pids() if wanted else ():
+    for pid in main_threads(reader) if wanted else ():
         for _, link in _links(pid, reader):
             if link in wanted and wanted[link] not in found:
                 found[wanted[link]] = f"process {pid} ({_comm(pid, reader)})"

@@ -3,8 +3,11 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 
@@ -29,6 +32,7 @@ from core.options import HoldChoice
 from core.proc.main_thread import is_dead, main_thread
 from core.tracee.cgroup import cgroup2_path
 from core.tracee.holder import hold_processes
+from migrate.agent import read_facts
 from migrate.sync_files import root_of
 from tests.program_build import Run, find
 from tests.requires import require_root
@@ -246,4 +250,31 @@ def test_it_is_refused_by_name_where_no_thread_has_a_pidfd(tmp_path: Path, monke
         with pytest.raises(Refused, match="has ended its first thread"):
             dump(run.pid, directory(tmp_path, "1"), DumpOptions())
         assert not is_traced(run.pid)
+        finish(run)
+
+
+def test_whoever_has_a_deleted_file_too_is_found(tmp_path: Path) -> None:
+    with (
+        TemporaryFile(dir=tmp_path) as file,
+        ready(NAME, tmp_path, lambda argv: subprocess.Popen(argv, pass_fds=[file.fileno()])) as outsider,
+    ):
+        argv = [sys.executable, "-c", "import signal; signal.pause()"]
+        null = subprocess.DEVNULL
+        target = subprocess.Popen(argv, stdin=file, stdout=null, stderr=null)
+        try:
+            wait_until(lambda: READER.stat(target.pid).state == "S", "it waits")
+            found = collect_facts(target.pid, PreflightOptions()).blockers
+            holder = main_thread(outsider.pid, READER)
+            assert holder != outsider.pid
+            assert [one.reason for one in found if one.code == "fd-shared"] == [f"process {holder} has it open too"]
+        finally:
+            target.kill()
+            target.wait()
+        finish(outsider)
+
+
+def test_it_is_among_the_processes_of_a_host(tmp_path: Path) -> None:
+    with ready(NAME, tmp_path) as run:
+        found = next(one for one in read_facts().processes if one.pid == run.pid)
+        assert "leader_ended" in found.command and found.memory_bytes > 0
         finish(run)

@@ -19,10 +19,11 @@ def test_a_c_program_that_rewrites_its_memory_goes_there_and_back(guests: tuple[
     program.check(old)
 
 
-def test_contexts_of_asynchronous_io_go_there_and_back(guests: tuple[Guest, Guest]) -> None:
-    """Each kernel lays out what is read of it in its own way."""
+@pytest.mark.parametrize("name", ["aio", "tree_sem_undo"])
+def test_what_is_read_of_the_kernel_s_memory_goes_there_and_back(guests: tuple[Guest, Guest], name: str) -> None:
+    """Each kernel lays it out in its own way."""
     old, new = guests
-    program = start(old, "aio")
+    program = start(old, name)
     for here, there in ((old, new), (new, old)):
         migrate(program, here, there)
     program.check(old)
