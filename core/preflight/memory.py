@@ -39,7 +39,7 @@ def needs_of_memory(smaps: Sequence[SmapsVma]) -> tuple[str, ...]:
 def refuse_rings(pid: int, smaps: Sequence[SmapsVma]) -> list[Blocker]:
     """Contexts of asynchronous I/O that will not be idle, or of which that cannot be told."""
     found = aio.rings([one.vma for one in smaps])
-    return (aio.refuse_unknown(found) or aio.refuse_waiting(pid)) if found else []
+    return (aio.refuse_unknown(found) or [*aio.refuse_inherited(pid, found), *aio.refuse_waiting(pid)]) if found else []
 
 
 def private_huge_pages(vmas: Iterable[Vma]) -> tuple[tuple[int, int], ...]:

@@ -73,6 +73,14 @@ def refuse_unknown(vmas: Sequence[Vma]) -> list[Blocker]:
     return []
 
 
+def refuse_inherited(pid: int, found: Sequence[Vma]) -> list[Blocker]:
+    """Rings `found` of a running process without a context: fork(2) copies the one and not the other."""
+    with open_contexts() as contexts:
+        known = {one.id for one in _read_running(contexts, pid)}
+    reason, hint = "is mapped without its context, as after fork(2)", "let the process unmap it, or execute a program"
+    return [Blocker("aio-inherited", subject_of(vma.start), reason, hint) for vma in found if vma.start not in known]
+
+
 def refuse_waiting(pid: int) -> list[Blocker]:
     """Contexts of a running process with requests that wait for something to happen, at every look for a second."""
     still: set[int] | None = None

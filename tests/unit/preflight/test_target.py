@@ -376,3 +376,15 @@ def test_many_mappings_are_told_by_threshold() -> None:
 
 def test_of_many_mappings_alike_a_few_are_named() -> None:
     assert len(refuse_memory(vmas(50, "anon_inode:[io_uring]"))) == 3
+
+
+def test_a_ring_of_io_setup_that_came_by_fork_is_refused(tmp_path: Path) -> None:
+    script = (
+        "context = ctypes.c_ulong(0)\nassert libc.syscall(206, 8, ctypes.byref(context)) == 0\n"
+        "if not os.fork():\n    libc.prctl(1, signal.SIGKILL, 0, 0, 0)\n    signal.pause()"
+    )
+    with python(script, tmp_path) as pid:
+        [child] = ProcReader().children(pid)
+        wait_until(lambda: ProcReader().stat(child).state == "S", "the child waits")
+        [found] = [one for one in collect_facts(pid, PLAIN).blockers if one.code.startswith("aio")]
+        assert found.code == "aio-inherited" and f"pid {child}: " in found.subject
