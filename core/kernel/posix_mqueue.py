@@ -6,6 +6,7 @@ Names here have no slash; the kernel keeps them flat, whatever mqueue file syste
 import errno
 import os
 import re
+import resource
 import stat
 import struct
 from collections.abc import Iterator, Sequence
@@ -83,7 +84,22 @@ def make_queue(name: str, max_messages: int, message_size: int) -> int:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     path, flags = _argument(name), os.O_RDWR | os.O_NONBLOCK | os.O_CREAT | os.O_EXCL
     attributes = ATTRIBUTES.pack(0, max_messages, message_size, *[0] * 5)
-    return syscall("mq_open", address_of(path), flags, 0o600, address_of(attributes))
+    arguments = address_of(path), flags, 0o600, address_of(attributes)
+    try:
+        return syscall("mq_open", *arguments)
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+    _raise_limit()
+    return syscall("mq_open", *arguments)
+
+
+def _raise_limit() -> None:
+    """Of the bytes that root's queues may take, for this process: as far as it may."""
+    for soft in (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_MSGQUEUE)[1]):
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_MSGQUEUE, (soft, soft))
+            return
 
 
 def remove_queue(name: str, inode: int) -> None:
