@@ -92,9 +92,11 @@ int main(int argc, char **argv)
 	for (int naps = 0; naps < TREE_NAPS && value_of(SHARED) != 15; naps++)
 		check_nap();
 
-	tree_ready_and_wait(2);
-
+	tree_meet(2);
+	check_ready_and_wait();
 	change(FULL, -32767, 0);
+	close(tree_gate[1]);
+
 	tree_join(child);
 	EQUAL(value_of(OWN), 6);
 	EQUAL(value_of(CHILDS), 0);
