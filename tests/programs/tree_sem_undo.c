@@ -1,4 +1,4 @@
-// Adjustments of System V semaphores (SEM_UNDO) are made when each process ends: a list of threads with the last of them.
+// Adjustments of semaphores (SEM_UNDO) are made when each process ends; those that threads share, with the last one.
 // requires: root
 #include "tree.h"
 
