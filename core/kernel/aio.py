@@ -31,6 +31,7 @@ CONTEXT: Final = (
     ("percpu_ref", ("percpu_count_ptr", "data")),
     ("percpu_ref_data", ("count",)),
 )
+MOST: Final = 1 << 20  # contexts: more than a host has for all (fs.aio-max-nr)
 MANY: Final = 8  # more references than a context has for itself
 NOT_PER_CPU: Final = 3  # flags in percpu_count_ptr
 BIAS: Final = 1 << 63  # of the count while the rest of it is per CPU
@@ -77,6 +78,8 @@ class Contexts:
                 return []
             count = memory.field(table, "kioctx_table", "nr") & 0xFFFFFFFF
             first = table + memory.offsets["kioctx_table"]["table"]
+            if count > MOST:  # it changed while it was read
+                raise InterruptedError
             places = [memory.word(first + 8 * index) for index in range(count)]
             return [self._context(place) for place in places if place]
         finally:

@@ -141,12 +141,12 @@ def thread_state(core: CoreEntry, tid: int, sigmask: int, theirs: Layout = ()) -
 
 def _undisturbed(core: CoreEntry, registers: Registers, sigmask: int) -> Registers:
     """criu's dump ends a sleep with EINTR. Where no signal is to be taken nothing else can have: it is made again."""
+    by_criu = not core.thread_core.xstate
+    if not by_criu or signed(registers.ax) != EINTR or signed(registers.orig_ax) < 0:
+        return registers
     pending = [*core.thread_core.signals_p.signals, *core.tc.signals_s.signals]
     signals = [one for one in pending if not sigmask << 1 >> int.from_bytes(one.siginfo[:4], "little") & 1]
-    by_criu = not core.thread_core.xstate
-    if by_criu and not signals and signed(registers.ax) == EINTR and signed(registers.orig_ax) >= 0:
-        return made_again(registers)
-    return registers
+    return registers if signals else made_again(registers)
 
 
 def _xstate(core: CoreEntry, tid: int, theirs: Layout) -> bytes:
