@@ -8,7 +8,7 @@ import os
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Final
@@ -18,9 +18,12 @@ from core.images import kinds
 from core.images.pb.namespaces_pb2 import SemUndoEntry
 from core.images.store import ImageSet
 from core.kernel.calls import kcmp
+from core.kernel.ipc_namespace import with_us
 from core.kernel.sem_undo import UndoLists, open_undo_lists
 from core.plan.ops import Program, Syscall
 from core.plan.segments import ipc_namespace
+from core.proc.main_thread import main_threads
+from core.proc.reader import ProcReader
 from core.proc.sysvipc import SysvSet
 
 KCMP_SYSVSEM: Final = 6
@@ -31,6 +34,7 @@ ADJUSTMENTS: Final = range(-32768, 32768)
 STEP: Final = 16383  # above any value there is room for it, or below
 LOOKS: Final = 10  # at a list that changes while it is read
 HINT: Final = "end it and start it over there, or have it use POSIX semaphores"
+OTHERS_HINT: Final = "move all who use it as one tree, or end the others"
 UNKNOWN_HINT: Final = "BPF and BTF tell them (CONFIG_BPF_SYSCALL, CONFIG_DEBUG_INFO_BTF; no lockdown=confidentiality)"
 
 
@@ -146,6 +150,25 @@ def refuse(found: Adjustments, used: Collection[SysvSet]) -> list[Blocker]:
     reason = f"may have adjustments of System V semaphores (SEM_UNDO, or threads), which cannot be seen: {found.why}"
     unseen = [_blocker(f"pid {pid}", reason, UNKNOWN_HINT) for pid in found.unknown if used]
     return [*found.blockers, *unseen]
+
+
+def refuse_outsiders(
+    used: Collection[SysvSet], inside: Callable[[], Collection[int]], reader: ProcReader
+) -> list[Blocker]:
+    """Who else in this IPC namespace has adjustments of these sets. Looks at every process: not in the freeze.
+
+    `inside`: who has not; asked again when somebody is found, who may have been born meanwhile.
+    """
+    found: list[Blocker] = []
+    with suppress(KernelLacks), ExitStack() as stack:
+        lists = _Lists(stack.enter_context(open_undo_lists()), {one.id: one.semaphores for one in used})
+        for pid in with_us(main_threads(reader, inside())) if used else ():
+            with suppress(CollectError):
+                sets = lists.look(pid)[1]
+                reason = f"process {pid} has adjustments of it (SEM_UNDO)"
+                if sets and pid not in inside():
+                    found += [Blocker("sysv-sem", f"System V semaphore set {id}", reason, OTHERS_HINT) for id in sets]
+    return found
 
 
 def collect(found: Adjustments, own_pids: Mapping[int, int], images: ImageSet) -> None:

@@ -123,6 +123,15 @@ def test_a_set_that_others_used_last_is_known_by_its_adjustments() -> None:
             assert (f"set {set_id} " in said and f"process {os.getpid()} " in said) == is_known
 
 
+def test_adjustments_that_another_process_has_are_refused_by_name() -> None:
+    for flags, is_known in ((SEM_UNDO, True), (0, False)):
+        with user() as (pid, set_id, queue), user(set_id, queue, flags) as (other, *_):
+            assert (
+                any("adjustments" in one.reason and f" {other} " in one.reason for one in look(pid).blockers)
+                == is_known
+            )
+
+
 def test_adjustments_that_nobody_can_see_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def lack() -> None:
         raise KernelLacks("BTF", "no such file")
