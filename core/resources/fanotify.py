@@ -27,6 +27,8 @@ from core.resources.context import OpenFile, OpenTable, owner_and_flags_ops, rea
 
 LINK: Final = "anon_inode:[fanotify]"
 AT_FDCWD: Final = -100
+UNREAD: Final = "has events that the program has not read yet, and nobody else can without taking them"
+UNREAD_HINT: Final = "let it read them, and try again"
 DECIDING: Final = 0xC  # FAN_CLASS_CONTENT, FAN_CLASS_PRE_CONTENT
 FAN_MARK_ADD, FAN_MARK_MOUNT, FAN_MARK_IGNORED_MASK, FAN_MARK_FILESYSTEM = 0x1, 0x10, 0x20, 0x100
 _GROUP: Final = re.compile(r"fanotify flags:([0-9a-f]+) event-flags:([0-9a-f]+)")
@@ -89,7 +91,7 @@ def _group(file: OpenFile) -> tuple[int, int]:
 
 
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
-    """Who decides upon others' accesses, and marks that cannot be found again."""
+    """Who decides upon others' accesses, marks that cannot be found again, events that nobody has read."""
     if _group(file)[0] & DECIDING:
         return file.blocker(
             "fanotify-class", "decides upon accesses (permission events)", "stop it before the migration"
@@ -98,13 +100,19 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
         if not mark.path:
             reason = f"has a mark on inode or mount {mark.number}, whose path cannot be found"
             return file.blocker("fanotify-path", reason, "it is deleted, or its file system has no file handles")
+    if _has_unread(file):
+        return file.blocker("fanotify-unread", UNREAD, UNREAD_HINT)
     return None
+
+
+def _has_unread(file: OpenFile) -> bool:
+    return bool(struct.unpack("i", fcntl.ioctl(file.local_fd, termios.FIONREAD, bytes(4)))[0])
 
 
 def collect(file: OpenFile, id: int, table: OpenTable) -> FileEntry:
     """Group and marks; CollectError when events wait, which cannot be looked at without taking them."""
-    if struct.unpack("i", fcntl.ioctl(file.local_fd, termios.FIONREAD, bytes(4)))[0]:
-        raise CollectError(file.subject, "has events that the program has not read yet", hint="try again")
+    if _has_unread(file):
+        raise CollectError(file.subject, UNREAD, hint=UNREAD_HINT)
     flags, event_flags = _group(file)
     entry = FanotifyFileEntry(id=id, flags=file.flags, fown=read_owner(file), faflags=flags, evflags=event_flags)
     entry.mark.extend(_entry(mark, id) for mark in marks(file))

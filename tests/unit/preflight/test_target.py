@@ -26,6 +26,7 @@ from core.preflight.records import TargetRecord
 from core.preflight.target import refuse_kernel, without_passing
 from core.proc.maps import SmapsVma, Vma
 from core.proc.reader import ProcReader
+from core.resources import fanotify
 from tests.requires import require, require_program, require_root
 from tests.unit.preflight.targets import python, running
 from tests.waiting import wait_until
@@ -388,3 +389,14 @@ def test_a_ring_of_io_setup_that_came_by_fork_is_refused(tmp_path: Path) -> None
         wait_until(lambda: ProcReader().stat(child).state == "S", "the child waits")
         [found] = [one for one in collect_facts(pid, PLAIN).blockers if one.code.startswith("aio")]
         assert found.code == "aio-inherited" and f"pid {child}: " in found.subject
+
+
+def test_events_of_fanotify_that_nobody_has_read_are_refused(tmp_path: Path) -> None:
+    """FAN_CLASS_NOTIF, and FAN_OPEN of a file of its own."""
+    script = (
+        f"path = {str(tmp_path / 'watched')!r}\nopen(path, 'w').close()\ngroup = libc.fanotify_init(2, 0)\n"
+        "libc.fanotify_mark(group, 1, ctypes.c_ulonglong(0x20), -100, path.encode())\nopen(path).close()"
+    )
+    with python(script, tmp_path) as pid:
+        found = [one for one in collect_facts(pid, PLAIN).blockers if one.code == "fd-fanotify-unread"]
+        assert [one.reason for one in found] == [fanotify.UNREAD]
