@@ -119,16 +119,17 @@ def _prepare_now(pid: int, pidfd: int, process_fd: int, reader: ProcReader) -> P
 
 def stop_met(
     root: int, reader: ProcReader, meet: Callable[[Family, dict[int, FrozenProcess]], None],
-    prepared: Mapping[int, Prepared],
+    prepared: Mapping[int, Prepared], watch: "Stopwatch | None" = None,
 ) -> Stopped:  # fmt: skip
     """The tree of `root`, stopped, after `meet` was called with it: what that has to do before anything else is done.
 
-    `prepared`: who was looked at before, by PID.
+    `prepared`: who was looked at before, by PID. `watch` begins when the first of them is stopped.
 
     One that has only just been started is NotBorrowable: then all run on for a moment, and are stopped again.
     """
+    begin = watch.begin if watch else lambda: None
     for attempt in range(STOPS):
-        family, frozen = stop_family(root, reader, {pid: known.vdso for pid, known in prepared.items()})
+        family, frozen = stop_family(root, reader, {pid: known.vdso for pid, known in prepared.items()}, begin)
         try:
             meet(family, frozen)
             return family, frozen
@@ -185,7 +186,13 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.phases: list[tuple[str, float]] = []
+        self.began: float | None = None
         self._last = time.monotonic()
+
+    def begin(self) -> None:
+        """The first phase begins only now, if this was not said before."""
+        if self.began is None:
+            self.began = self._last = time.monotonic()
 
     def lap(self, name: str) -> None:
         """What took from the last lap until now was `name`."""

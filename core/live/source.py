@@ -277,11 +277,9 @@ class LiveSource:
         return images
 
     def freeze(self) -> Froze:
-        """Stop all of it for good and collect everything. On any error it runs on."""
-        with without_collector():
-            return self._freeze()
-
-    def _freeze(self) -> Froze:
+        """Stop all of it for good and collect everything. On any error it runs on. Until close() we keep our garbage:
+        while it stands still there is no time to look for it."""
+        self._stack.enter_context(without_collector())
         asked = time.monotonic()
         for process in self.processes.values():
             with suppress(OSError):  # it has ended
@@ -290,8 +288,9 @@ class LiveSource:
         self._listen()  # there is less to hear of then
         with suppress(OSError):  # of a thread that has ended: the freeze tells
             self._network_files.flush_before(self._file_holders())
-        watch, ran_s = Stopwatch(), time.monotonic() - asked
-        family, frozen = stop_met(self.pid, self.reader, self._meet_all, self._prepared())
+        watch = Stopwatch()
+        family, frozen = stop_met(self.pid, self.reader, self._meet_all, self._prepared(), watch)
+        ran_s = (watch.began or asked) - asked
         watch.lap("freeze")
         try:
             self._network.lock()

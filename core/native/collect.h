@@ -3,12 +3,16 @@
 /* What is told of each stopped thread; facts[i].tid is set by the caller. Returns how many failed. */
 int mg_read_facts(struct mg_facts *facts, int count);
 
-/* The contents of `count` files (with `links`: where symbolic links lead) one
- * behind the other in `buffer`; `names`: paths, each with its NUL. Stops when
- * there is no room for another MG_FILE_ROOM bytes. Returns how many were read. */
+/* The contents of `count` files, or where symbolic links lead, or the names
+ * in directories (each with its NUL), in `buffer`; `names`: paths, each with
+ * its NUL. Many are read by several threads, each with its part of `buffer`;
+ * -MG_NO_ROOM in place of a size: its part had no MG_FILE_ROOM bytes left. The
+ * first is always read when there is that much room in all. */
+enum { MG_FILE, MG_LINK, MG_NAMES };
 #define MG_FILE_ROOM 65536
-int mg_read_files(const char *names, int count, int links, unsigned char *buffer, long long room,
-		  struct mg_slice *spans);
+#define MG_NO_ROOM 4096 /* no errno */
+void mg_read_files(const char *names, int count, int kind, unsigned char *buffer, long long room,
+		   struct mg_slice *spans);
 
 /* Which of the processes share an object of kcmp(2)'s `kind`: same[i] is the
  * index of the first in pids[] that has the same one as pids[i]. `comparisons`

@@ -12,6 +12,7 @@ from core.errors import CollectError
 from core.proc import bulk, sysvipc
 from core.proc.auxv import parse_auxv
 from core.proc.brief import BriefStatus, parse_brief
+from core.proc.bulk import What
 from core.proc.fdinfo import FdInfo, parse_fdinfo
 from core.proc.limits import Limit, parse_limits
 from core.proc.maps import SmapsVma, Vma, parse_maps, parse_smaps
@@ -23,7 +24,6 @@ from core.proc.text import printable
 from core.proc.timers import PosixTimer, parse_timers
 
 CHUNK = 1 << 16
-MANY_THREADS = 100
 INET_PROTOCOLS = ("tcp", "tcp6", "udp", "udp6")
 
 
@@ -77,14 +77,19 @@ class ProcReader:
 
     def contents(self, files: Sequence[tuple[int, str]]) -> list[bytes | OSError]:
         """Bytes of every /proc/PID/NAME, in one go; the error in place of one that cannot be read."""
-        return self._all(files, links=False)
+        return self._all(files, What.CONTENT)
 
     def links(self, files: Sequence[tuple[int, str]]) -> list[bytes | OSError]:
         """The same for what symbolic links say."""
-        return self._all(files, links=True)
+        return self._all(files, What.LINK)
 
-    def _all(self, files: Sequence[tuple[int, str]], *, links: bool) -> list[bytes | OSError]:
-        found = bulk.read_all([f"{self._proc}/{pid}/{name}" for pid, name in files], links=links)
+    def numbers(self, folders: Sequence[tuple[int, str]]) -> list[list[int] | OSError]:
+        """The numbers that each /proc/PID/NAME (task, fd) holds, ascending, in one go; or the error."""
+        found = self._all(folders, What.NAMES)
+        return [one if isinstance(one, OSError) else sorted(map(int, one.split(b"\0")[:-1])) for one in found]
+
+    def _all(self, files: Sequence[tuple[int, str]], what: What) -> list[bytes | OSError]:
+        found = bulk.read_all([f"{self._proc}/{pid}/{name}" for pid, name in files], what)
         return [
             one if isinstance(one, bytes) else self._explained(OSError(one, os.strerror(one)), pid, name)
             for (pid, name), one in zip(files, found, strict=True)
@@ -181,47 +186,6 @@ class ProcReader:
                 return [child for child in self.pids() if self._parent(child) == pid]
             except ProcessLookupError:  # a thread has ended, and what it had made is another one's now
                 continue
-
-    def children_of(self, threads: Mapping[int, int]) -> tuple[dict[int, list[int]], bool]:
-        """children() of several processes at once, and whether a thread of them went meanwhile; without who is gone.
-
-        `threads`: how many each of them has. Where that is more than there are processes, those are asked instead.
-        """
-        try:
-            everybody = self.pids() if sum(threads.values()) > MANY_THREADS else []
-            few = {pid for pid, count in threads.items() if not everybody or count <= len(everybody)}
-            found, someone_went = self._listed_children(few, threads)
-        except FileNotFoundError:
-            everybody, few, found, someone_went = self.pids(), set(), {}, False
-        if len(few) < len(threads):
-            parents = self._parents(everybody)
-            for pid in threads.keys() - few:
-                found[pid] = sorted(child for child, parent in parents.items() if parent == pid)
-        return found, someone_went
-
-    def _listed_children(self, pids: set[int], threads: Mapping[int, int]) -> tuple[dict[int, list[int]], bool]:
-        found: dict[int, list[int]] = {}
-        names = []
-        for pid in pids:
-            try:
-                names += [(pid, f"task/{tid}/children") for tid in ([pid] if threads[pid] == 1 else self.tids(pid))]
-            except ProcessLookupError:
-                continue
-        someone_went = False
-        for (pid, _), content in zip(names, self.contents(names), strict=True):
-            if isinstance(content, ProcessLookupError):
-                someone_went = True
-                continue
-            found.setdefault(pid, []).extend(map(int, content_of(content).split()))
-        return {pid: sorted(children) for pid, children in found.items()}, someone_went
-
-    def _parents(self, pids: Sequence[int]) -> dict[int, int]:
-        found = self.contents([(pid, "stat") for pid in pids])
-        return {
-            pid: parse_stat(os.fsdecode(one)).ppid
-            for pid, one in zip(pids, found, strict=True)
-            if isinstance(one, bytes)
-        }
 
     def _parent(self, pid: int) -> int:
         try:

@@ -3,12 +3,13 @@
 import errno
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from core.errors import Blocker, TraceeError
 from core.kernel import ptrace
 from core.proc.brief import BriefStatus, parse_brief
+from core.proc.children import children_of
 from core.proc.main_thread import DEAD_STATES, is_dead, main_thread
 from core.proc.reader import ProcReader, content_of
 from core.proc.stat import Stat, parse_stat
@@ -72,16 +73,20 @@ class Family:
 
 def read_family(root: int, reader: ProcReader) -> Family:
     """The tree below and with `root`, now; who goes while we look is left out. ProcessLookupError: the root is gone."""
-    return _read_all(root, reader)[0]
+    return _read_all(root, reader, {})[0]
 
 
-def _read_all(root: int, reader: ProcReader) -> tuple[Family, bool]:
-    """The tree, and whether somebody went while we looked, whose children may be with one looked at before."""
-    known: dict[int, _Looked] = {}
+def _read_all(root: int, reader: ProcReader, known: dict[int, "_Looked"]) -> tuple[Family, bool]:
+    """The tree, and whether somebody went while we looked, whose children may be with one looked at before.
+
+    `known`: who was looked at before and stands still since; in the end, all of the tree.
+    """
+    stopped = dict(known)
+    known.clear()
     anyone_went = False
     level = [root]
     while level:
-        looked, somebody_went = _look_at(level, reader)
+        looked, somebody_went = _look_at(level, reader, stopped)
         anyone_went = anyone_went or somebody_went
         known.update(looked)
         level = [child for one in looked.values() for child in one.children if child not in known]
@@ -99,6 +104,14 @@ class _Looked:
     thread: int
     children: tuple[int, ...]
 
+    def says_as_much(self, now: Stat) -> bool:
+        """Whether its status still says of ids and state what it said. It may have been moved to another group, or
+        another process may have its number."""
+        before = self.stat
+        is_alive = now.state not in DEAD_STATES and self.status.state not in DEAD_STATES
+        facts = now.pgrp, now.session, now.start_time
+        return is_alive and facts == (before.pgrp, before.session, before.start_time)
+
     def member(self, pid: int, parent: int) -> Member:
         is_dead = self.status.state in DEAD_STATES and self.stat.num_threads <= 1
         return Member(
@@ -107,25 +120,30 @@ class _Looked:
         )  # fmt: skip
 
 
-def _look_at(pids: list[int], reader: ProcReader) -> tuple[dict[int, _Looked], bool]:
-    """These processes in one go, and whether any of them, or a thread, went meanwhile."""
-    found = reader.contents([(pid, name) for pid in pids for name in ("status", "stat")])
-    texts = {
-        pid: (status, stat)
-        for pid, status, stat in zip(pids, found[::2], found[1::2], strict=True)
-        if _is_there(status) and _is_there(stat)
-    }
-    parsed = {
-        pid: (parse_brief(content_of(status)), parse_stat(os.fsdecode(content_of(stat))))
-        for pid, (status, stat) in texts.items()
-    }
-    children, thread_went = reader.children_of({pid: stat.num_threads for pid, (_, stat) in parsed.items()})
+def _look_at(pids: list[int], reader: ProcReader, stopped: Mapping[int, _Looked]) -> tuple[dict[int, _Looked], bool]:
+    """These processes in one go, and whether any of them, or a thread, went meanwhile. `stopped` as in _read_all."""
+    parsed = _read_again({pid: stopped[pid] for pid in pids if pid in stopped}, reader)
+    others = [pid for pid in pids if pid not in parsed]
+    found = reader.contents([(pid, name) for pid in others for name in ("status", "stat")])
+    for pid, status, stat in zip(others, found[::2], found[1::2], strict=True):
+        if _is_there(status) and _is_there(stat):
+            parsed[pid] = parse_brief(content_of(status)), parse_stat(os.fsdecode(content_of(stat)))
+    children, thread_went = children_of({pid: stat.num_threads for pid, (_, stat) in parsed.items()}, reader)
     looked = {
         pid: _Looked(status, stat, _thread_of(pid, status, reader), tuple(children[pid]))
         for pid, (status, stat) in parsed.items()
         if pid in children
     }
     return looked, thread_went or len(looked) < len(pids)
+
+
+def _read_again(stopped: Mapping[int, _Looked], reader: ProcReader) -> dict[int, tuple[BriefStatus, Stat]]:
+    """Of those that were looked at before and stand still: whose status says what it said."""
+    found = {}
+    for (pid, one), text in zip(stopped.items(), reader.contents([(pid, "stat") for pid in stopped]), strict=True):
+        if isinstance(text, bytes) and one.says_as_much(stat := parse_stat(os.fsdecode(text))):
+            found[pid] = one.status, stat
+    return found
 
 
 def _thread_of(pid: int, status: BriefStatus, reader: ProcReader) -> int:
@@ -148,17 +166,21 @@ def _in_order(root: int, known: Mapping[int, _Looked]) -> Iterator[Member]:
         todo += [(child, one.status.own_tid) for child in reversed(one.children) if child in known]
 
 
-def stop_family(root: int, reader: ProcReader, code: Mapping[int, VdsoCode]) -> tuple[Family, dict[int, FrozenProcess]]:
+def stop_family(
+    root: int, reader: ProcReader, code: Mapping[int, VdsoCode], on_stop: Callable[[], None] = lambda: None
+) -> tuple[Family, dict[int, FrozenProcess]]:
     """Stop every process of the tree, also those born meanwhile, or none; TraceeError names who does not stop.
 
-    `code`: by PID, where the vDSO of those is that were known before.
+    `code`: by PID, where the vDSO of those is that were known before. `on_stop` is called before any is stopped.
     """
     frozen: dict[int, FrozenProcess] = {}
     deadline = time.monotonic() + FREEZE_DEADLINE_S
     try:
         known: set[tuple[int, bool]] = set()
+        looked: dict[int, _Looked] = {}
         while True:
-            family, anyone_went = _read_all(root, reader)
+            looked = {pid: one for pid, one in looked.items() if one.thread in frozen}
+            family, anyone_went = _read_all(root, reader, looked)
             if not frozen and await_vforks(vforks(family, reader), reader):
                 continue
             new = [member.pid for member in family.living if member.pid not in frozen]
@@ -170,6 +192,8 @@ def stop_family(root: int, reader: ProcReader, code: Mapping[int, VdsoCode]) -> 
             known = seen
             if time.monotonic() > deadline:
                 raise TraceeError(root, "makes processes faster than they can be stopped")
+            if not frozen:
+                on_stop()
             _stop(new, frozen, reader, code)
     except BaseException:
         release(frozen)

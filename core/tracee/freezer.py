@@ -112,7 +112,7 @@ def _stop_all(stopped: dict[int, list[int]], reader: ProcReader, deadline: float
     dead: list[int] = []  # first threads that have ended before the others
     todo = list(stopped)
     while todo:
-        new = {tid: pid for pid in todo for tid in _new_tids(pid, [*stopped[pid], *dead], failed, reader)}
+        new = _new_tids({pid: stopped[pid] for pid in todo}, dead, failed, reader)
         if new and time.monotonic() > deadline:
             failed.update(
                 (pid, TraceeError(pid, "makes threads faster than they can be stopped")) for pid in new.values()
@@ -133,14 +133,17 @@ def _stop_all(stopped: dict[int, list[int]], reader: ProcReader, deadline: float
     return failed
 
 
-def _new_tids(pid: int, known: list[int], failed: Failures, reader: ProcReader) -> list[int]:
-    """Threads that are not stopped yet."""
-    try:
-        seen = set(known)
-        return [tid for tid in reader.tids(pid) if tid not in seen]
-    except OSError as error:
-        failed[pid] = error
-        return []
+def _new_tids(
+    stopped: Mapping[int, list[int]], dead: list[int], failed: Failures, reader: ProcReader
+) -> dict[int, int]:
+    """Threads that are not stopped yet, and whose."""
+    new: dict[int, int] = {}
+    for pid, tids in zip(stopped, reader.numbers([(pid, "task") for pid in stopped]), strict=True):
+        if isinstance(tids, OSError):
+            failed[pid] = tids
+        else:
+            new.update((tid, pid) for tid in set(tids).difference(stopped[pid], dead))
+    return new
 
 
 def settled(pid: int, state: ThreadState, reader: ProcReader) -> ThreadState:

@@ -1,6 +1,7 @@
 """A tree that forks all the time is stopped whole, or is let run as it was."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,8 +39,8 @@ def test_one_that_does_not_settle_is_let_run_with_all_its_children(
     look = family._read_all
     stopped: set[int] = set()
 
-    def never_settled(root: int, reader: ProcReader) -> tuple[Family, bool]:
-        found, _ = look(root, reader)
+    def never_settled(root: int, reader: ProcReader, known: dict[int, Any]) -> tuple[Family, bool]:
+        found, _ = look(root, reader, known)
         stopped.update(one.pid for one in found.living if is_traced(one.pid))
         return found, True
 

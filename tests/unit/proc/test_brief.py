@@ -9,6 +9,7 @@ import pytest
 from core.errors import CollectError
 from core.proc import bulk
 from core.proc.brief import parse_brief
+from core.proc.children import children_of
 from core.proc.prefetched import PrefetchedReader
 from core.proc.reader import ProcReader
 
@@ -53,9 +54,26 @@ def test_many_files_come_in_their_order_and_errors_in_place_of_those_that_are_no
     assert (found[1], found[-1]) == (2, 21)  # ENOENT, EISDIR
 
 
+def test_more_than_there_is_room_for_comes_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(b"x" * 50_000)
+    (tmp_path / "small").write_bytes(b"y")
+    paths = [str(tmp_path / name) for name in ("big", "small", "none")] * 400
+    assert bulk.read_all(paths) == [b"x" * 50_000, b"y", 2] * 400
+
+
+def test_folders_come_in_bulk_too(tmp_path: Path) -> None:
+    for number in range(9000):
+        (tmp_path / f"{number:0200}").touch()
+    paths = [str(tmp_path), "/proc/self/none", *["/proc/self/task"] * 200]
+    names, missing, *tasks = bulk.read_all(paths, bulk.What.NAMES)
+    assert isinstance(names, bytes) and sorted(names.split(b"\0")[:-1]) == sorted(os.listdir(os.fsencode(tmp_path)))
+    assert missing == 2 and all(isinstance(one, bytes) and b"%d\0" % PID in one for one in tasks)
+    assert ProcReader().numbers([(PID, "task")])[0] == ProcReader().tids(PID)
+
+
 def test_links_come_in_bulk_too(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/somewhere")
-    assert bulk.read_all([str(tmp_path / "link"), str(tmp_path)], links=True) == [b"/somewhere", 22]
+    assert bulk.read_all([str(tmp_path / "link"), str(tmp_path)], bulk.What.LINK) == [b"/somewhere", 22]
 
 
 def test_a_prefetched_reader_hands_out_what_was_read_before() -> None:
@@ -77,10 +95,10 @@ def test_children_are_found_through_threads_and_through_parents(monkeypatch: pyt
         threading.Event().wait(60)
         os._exit(0)
     try:
-        assert child in ProcReader().children_of({PID: 1})[0][PID]
-        monkeypatch.setattr("core.proc.reader.MANY_THREADS", 0)
-        assert child in ProcReader().children_of({PID: 1 << 20})[0][PID]
+        assert child in children_of({PID: 1}, ProcReader())[0][PID]
+        monkeypatch.setattr("core.proc.children.MANY_THREADS", 0)
+        assert child in children_of({PID: 1 << 20}, ProcReader())[0][PID]
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
-    assert ProcReader().children_of({child: 1}) == ({}, True)
+    assert children_of({child: 1}, ProcReader()) == ({}, True)
