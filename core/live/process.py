@@ -69,6 +69,8 @@ class LiveProcess:
     shared: SharedWrites = NOTHING  # by `shared_vmas`, since the look before
     _maps: bytes = b""  # that `current`, `memory` and `_entries` were made from
     _entries: Sequence[VmaEntry] = ()
+    _to_meet: tuple[Vma, ...] = ()  # those of `current` that may be other than they were while `_maps` is the same
+    _made_from: tuple[bytes, ...] = ()  # what `memory` was made from: maps, and what those were
     _vdso: bytes = b""  # content of its [vdso]
     _lender: Lender | None = None
     _borrow: Borrow | None = None
@@ -188,10 +190,11 @@ class LiveProcess:
         changed, self.shared = maps != self._maps, NOTHING
         if changed:
             self.current, self._maps, self._entries = self._own_vmas(maps), maps, ()
+            self._to_meet = tuple(vma for vma in self.current if vma.shared or vma.is_deleted)
             self.has_rings = bool(aio.rings(self.current))
             self._vdso = self._read_vdso()
-        # Shared memory and files without a name have to be met at every look.
-        is_new = changed or any(vma.shared or vma.is_deleted for vma in self.current)
+        made_from = (maps, *self._meet())  # before the image, as it may run: the image is never older
+        is_new = not self._entries or made_from != self._made_from
         memory, tracker = self._memory_image() if is_new else self.memory, self._need_tracker()
         if tracker.by_content and self.has_looked:
             before, after = (memory_plan(images, self.own_pid).mapped for images in (self.memory, memory))
@@ -202,7 +205,7 @@ class LiveProcess:
             dirty, self.last = found.dirty, found.present
         else:
             dirty = tracker.collect_and_rearm(self.current)
-        self.pending, self.memory = dirty.ranges, memory
+        self.pending, self.memory, self._made_from = dirty.ranges, memory, made_from
         if self.frozen is None or not self._hears_of_no_device:
             self._is_quiet = False
         elif not self._is_quiet:
@@ -220,6 +223,18 @@ class LiveProcess:
     def shared_vmas(self) -> list[Vma]:
         """Those at the last look that map memory of `segments`, or such files of `ghosts`, as shared."""
         return [vma for vma in self.current if vma.shared and (self.segments.has(vma) or self.ghosts.trackable(vma))]
+
+    def _meet(self) -> tuple[bytes, ...]:
+        """Shared memory and files without a name, which have to be met at every look: what there is of them."""
+        images = ImageSet()
+        named = NamedFiles(images, f"/proc/{self.pid}/root", count_from(1))
+        entries = (
+            collect_mm(self.pid, self._to_meet, self.prepared.vma_flags, named, self.ghosts, self.segments)
+            if self._to_meet
+            else ()
+        )
+        told = [*entries, *(record.message for _, _, records in images for record in records)]
+        return tuple(message.SerializeToString() for message in told)
 
     def _memory_image(self) -> ImageSet:
         """VMAs and the files they map: what a skeleton is made from."""

@@ -1,17 +1,20 @@
 """Live moves of several rounds on one machine: by every tracker, and of a process that becomes another one between."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from core.memory.dirty.soft_dirty import probe_soft_dirty
-from core.options import TrackChoice
+from core.options import DumpOptions, TrackChoice
+from core.proc.reader import ProcReader
 from tests.requires import require_root
 from tests.roundtrip.one_host import moved
-from tests.roundtrip.targets import home_cgroup, ready
+from tests.roundtrip.targets import attached, home_cgroup, ready
 from tests.waiting import wait_until
 
 TRACKERS: tuple[TrackChoice, ...] = ("uffd-wp", "hash", *(("soft-dirty",) if probe_soft_dirty() else ()))
+READER = ProcReader()
 PROGRAMS = [
     "memory_writer.c", "memory_churn.c", "memory_holes.c", "memory_marks.c", "memory_lockall_onfault.c",
     "file_mapping_private.c", "heap_growth.c", "memory_huge.c", "memory_huge_churn.c",
@@ -75,3 +78,17 @@ def test_a_process_that_runs_another_program_is_let_go_unharmed(tmp_path: Path) 
             pass
         run.release()
         assert run.result() == "PASS"
+
+
+def test_an_address_space_is_described_anew_when_a_memfd_it_maps_has_grown(tmp_path: Path) -> None:
+    with ready("tree_shared_memfd.c", tmp_path) as run, attached(run.pid, DumpOptions()) as source:
+        source.scan()
+        one = source.processes[run.pid]
+        first = one.memory
+        source.scan()
+        assert one.memory is first
+        memfd = next(fd for fd in READER.fds(run.pid) if "memfd:" in READER.fd_link(run.pid, fd))
+        path = READER.path(run.pid, f"fd/{memfd}")
+        os.truncate(path, os.stat(path).st_size + 4096)
+        source.scan()
+        assert one.memory is not first

@@ -29,6 +29,7 @@ class DroppedPages:
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._huge = self._files = self._told = EMPTY
+        self._looked_at: Sequence[Vma] = ()
         self._samples: dict[int, int] = {}  # block → page of it
 
     def note_told(self, carried: Ranges) -> None:
@@ -53,15 +54,22 @@ class DroppedPages:
         if start <= self._samples.get(block, -1) < start + len(memory):
             del self._samples[block]
 
-    def look(self, pagemap_fd: int, private: Sequence[Vma], exclude: Ranges) -> Ranges:
+    def look(self, pagemap_fd: int, private: Sequence[Vma], exclude: Ranges, swapped: Ranges | None = None) -> Ranges:
         """What of these VMAs has to go over again: what was told of files and has nothing but a mark, or is swapped
-        out; huge pages that are zero where they were not, or cannot be read there. OSError, TraceeError."""
-        behind = [vma for vma in private if vma.inode]
-        self._huge = spans_of((vma for vma in behind if vma.is_private_huge), exclude)
-        self._files = spans_of((vma for vma in behind if not vma.is_private_huge), exclude)
-        self._told = self._told.intersect(self._files)
-        marks = pagemap_scan.scan_pages(pagemap_fd, self._told.spans, MARKS)
-        again = Ranges.ordered((start, end) for start, end, _ in marks)
+        out; huge pages that are zero where they were not, or cannot be read there. OSError, TraceeError.
+
+        `swapped`: all of them that look so, when that is known.
+        """
+        if private is not self._looked_at:
+            behind = [vma for vma in private if vma.inode]
+            self._huge = spans_of((vma for vma in behind if vma.is_private_huge), exclude)
+            self._files = spans_of((vma for vma in behind if not vma.is_private_huge), exclude)
+            self._told = self._told.intersect(self._files)
+            self._looked_at = private
+        if swapped is None:
+            marks = pagemap_scan.scan_pages(pagemap_fd, self._told.spans, MARKS)
+            swapped = Ranges.ordered((start, end) for start, end, _ in marks)
+        again = swapped.intersect(self._told)
         return again.union(self._find_emptied(pagemap_fd)) if self._samples else again
 
     def _find_emptied(self, pagemap_fd: int) -> Ranges:

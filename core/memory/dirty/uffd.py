@@ -29,7 +29,7 @@ from core.memory.ranges import EMPTY, Ranges, Span
 from core.proc.maps import Vma
 
 Tried = tuple[Vma, TrackedVma, int]
-WPALLOWED = int(PageCategory.WPALLOWED)
+WPALLOWED, SWAPPED = int(PageCategory.WPALLOWED), int(PageCategory.SWAPPED)
 HUGE_PAGES = ScanMasks(PageCategory.HUGE, returned=PageCategory.HUGE | PageCategory.PRESENT | PageCategory.SWAPPED)
 CLEAN = WPALLOWED | int(PageCategory.WRITTEN)  # of these two bits a page not written to has WPALLOWED alone
 
@@ -52,6 +52,9 @@ class UffdTracker:
         self._unclean = EMPTY  # maybe registered, but its bits were not cleared
         self._shared = EMPTY  # shared memory that was tracked at the last look
         self._dropped = DroppedPages(pid)
+        self._vmas: tuple[Vma, ...] = ()  # at the last look, and what is private of them
+        self._private: list[Vma] = []
+        self._spans = EMPTY
         self._enable()
 
     def _enable(self) -> None:
@@ -82,10 +85,17 @@ class UffdTracker:
         """See DirtyTracker."""
         return read_page_sets(self._pid, vmas, self._exclude).carried
 
+    def _private_of(self, vmas: Sequence[Vma]) -> tuple[list[Vma], Ranges]:
+        """Which of them are private, and what those cover but for `exclude`; the same objects for equal ones."""
+        if (now := tuple(vmas)) != self._vmas:
+            self._vmas, self._private = now, private_vmas(now)
+            self._spans = spans_of(self._private, self._exclude)
+        return self._private, self._spans
+
     def collect_and_rearm(self, vmas: Sequence[Vma]) -> DirtyRound:
         """See DirtyTracker. CollectError: memory that the process's own userfaultfd has."""
         began = time.monotonic()
-        private = private_vmas(vmas)
+        private, _ = self._private_of(vmas)
         with _pagemap(self._pid) as pagemap_fd:
             tried = self._track(pagemap_fd, private)
             dropped = self._dropped.look(pagemap_fd, private, self._exclude)
@@ -99,12 +109,13 @@ class UffdTracker:
     def collect_last(self, vmas: Sequence[Vma]) -> LastRound:
         """See DirtyTracker. Every page tells by itself whether it is tracked: what is not counts as written."""
         began = time.monotonic()
-        private = private_vmas(vmas)
+        private, spans = self._private_of(vmas)
         with _pagemap(self._pid) as pagemap_fd:
             masks = _last_masks(_categories())
-            dropped = self._dropped.look(pagemap_fd, private, self._exclude)
-            regions = pagemap_scan.scan_pages(pagemap_fd, spans_of(private, self._exclude).spans, masks)
-        present, dirty = sort_regions(regions), sort_regions(one for one in regions if one[2] & CLEAN != WPALLOWED)
+            regions = pagemap_scan.scan_pages(pagemap_fd, spans.spans, masks)
+            swapped = Ranges.ordered([(start, end) for start, end, found in regions if found & SWAPPED])
+            dropped = self._dropped.look(pagemap_fd, private, self._exclude, swapped)
+        present, dirty = sort_regions(regions), sort_regions([one for one in regions if one[2] & CLEAN != WPALLOWED])
         again = present.carried.intersect(self._unclean.union(self._pending, dropped))
         seconds = time.monotonic() - began
         return LastRound(DirtyRound(dirty.carried.union(again), dirty.zero, dirty.guard, seconds), present)
@@ -244,7 +255,7 @@ def _dirty_masks(categories: PageCategory) -> ScanMasks:
 
 @cache
 def _last_masks(categories: PageCategory) -> ScanMasks:
-    return ScanMasks(any_of=THERE, returned=categories | PageCategory.WPALLOWED)
+    return ScanMasks(any_of=THERE, returned=categories | PageCategory.WPALLOWED | PageCategory.SWAPPED)
 
 
 def _spans(parts: Iterable[TrackedVma]) -> Ranges:
