@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from core.collect_threads import Answers, Cores, ask_all, collect_queue
+from core.collect_tasks import Tasks, read_facts
+from core.collect_threads import Answers, Cores, ask_all
 from core.errors import CollectError, Refused
 from core.ids.shared import SharedIds
 from core.images import kinds
@@ -27,6 +28,7 @@ from core.proc.brief import BriefStatus
 from core.proc.maps import Vma
 from core.proc.prefetched import PrefetchedReader
 from core.proc.reader import ProcReader
+from core.proc.stat import Stat
 from core.resources import (
     address_space,
     aio,
@@ -34,15 +36,11 @@ from core.resources import (
     file_table,
     ipc_namespace,
     posix_mqueue,
-    posix_timers,
     process_settings,
     process_tree,
-    refused,
     registers,
-    scheduling,
     seccomp,
     sem_undo,
-    signals,
     sysv_ipc,
     time_namespace,
     vma_marks,
@@ -87,13 +85,10 @@ class Subject:
         return self.statuses[tid].own_tid
 
 
-def _renumbered(known: VmaEntry, vma: Vma, files: NamedFiles) -> VmaEntry:
-    """The same entry with the number that its file has among `files`."""
-    if not vma.path.startswith("/"):
-        return known
-    entry = VmaEntry()
-    entry.CopyFrom(known)
-    entry.shmid = files.add(vma.path)
+def _renumber(entry: VmaEntry, vma: Vma, files: NamedFiles) -> VmaEntry:
+    """The entry, with the number that its file has among `files`."""
+    if vma.path.startswith("/"):
+        entry.shmid = files.add(vma.path)
     return entry
 
 
@@ -103,13 +98,13 @@ def collect_mm(
 ) -> list[VmaEntry]:  # fmt: skip
     """Entries of all VMAs; files they map are added to `files` and `ghosts`, other shared memory to `segments`.
 
-    `known`: what they were when the same VMAs were collected with other files.
+    `known`: what they were when the same VMAs were collected with other files, whose numbers they lose.
     """
     reader, entries = ProcReader(), []
     known = known if len(known) == len(vma_list) else ()  # else some were gone when they were looked at
     for index, vma in enumerate(vma_list):
         if known and not vma.shared and not vma.path.endswith(" (deleted)"):
-            entries.append(_renumbered(known[index], vma, files))
+            entries.append(_renumber(known[index], vma, files))
             continue
         try:
             use = _collect_use(pid, vma, _may_write(vma, flags), files, ghosts, segments, reader)
@@ -179,10 +174,10 @@ def collect_tree(
     images.add(kinds.INVENTORY, inventory)
     _collect_tables(subjects, kobj_ids, images, ids, options, ghosts, segments, zombies)
     images.add(kinds.TIMENS, collect_clocks(subjects[0].reader, [one.pid for one in subjects]), time_namespace.IMAGE_ID)
-    cores = Cores(seccomp.Filters())
+    cores, tasks = Cores(seccomp.Filters()), Tasks()
     for subject, entry, answers in zip(subjects, kobj_ids, _ask(subjects), strict=True):
         nameless = partial(ghosts.describe, images, subject.reader.path(subject.pid, "root"))
-        _collect_process(subject, answers, images, named, entry, cores, nameless, ghosts, segments)
+        _collect_process(subject, answers, images, named, entry, cores, tasks, nameless, ghosts, segments)
     if cores.filters.entry.seccomp_filters:
         images.add(kinds.SECCOMP, cores.filters.entry)
     for zombie in zombies:
@@ -276,20 +271,21 @@ def _collect_ids(subject: Subject, ids: SharedIds, ipc: int) -> TaskKobjIdsEntry
 
 def _collect_process(
     subject: Subject, answers: Sequence[Answers], images: ImageSet, named: NamedFiles, ids: TaskKobjIdsEntry,
-    cores: Cores, nameless: Nameless, ghosts: Ghosts, segments: Segments,
+    cores: Cores, tasks: Tasks, nameless: Nameless, ghosts: Ghosts, segments: Segments,
 ) -> None:  # fmt: skip
-    leader = answers[0]
+    leader, stat = answers[0], subject.reader.stat(subject.pid)
     images.add(kinds.IDS, ids, subject.own_pid)
     images.add(kinds.PSTREE, process_tree.collect_pstree(_identity(subject, leader.status)))
-    images.add(kinds.MM, _collect_address_space(subject, leader, named, ghosts, segments), subject.own_pid)
+    images.add(kinds.MM, _collect_address_space(subject, stat, leader, named, ghosts, segments), subject.own_pid)
     images.add(kinds.FS, _collect_fs(subject, leader.status, named, nameless), subject.own_pid)
     for answer in answers:
         core = cores.collect(answer)
         if answer.asked.process is not None:
-            task = _collect_task(subject, answer, answer.asked.process)
-            if subject.pid == subject.tgid:
-                core.tc.CopyFrom(task)
-            else:
+            task = core.tc if subject.pid == subject.tgid else TaskCoreEntry()
+            facts = read_facts(subject.pid, stat.flags, subject.frozen.stop_signal, subject.reader)
+            own_tids = {tid: subject.own_tid(tid) for tid in subject.statuses}
+            tasks.fill(subject.pid, answer, facts, own_tids, subject.reader, task)
+            if subject.pid != subject.tgid:
                 images.add(kinds.CORE, _collect_ended_leader(subject, core, task), subject.own_pid)
         images.add(kinds.CORE, core, answer.status.own_tid)
 
@@ -318,7 +314,7 @@ def _identity(subject: Subject, status: BriefStatus) -> process_tree.TaskIdentit
 
 
 def _collect_address_space(
-    subject: Subject, leader: Answers, named: NamedFiles, ghosts: Ghosts, segments: Segments
+    subject: Subject, stat: Stat, leader: Answers, named: NamedFiles, ghosts: Ghosts, segments: Segments
 ) -> MmEntry:
     pid = subject.pid
     if leader.asked.mm is None:
@@ -326,7 +322,7 @@ def _collect_address_space(
     exe = named.add(subject.reader.exe(pid))
     entries = collect_mm(pid, subject.vmas, subject.vma_flags, named, ghosts, segments, subject.vma_entries)
     auxv = subject.reader.auxv(pid)
-    mm = address_space.collect(subject.reader.stat(pid), auxv, entries, exe, leader.asked.mm, leader.results)
+    mm = address_space.collect(stat, auxv, entries, exe, leader.asked.mm, leader.results)
     coredump_filter = subject.reader.coredump_filter(pid)
     vma_marks.collect_mm(leader.asked.marks_of_mm, leader.results, subject.guards, mm)
     process_settings.collect_mm(leader.asked.process_settings, leader.results, coredump_filter, mm)
@@ -337,35 +333,3 @@ def _collect_fs(subject: Subject, status: BriefStatus, named: NamedFiles, namele
     cwd = named.add_directory(subject.reader.cwd(subject.pid), subject.reader.path(subject.pid, "cwd"), nameless)
     root = named.add(subject.reader.root(subject.pid), O_DIRECTORY)
     return FsEntry(cwd_id=cwd, root_id=root, umask=status.umask)
-
-
-def _collect_task(subject: Subject, answer: Answers, questions: signals.ProcessQuestions) -> TaskCoreEntry:
-    pid, reader = subject.pid, subject.reader
-    refused.check_process(pid, answer.asked.process_marks, answer.results)
-    task = process_tree.collect_task_core(
-        answer.status.name,
-        reader.stat(pid).flags,
-        reader.personality(pid),
-        answer.raw.sigmask,
-        subject.frozen.stop_signal,
-    )
-    task.sigactions.extend(signals.collect_actions(questions, answer.results))
-    task.signals_s.CopyFrom(collect_queue(pid, answer.status.shared_pending, shared=True))
-    task.timers.CopyFrom(signals.collect_timers(questions, answer.results))
-    task.timers.posix.extend(
-        posix_timers.collect(
-            answer.asked.timers, answer.results, {tid: subject.own_tid(tid) for tid in subject.statuses}
-        )
-    )
-    task.rlimits.CopyFrom(scheduling.collect_limits(reader.limits(pid)))
-    task.oom_score_adj = reader.oom_score_adj(pid)
-    process_settings.collect(answer.asked.process_settings, answer.results, task)
-    task.autogroup_nice = _autogroup_nice(subject)
-    return task
-
-
-def _autogroup_nice(subject: Subject) -> int:
-    try:
-        return process_settings.parse_autogroup_nice(subject.reader.text(subject.pid, "autogroup"))
-    except FileNotFoundError:
-        return 0

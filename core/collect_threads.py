@@ -4,7 +4,7 @@ Thousands of threads differ in little: what they have in common is put together 
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -62,14 +62,41 @@ class Questions:
             program += self.process_settings.program + self.process_marks.program + self.marks_of_mm.program
         self.template: Template = assemble(program)
         self._common = struct.Struct(f"<{OP.size * len(own)}x" + f"{RESULT}xq" * len(common))
+        self._of_process = _joined(self._process_parts())
         self._outs = [
             self.template.outs[key] for key in sorted(self.template.outs) if len(own) <= key[0] < len(own + common)
         ]
+
+    def _process_parts(self) -> list[tuple[int, int]]:
+        """Where the answers lie that tell of the process as such, but for its timers and marks."""
+        if self.process is None:
+            return []
+        settings = self.process_settings
+        places = [
+            self.template.places[id(op)] for op in (*self.process.program, settings.membarrier, settings.subreaper)
+        ]
+        outs = [(place, place + size) for key, (place, size) in self.template.outs.items() if key[0] in places]
+        return [*((place * OP.size + RESULT, place * OP.size + RESULT + 8) for place in places), *outs]
+
+    def of_process(self, results: Results) -> bytes:
+        """Answers that are the same for processes that are alike."""
+        return b"".join([results.content[start:end] for start, end in self._of_process])
 
     def common(self, results: Results) -> tuple[object, ...]:
         """Answers that are mostly the same for all threads."""
         outs = [results.content[place : place + size] for place, size in self._outs]
         return (*self._common.unpack_from(results.content), *outs)
+
+
+def _joined(parts: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Parts that touch as one."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(parts):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((start, end))
+    return joined
 
 
 @cache
