@@ -89,6 +89,11 @@ def test_an_address_space_is_described_anew_when_a_memfd_it_maps_has_grown(tmp_p
         assert one.memory is first
         memfd = next(fd for fd in READER.fds(run.pid) if "memfd:" in READER.fd_link(run.pid, fd))
         path = READER.path(run.pid, f"fd/{memfd}")
-        os.truncate(path, os.stat(path).st_size + 4096)
+        size = os.stat(path).st_size
+        os.truncate(path, size + 4096)
         source.scan()
         assert one.memory is not first
+        os.truncate(path, size)
+        source.thaw()
+        run.release()
+        assert run.result() == "PASS"
