@@ -53,7 +53,7 @@ from core.tracee.borrow import Borrow
 from core.tracee.freezer import FrozenProcess
 
 PROCESS_FILES = (
-    "auxv", "autogroup", "coredump_filter", "limits", "oom_score_adj", "personality", "stat", "timens_offsets",
+    "auxv", "autogroup", "coredump_filter", "limits", "oom_score_adj", "personality", "timens_offsets",
     "timers",
 )  # fmt: skip
 
@@ -74,6 +74,7 @@ class Subject:
     parent: int = 0  # as the tree itself calls it; 0 for the root
     vma_entries: Sequence[VmaEntry] = ()  # of `vmas`, when they were collected before
     guards: Ranges = EMPTY  # pages of MADV_GUARD_INSTALL
+    stat: Stat | None = None  # when it was read after the stop
 
     @property
     def pid(self) -> int:
@@ -273,7 +274,7 @@ def _collect_process(
     subject: Subject, answers: Sequence[Answers], images: ImageSet, named: NamedFiles, ids: TaskKobjIdsEntry,
     cores: Cores, tasks: Tasks, nameless: Nameless, ghosts: Ghosts, segments: Segments,
 ) -> None:  # fmt: skip
-    leader, stat = answers[0], subject.reader.stat(subject.pid)
+    leader, stat = answers[0], subject.stat or subject.reader.stat(subject.pid)
     images.add(kinds.IDS, ids, subject.own_pid)
     images.add(kinds.PSTREE, process_tree.collect_pstree(_identity(subject, leader.status)))
     images.add(kinds.MM, _collect_address_space(subject, stat, leader, named, ghosts, segments), subject.own_pid)

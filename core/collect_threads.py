@@ -15,7 +15,7 @@ from core.kernel.thread_facts import ThreadFacts, parse_scheduling, read_facts
 from core.kernel.threads import registers_of, xstate_of
 from core.kernel.xsave import usable_size
 from core.native._kernel import ffi
-from core.plan.encode import OP, RESULT, Template, assemble
+from core.plan.encode import OP, RESULT, RESULT_WORD, Template, assemble
 from core.plan.ops import Program
 from core.proc.brief import BriefStatus
 from core.proc.timers import PosixTimer
@@ -72,11 +72,11 @@ class Questions:
         if self.process is None:
             return []
         settings = self.process_settings
-        places = [
-            self.template.places[id(op)] for op in (*self.process.program, settings.membarrier, settings.subreaper)
-        ]
+        asked = (*self.process.program, settings.membarrier, settings.subreaper)
+        places = {self.template.places[id(op)] for op in asked}
         outs = [(place, place + size) for key, (place, size) in self.template.outs.items() if key[0] in places]
-        return [*((place * OP.size + RESULT, place * OP.size + RESULT + 8) for place in places), *outs]
+        result = self.template.places[id(settings.membarrier)] * OP.size + RESULT  # the others succeed
+        return [(result, result + RESULT_WORD.size), *outs]
 
     def of_process(self, results: Results) -> bytes:
         """Answers that are the same for processes that are alike."""

@@ -33,7 +33,7 @@ from core.resources.named_files import NamedFiles
 from core.resources.shared_memory import Segments
 from core.resources.vmas import compare
 from core.tracee.borrow import Area, Borrow
-from core.tracee.family import has_ended
+from core.tracee.family import Member, has_ended
 from core.tracee.freezer import FrozenProcess, stop_thread
 from core.tracee.lender import Lender, find_lender
 from core.tracee.uffd_loan import open_uffd
@@ -226,13 +226,11 @@ class LiveProcess:
 
     def _meet(self) -> tuple[bytes, ...]:
         """Shared memory and files without a name, which have to be met at every look: what there is of them."""
+        if not self._to_meet:
+            return ()
         images = ImageSet()
         named = NamedFiles(images, f"/proc/{self.pid}/root", count_from(1))
-        entries = (
-            collect_mm(self.pid, self._to_meet, self.prepared.vma_flags, named, self.ghosts, self.segments)
-            if self._to_meet
-            else ()
-        )
+        entries = collect_mm(self.pid, self._to_meet, self.prepared.vma_flags, named, self.ghosts, self.segments)
         told = [*entries, *(record.message for _, _, records in images for record in records)]
         return tuple(message.SerializeToString() for message in told)
 
@@ -306,8 +304,8 @@ class LiveProcess:
         self.sent = self.sent.union(self.pending)
         self.pending = self.kept = EMPTY
 
-    def subject(self, parent: int, statuses: dict[int, BriefStatus]) -> Subject:
-        """What is collected of it; it is frozen. `statuses`: by thread."""
+    def subject(self, member: Member, statuses: dict[int, BriefStatus]) -> Subject:
+        """What is collected of it; it is frozen. `member`: as it was found then; `statuses`: by thread."""
         if self.frozen is None:
             raise TraceeError(self.pid, "is not frozen")
         borrowed = self._need_borrow()
@@ -315,7 +313,8 @@ class LiveProcess:
             borrowed.add_task(tid, status.own_tid)
         return Subject(
             self.frozen, borrowed, self.current, self.prepared.vma_flags, self.reader, self.prepared.pidfd,
-            self.prepared.tgid, self.own_pid, statuses, parent, self._entries, self.last.guard if self.last else EMPTY,
+            self.prepared.tgid, self.own_pid, statuses, member.parent, self._entries,
+            self.last.guard if self.last else EMPTY, member.stat if self.pid == member.tgid else None,
         )  # fmt: skip
 
     def let_run(self) -> None:

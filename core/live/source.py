@@ -323,9 +323,9 @@ class LiveSource:
         self._meet(family, frozen)
 
     def _collect(self, family: Family, frozen: dict[int, FrozenProcess]) -> ImageSet:
-        parents = {member.pid: member.parent for member in family.living}
+        members = {member.pid: member for member in family.living}
         statuses = self.reader.brief_statuses({pid: one.tids for pid, one in frozen.items()})
-        subjects = [process.subject(parents[pid], statuses[pid]) for pid, process in self.processes.items()]
+        subjects = [process.subject(members[pid], statuses[pid]) for pid, process in self.processes.items()]
         images = collect_tree(subjects, zombies_of(family), self.options, self.ghosts.ghosts, self.shared.segments)
         if self.options.files.terminal == "new":
             stand_in_for_outside(family.members[0], images, self.reader)

@@ -4,7 +4,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core.errors import Blocker, TraceeError
 from core.kernel import ptrace
@@ -39,6 +39,7 @@ class Member:
     is_dead: bool
     exit_code: int  # wait(2)'s status, of the dead
     terminal: int = 0  # device number of its controlling one
+    stat: Stat | None = field(default=None, compare=False, repr=False)  # of the process, when it was looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class _Looked:
         is_dead = self.status.state in DEAD_STATES and self.stat.num_threads <= 1
         return Member(
             self.thread, pid, self.status.own_tid, parent, self.status.pgid, self.status.sid, self.stat.comm, is_dead,
-            self.stat.exit_code, self.stat.tty_nr,
+            self.stat.exit_code, self.stat.tty_nr, self.stat,
         )  # fmt: skip
 
 
