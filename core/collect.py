@@ -5,6 +5,7 @@ A table of contents over core/resources; nothing here stops, maps or releases an
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -111,11 +112,26 @@ def collect_mm(
             use = _collect_use(pid, vma, _may_write(vma, flags), files, ghosts, segments, reader)
         except FileNotFoundError:  # it runs, and has unmapped it since: the next look tells
             continue
+        if known and use is None and not vma.path.endswith(" (deleted)"):
+            entries.append(_renumber(known[index], vma, files))
+            continue
         if use is None and vma.path.startswith("/") and not (vma.is_private_huge or vma.is_aio_ring):
             files.add(vma.path)
         entries.append(vmas.collect(vma, flags_of(vma, flags), files.ids, use))
         vma_marks.collect(entries[-1], vma, flags_of(vma, flags))
     return entries
+
+
+def meet(
+    pid: int, vma_list: Sequence[Vma], flags: dict[int, frozenset[str]], files: NamedFiles, ghosts: Ghosts,
+    segments: Segments,
+) -> tuple[SegmentUse | None, ...]:  # fmt: skip
+    """What these VMAs map, as collect_mm() finds it: the rest of an entry is told by the VMA itself and its flags."""
+    reader, uses = ProcReader(), []
+    for vma in vma_list:
+        with suppress(FileNotFoundError):  # as above
+            uses.append(_collect_use(pid, vma, _may_write(vma, flags), files, ghosts, segments, reader))
+    return tuple(uses)
 
 
 def _collect_use(

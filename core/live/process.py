@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from core.collect import Subject, collect_mm
+from core.collect import Subject, collect_mm, meet
 from core.errors import CollectError, MigrateError, TraceeError
 from core.ids.tree import count_from
 from core.images import kinds
@@ -70,7 +70,7 @@ class LiveProcess:
     _maps: bytes = b""  # that `current`, `memory` and `_entries` were made from
     _entries: Sequence[VmaEntry] = ()
     _to_meet: tuple[Vma, ...] = ()  # those of `current` that may be other than they were while `_maps` is the same
-    _made_from: tuple[bytes, ...] = ()  # what `memory` was made from: maps, and what those were
+    _made_from: tuple[object, ...] = ()  # what `memory` was made from: maps, and what those were
     _vdso: bytes = b""  # content of its [vdso]
     _lender: Lender | None = None
     _borrow: Borrow | None = None
@@ -224,15 +224,14 @@ class LiveProcess:
         """Those at the last look that map memory of `segments`, or such files of `ghosts`, as shared."""
         return [vma for vma in self.current if vma.shared and (self.segments.has(vma) or self.ghosts.trackable(vma))]
 
-    def _meet(self) -> tuple[bytes, ...]:
+    def _meet(self) -> tuple[object, ...]:
         """Shared memory and files without a name, which have to be met at every look: what there is of them."""
         if not self._to_meet:
             return ()
         images = ImageSet()
         named = NamedFiles(images, f"/proc/{self.pid}/root", count_from(1))
-        entries = collect_mm(self.pid, self._to_meet, self.prepared.vma_flags, named, self.ghosts, self.segments)
-        told = [*entries, *(record.message for _, _, records in images for record in records)]
-        return tuple(message.SerializeToString() for message in told)
+        uses = meet(self.pid, self._to_meet, self.prepared.vma_flags, named, self.ghosts, self.segments)
+        return (*uses, *(record.message.SerializeToString() for _, _, records in images for record in records))
 
     def _memory_image(self) -> ImageSet:
         """VMAs and the files they map: what a skeleton is made from."""
