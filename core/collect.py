@@ -34,7 +34,6 @@ from core.resources import (
     address_space,
     aio,
     credentials,
-    file_table,
     ipc_namespace,
     posix_mqueue,
     process_settings,
@@ -43,6 +42,7 @@ from core.resources import (
     seccomp,
     sem_undo,
     sysv_ipc,
+    table_collect,
     time_namespace,
     vma_marks,
     vmas,
@@ -50,6 +50,7 @@ from core.resources import (
 from core.resources.ghost_file import Ghosts
 from core.resources.named_files import O_DIRECTORY, NamedFiles, Nameless
 from core.resources.shared_memory import Segments
+from core.resources.sightings import Sightings
 from core.tracee.borrow import Borrow
 from core.tracee.freezer import FrozenProcess
 
@@ -170,17 +171,19 @@ class Zombie:
 
 
 def collect_tree(
-    subjects: Sequence[Subject], zombies: Sequence[Zombie], options: DumpOptions, ghosts: Ghosts, segments: Segments
-) -> ImageSet:
+    subjects: Sequence[Subject], zombies: Sequence[Zombie], options: DumpOptions, ghosts: Ghosts, segments: Segments,
+    sightings: Sightings | None = None,
+) -> ImageSet:  # fmt: skip
     """Everything about the frozen processes of a tree but their pages; the root first, parents before children.
 
-    What deleted files and shared memory hold is left out too: they are in `ghosts` and `segments`.
+    What deleted files and shared memory hold is left out too: they are in `ghosts` and `segments`. `sightings`: what
+    was foreseen of descriptors.
     """
     subjects = _prefetched(subjects)
     rings = {one.pid: found for one in subjects if (found := aio.rings(one.vmas))}
     contexts = aio.wait_idle(list(rings))  # before anything that a request changes when it ends: eventfds, sizes
     images = ImageSet()
-    ids = SharedIds()
+    ids = SharedIds(next_file_id=sightings.files.next_id if sightings else None)
     ids.compare([subject.pid for subject in subjects])
     named = NamedFiles(images, f"/proc/{subjects[0].pid}/root", ids.next_file_id)
     kobj_ids = [_collect_ids(subject, ids, segments.ipc_namespace) for subject in subjects]
@@ -189,7 +192,7 @@ def collect_tree(
     inventory = make_inventory(process_tree.host_ids(), root_cg_set=process_tree.CGROUP_SET)
     inventory.xsave_layout.extend(registers.collect_layout())
     images.add(kinds.INVENTORY, inventory)
-    _collect_tables(subjects, kobj_ids, images, ids, options, ghosts, segments, zombies)
+    _collect_tables(subjects, kobj_ids, images, ids, options, ghosts, segments, zombies, sightings)
     images.add(kinds.TIMENS, collect_clocks(subjects[0].reader, [one.pid for one in subjects]), time_namespace.IMAGE_ID)
     cores, tasks = Cores(seccomp.Filters()), Tasks()
     for subject, entry, answers in zip(subjects, kobj_ids, _ask(subjects), strict=True):
@@ -236,7 +239,6 @@ def _prefetched(subjects: Sequence[Subject]) -> list[Subject]:
     files = [(subject.pid, name) for subject in subjects for name in PROCESS_FILES]
     links = [(subject.pid, name) for subject in subjects for name in ("exe", "cwd", "root")]
     reader = PrefetchedReader(subjects[0].reader, files, links)
-    reader.fetch_descriptors([subject.pid for subject in subjects])
     return [replace(subject, reader=reader) for subject in subjects]
 
 
@@ -259,11 +261,12 @@ def _collect_tables(
     ghosts: Ghosts,
     segments: Segments,
     zombies: Sequence[Zombie],
+    sightings: Sightings | None,
 ) -> None:
     """Descriptor tables of all tasks, each once."""
     owners = {entry.files_id: subject for subject, entry in reversed(list(zip(subjects, kobj_ids, strict=True)))}
-    tables = [file_table.TaskTable(one.pid, one.pidfd, files_id) for files_id, one in reversed(owners.items())]
-    file_table.collect_tables(
+    tables = [table_collect.TaskTable(one.pid, one.pidfd, files_id) for files_id, one in reversed(owners.items())]
+    table_collect.collect_tables(
         tables,
         subjects[0].reader,
         images,
@@ -272,6 +275,7 @@ def _collect_tables(
         ghosts=ghosts,
         segments=segments,
         dead=[zombie.own_pid for zombie in zombies],
+        sightings=sightings,
     )
 
 

@@ -7,7 +7,8 @@ import errno
 import os
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Final, Protocol
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeAlias
 
 from core.ids.tree import KcmpTree, count_from
 from core.kernel.calls import find_shared, kcmp
@@ -17,7 +18,9 @@ KCMP_VM: Final = 1
 KCMP_FILES: Final = 2
 KCMP_FS: Final = 3
 KCMP_SIGHAND: Final = 4
-MANY: Final = 8  # descriptors that look alike: fewer are compared one by one
+LAST: Final = 1 << 62
+Descriptor: TypeAlias = tuple[int, int]  # pid, fd
+FileReference: TypeAlias = tuple[Descriptor, Hashable]  # and what equal files agree in
 
 
 class Kcmp(Protocol):
@@ -36,11 +39,21 @@ def _close_all(fds: list[int]) -> None:
         os.close(fd)
 
 
+@dataclass(slots=True)
+class KnownFiles:
+    """What was found of descriptors before: their numbers, and the kernel's order of those that look alike. Never
+    believed: it makes asking again cheaper, and numbers stay."""
+
+    next_id: Callable[[], int] = field(default_factory=lambda: count_from(1))
+    numbers: dict[Descriptor, int] = field(default_factory=dict)
+    ranks: dict[Descriptor, int] = field(default_factory=dict)
+
+
 class SharedIds:
     """The numbers of one dump: each tree counts from 1; files that are only mapped draw from the open ones' numbers."""
 
-    def __init__(self, ask: Kcmp = kcmp) -> None:
-        self.next_file_id = count_from(1)
+    def __init__(self, ask: Kcmp = kcmp, next_file_id: Callable[[], int] | None = None) -> None:
+        self.next_file_id = next_file_id or count_from(1)
         self._file: KcmpTree[tuple[int, int]] = KcmpTree(
             lambda one, other: ask(one[0], other[0], KCMP_FILE, one[1], other[1]), self.next_file_id
         )
@@ -50,35 +63,67 @@ class SharedIds:
         self._sighand = KcmpTree(_task_comparison(ask, KCMP_SIGHAND), count_from(1))
         self._held: list[int] = []
         self._same: dict[int, dict[int, int]] = {}  # by kind: pid → the first of those that share
-        self._same_files: dict[tuple[int, int], tuple[int, int]] = {}  # the first of those that are one open file
         weakref.finalize(self, _close_all, self._held)
 
     def compare(self, pids: Sequence[int]) -> None:
         """Learn at once what these tasks share, which is asked for one by one later."""
         for kind in (KCMP_VM, KCMP_FILES, KCMP_FS, KCMP_SIGHAND):
             try:
-                places, _ = find_shared(pids, kind)
+                places = find_shared(pids, kind).places
                 self._same[kind] = {pid: pids[place] for pid, place in zip(pids, places, strict=True)}
             except OSError as error:
                 if error.errno != errno.EOPNOTSUPP:
                     raise
                 return
 
-    def compare_files(self, references: Iterable[tuple[int, int, Hashable]]) -> None:
-        """Learn at once which of these descriptors (`pid`, `fd`, `key` as in file()) are of one open file."""
-        groups: dict[Hashable, list[tuple[int, int]]] = {}
-        for pid, fd, key in references:
-            groups.setdefault(key, []).append((pid, fd))
-        for group in groups.values():
-            if len(group) < MANY:
+    def number_files(self, references: Sequence[FileReference], known: KnownFiles) -> list[tuple[int, bool]]:
+        """file() of many at once; who is of an open file that had a number before keeps it. `known` learns these."""
+        firsts = self._compare_files(references, known.ranks)
+        numbers: dict[Descriptor, int] = {}
+        taken: set[int] = set()
+        found = []
+        for reference, key in references:
+            first = reference if firsts is None else firsts.get(reference, reference)
+            id = numbers.get(first)
+            if id is not None:
+                found.append((id, False))
                 continue
-            try:
-                places, _ = find_shared([pid for pid, _ in group], KCMP_FILE, [fd for _, fd in group])
-            except OSError as error:
-                if error.errno != errno.EOPNOTSUPP:
-                    raise
-                return
-            self._same_files.update((one, group[place]) for one, place in zip(group, places, strict=True))
+            id = known.numbers.get(reference)
+            if firsts is None:
+                id, is_new = self._file.insert(reference, key)
+                found.append((id, is_new))
+                continue
+            if id is None or id in taken:
+                id = self.next_file_id()
+            taken.add(id)
+            numbers[first] = id
+            found.append((id, True))
+        known.numbers = {reference: id for (reference, _), (id, _) in zip(references, found, strict=True)}
+        return found
+
+    def _compare_files(
+        self, references: Sequence[FileReference], ranks: dict[Descriptor, int]
+    ) -> dict[Descriptor, Descriptor] | None:
+        """The first of those that are one open file, for those that look alike; None: kcmp(2) tells no order here.
+
+        `ranks`: their order as it was last found, and then as it is."""
+        groups: dict[Hashable, list[Descriptor]] = {}
+        for reference, key in references:
+            groups.setdefault(key, []).append(reference)
+        tied = [group for group in groups.values() if len(group) > 1]
+        for group in tied:
+            group.sort(key=lambda one: ranks.get(one, LAST))
+        places = [place for place, group in enumerate(tied) for _ in group]
+        alike = [reference for group in tied for reference in group]
+        try:
+            shared = find_shared([pid for pid, _ in alike], KCMP_FILE, [fd for _, fd in alike], places)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            return None
+        ranks.clear()
+        ranks.update((alike[place], rank) for rank, place in enumerate(shared.order))
+        return {one: alike[place] for one, place in zip(alike, shared.places, strict=True)}
 
     def _task(self, kind: int, tree: KcmpTree[int], pid: int) -> tuple[int, bool]:
         """Number of an object of a task: who shares it with one before has its number."""
@@ -91,8 +136,7 @@ class SharedIds:
 
     def file(self, pid: int, fd: int, key: Hashable = None) -> tuple[int, bool]:
         """Number of the open file behind descriptor `fd` of `pid`; True when new. `key`: what equal files agree in."""
-        first = self._same_files.get((pid, fd))
-        return self._file.insert((pid, fd), key) if first is None else self._file.insert(first, key=first)
+        return self._file.insert((pid, fd), key)
 
     def vm(self, pid: int) -> tuple[int, bool]:
         """Number of the memory of task `pid`; True when new. The others below are alike."""

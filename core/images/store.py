@@ -8,7 +8,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,6 +44,10 @@ class ImageSet:
         if kind.single and records:
             raise ValueError(f"{kind.file_name(id)}: holds one message and has it")
         records.append(Record(message, payload))
+
+    def extend(self, kind: Kind[M], records: Sequence[Record[M]], id: int | None = None) -> None:
+        """add() of many, which belong there."""
+        self._create(kind, id).extend(records)  # type: ignore[arg-type]  # they belong there
 
     def add_empty(self, kind: Kind[M], id: int | None = None) -> None:
         """Make the file even though it holds no message, as for a task without descriptors."""

@@ -6,7 +6,7 @@ Owns the syscall numbers of x86-64 that we use; knows nothing of what they are u
 import errno
 import os
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from core.native._kernel import ffi, lib
 
@@ -99,18 +99,31 @@ def kcmp(pid1: int, pid2: int, kind: int, index1: int = 0, index2: int = 0) -> i
     return syscall("kcmp", pid1, pid2, kind, index1, index2)
 
 
-def find_shared(pids: Sequence[int], kind: int, fds: Sequence[int] | None = None) -> tuple[list[int], int]:
-    """Which processes share an object of kcmp(2)'s `kind`: for each the place of the first that has the same one.
-    `fds`: the descriptor of each, of open files.
+class Shared(NamedTuple):
+    """Of each process the place of the first that has the same object; places by the kernel's order; how many kcmp(2)
+    calls it took."""
 
-    In O(n log n) comparisons, whose number comes with it. EOPNOTSUPP: this kernel does not tell an order.
+    places: list[int]
+    order: list[int]
+    comparisons: int
+
+
+def find_shared(
+    pids: Sequence[int], kind: int, fds: Sequence[int] | None = None, groups: Sequence[int] | None = None
+) -> Shared:
+    """Which processes share an object of kcmp(2)'s `kind`. `fds`: the descriptor of each, of open files. `groups`,
+    ascending: those of different groups are known to differ.
+
+    In O(n log n) comparisons, n when they come in order. EOPNOTSUPP: this kernel does not tell an order.
     """
-    same, comparisons = ffi.new("int[]", len(pids)), ffi.new("long long *")
+    count = len(pids)
+    same, order, comparisons = ffi.new("int[]", count), ffi.new("int[]", count), ffi.new("long long *")
     numbers = ffi.NULL if fds is None else ffi.new("int[]", fds)
-    error = lib.mg_find_shared(ffi.new("int[]", pids), numbers, len(pids), kind, same, comparisons)
+    parts = ffi.NULL if groups is None else ffi.new("int[]", groups)
+    error = lib.mg_find_shared(ffi.new("int[]", pids), numbers, parts, count, kind, same, order, comparisons)
     if error < 0:
         raise OSError(-error, f"kcmp: {os.strerror(-error)}")
-    return list(same), int(comparisons[0])
+    return Shared(list(same), list(order), int(comparisons[0]))
 
 
 def prlimit(pid: int, resource: int, limits: tuple[int, int] | None = None) -> tuple[int, int]:

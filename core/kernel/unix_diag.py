@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +17,10 @@ from core.kernel.calls import syscall
 NETLINK_SOCK_DIAG: Final = 4
 SOCK_DIAG_BY_FAMILY: Final = 20
 NLM_F_REQUEST: Final = 1
+NLM_F_DUMP: Final = 0x300
 NLMSG_ERROR: Final = 2
+NLMSG_DONE: Final = 3
+DUMP_ROOM: Final = 1 << 18
 CLONE_NEWNET: Final = 0x40000000
 SIOCGSKNS: Final = 0x894C
 NO_COOKIE: Final = 0xFFFFFFFF
@@ -48,17 +51,54 @@ class UnixState:
 
 def read_states(sockets: Iterable[tuple[int, int]]) -> dict[int, UnixState]:
     """What the kernel tells of each socket (our descriptor of it, its inode), by inode; silent ones are left out."""
-    found = {}
+    found: dict[int, UnixState] = {}
+    add_states(sockets, found)
+    return found
+
+
+def add_states(
+    sockets: Iterable[tuple[int, int]],
+    found: dict[int, UnixState],
+    many: Container[int] = (),
+    replies: dict[bytes, UnixState] | None = None,
+) -> None:
+    """read_states() to `found`, in which `sockets` may look for what need not be asked for any more. `many`: inodes
+    that are looked for among all of a network namespace at once. `replies`: what was read of replies before."""
     with ExitStack() as stack:
         channels: dict[int, socket.socket] = {}
         for fd, inode in sockets:
+            known = len(channels)
             try:
-                state = parse_state(_ask(_channel(fd, channels, stack), inode))
+                channel = _channel(fd, channels, stack)
+                if many and len(channels) > known:
+                    found.update(_dump(channel, many, {} if replies is None else replies))
+                state = found.get(inode) or parse_state(_ask(channel, inode))
             except OSError:
                 continue
             if state is not None:
                 found[inode] = state
-    return found
+
+
+def _dump(
+    channel: socket.socket, wanted: Container[int], replies: dict[bytes, UnixState]
+) -> Iterator[tuple[int, UnixState]]:
+    """Those of `wanted` in the channel's network namespace, by inode; others that go meanwhile may hide some."""
+    channel.sendto(_request(0, NLM_F_REQUEST | NLM_F_DUMP), (0, 0))
+    while True:
+        reply = memoryview(channel.recv(DUMP_ROOM))
+        position = 0
+        while position + _HEADER.size <= len(reply):
+            length, kind, _, _, _ = _HEADER.unpack_from(reply, position)
+            if kind in (NLMSG_DONE, NLMSG_ERROR) or length < _HEADER.size + _REPLY.size:
+                return
+            inode = int(_REPLY.unpack_from(reply, position + _HEADER.size)[4])
+            if inode in wanted:
+                message = bytes(reply[position : position + length])
+                state = replies.get(message[_HEADER.size :]) or parse_state(message)
+                if state is not None:
+                    replies[message[_HEADER.size :]] = state
+                    yield inode, state
+            position += length + 3 & ~3
 
 
 def read_backlog(fd: int, inode: int) -> int | None:
@@ -103,11 +143,14 @@ def _whole_words(content: bytes) -> bytes:
 
 
 def _ask(channel: socket.socket, inode: int) -> bytes:
-    head = _HEADER.pack(_HEADER.size + _REQUEST.size, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 1, 0)
-    show = SHOW_PEER | SHOW_ICONS | SHOW_RQLEN
-    request = _REQUEST.pack(socket.AF_UNIX, 0, 0, 0xFFFFFFFF, inode & 0xFFFFFFFF, show, NO_COOKIE, NO_COOKIE)
-    channel.sendto(head + request, (0, 0))
+    channel.sendto(_request(inode, NLM_F_REQUEST), (0, 0))
     return channel.recv(65536)
+
+
+def _request(inode: int, flags: int) -> bytes:
+    head = _HEADER.pack(_HEADER.size + _REQUEST.size, SOCK_DIAG_BY_FAMILY, flags, 1, 0)
+    show = SHOW_PEER | SHOW_ICONS | SHOW_RQLEN
+    return head + _REQUEST.pack(socket.AF_UNIX, 0, 0, 0xFFFFFFFF, inode & 0xFFFFFFFF, show, NO_COOKIE, NO_COOKIE)
 
 
 def _channel(fd: int, channels: dict[int, socket.socket], stack: ExitStack) -> socket.socket:

@@ -25,7 +25,7 @@ from core.live.process import LiveProcess
 from core.live.shared import SharedPages
 from core.live.shared_file import SharedFile
 from core.live.terminals import find_controlling, stand_in_for_outside
-from core.live.told import Froze, Scanned
+from core.live.told import Froze, Scanned, shape_of
 from core.memory.ranges import EMPTY, Ranges
 from core.memory.sharing import Common
 from core.options import DumpOptions
@@ -40,7 +40,8 @@ from core.prepare import (
     zombies_of,
 )
 from core.proc.reader import ProcReader, content_of
-from core.resources import aio, ipc_namespace, posix_mqueue, sysv_ipc
+from core.resources import aio, ipc_namespace, posix_mqueue, sysv_ipc, table_collect
+from core.resources.sightings import Sightings
 from core.tracee.family import Family, has_ended, read_family, read_settled, refuse_strays, release, without
 from core.tracee.freezer import FrozenProcess, freeze
 from core.tracee.holder import Holder, hold_processes
@@ -66,6 +67,7 @@ class LiveSource:
     _family: Family = field(default_factory=Family)
     _held: bool = False
     _mould: Common | None = None  # is on its way
+    _sightings: Sightings = field(default_factory=Sightings)
     _terminals: list[TtyInfoEntry] = field(default_factory=list)  # that sessions of the tree are led from
     _images: ImageSet = field(default_factory=ImageSet)  # of the freeze
     _told: tuple[object, ...] = ()  # what was born over there
@@ -171,6 +173,7 @@ class LiveSource:
         for process in self.processes.values():
             with suppress(OSError):  # it has ended
                 process.note_direct()
+        table_collect.foresee(self._pidfds(), self.reader, self.options, self._sightings)
         stopped_s = 0.0
         if any(process.needs_stop for process in self.processes.values()):
             stopped_s = self._look_stopped()
@@ -184,8 +187,7 @@ class LiveSource:
     def _look_at_shared(self) -> None:
         """After the processes' own memory, which names what they map: deleted files and memfds that are open alone."""
         self._look_at_mappers()
-        pidfds = [(pid, process.prepared.pidfd) for pid, process in self.processes.items()]
-        self.ghosts.find(pidfds, self.reader, self._mappers)
+        self.ghosts.find(self._pidfds(), self.reader, self._mappers)
         for pid in self.processes:
             with suppress(OSError):  # it ended, or closed one meanwhile
                 self.shared.find_open(pid, self.reader)
@@ -212,6 +214,9 @@ class LiveSource:
     def _file_holders(self) -> list[FileHolder]:
         return [FileHolder(pid, one.prepared.pidfd, one.current) for pid, one in self.processes.items()]
 
+    def _pidfds(self) -> list[tuple[int, int]]:
+        return [(pid, process.prepared.pidfd) for pid, process in self.processes.items()]
+
     def _prepared(self) -> dict[int, Prepared]:
         return {pid: process.prepared for pid, process in self.processes.items()}
 
@@ -223,31 +228,25 @@ class LiveSource:
     def lacks_of_mould(self, own_pid: int, missing: Ranges) -> None:
         """Pages of the mould that could not be read."""
         if missing:
-            owned = self.mould | {own_pid: self.mould[own_pid].subtract(missing)}
-            self._mould = Common(owned)
+            self._mould = Common(self.mould | {own_pid: self.mould[own_pid].subtract(missing)})
 
     def _cast(self) -> Mapping[int, Ranges]:
         """What is to be sent before the tree is born over there; when that was sent, who keeps what of it."""
+        shape = shape_of(self._family, self.processes, self._terminals)
         if self._mould is not None:
             kept, self._mould = kept_of(self._mould, self.processes), None
             for process in self.processes.values():
                 process.begin_anew(kept.get(process.own_pid, EMPTY))
-        elif self._may_share() and self._shape() != self._told:
+        elif self._may_share() and shape != self._told:
             mould = find_mould(self.processes)
             if mould.owned:
                 self._mould = mould
                 return mould.owned
-        self._told = self._shape()
+        self._told = shape
         return {}
 
     def _may_share(self) -> bool:
         return len(self.processes) > 1 and not any(process.compares for process in self.processes.values())
-
-    def _shape(self) -> tuple[object, ...]:
-        """What is born anew over there when it is not the same any more: the tree, and who runs which program."""
-        members = ((one.own_pid, one.parent, one.pgid, one.sid, one.is_dead) for one in self._family.members)
-        programs = ((pid, process.kernel_vmas) for pid, process in self.processes.items())
-        return (*members, *programs, *((one.id, one.sid) for one in self._terminals))
 
     def _look(self, *, last: bool = False) -> None:
         self.ghosts.ghosts.begin_look()
@@ -326,7 +325,8 @@ class LiveSource:
         members = {member.pid: member for member in family.living}
         statuses = self.reader.brief_statuses({pid: one.tids for pid, one in frozen.items()})
         subjects = [process.subject(members[pid], statuses[pid]) for pid, process in self.processes.items()]
-        images = collect_tree(subjects, zombies_of(family), self.options, self.ghosts.ghosts, self.shared.segments)
+        known = self.ghosts.ghosts, self.shared.segments, self._sightings
+        images = collect_tree(subjects, zombies_of(family), self.options, *known)
         if self.options.files.terminal == "new":
             stand_in_for_outside(family.members[0], images, self.reader)
         return images
@@ -394,5 +394,6 @@ class LiveSource:
             process.close()
         self.ghosts.close()
         self.shared.close()
+        self._sightings.close()
         self._mappers.close()
         self._stack.close()

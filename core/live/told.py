@@ -1,10 +1,13 @@
 """What a live source tells of its tree: after each round, and at the freeze."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from core.images.pb.tty_pb2 import TtyInfoEntry
 from core.images.store import ImageSet
+from core.live.process import LiveProcess
 from core.memory.ranges import Ranges
+from core.tracee.family import Family
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +35,12 @@ class Froze:
     gone: dict[int, Ranges]
     phases: tuple[tuple[str, float], ...]
     ran_s: float
+
+
+def shape_of(
+    family: Family, processes: Mapping[int, LiveProcess], terminals: Iterable[TtyInfoEntry]
+) -> tuple[object, ...]:
+    """What is born anew over there when it is not the same any more: the tree, and who runs which program."""
+    members = ((one.own_pid, one.parent, one.pgid, one.sid, one.is_dead) for one in family.members)
+    programs = ((pid, process.kernel_vmas) for pid, process in processes.items())
+    return (*members, *programs, *((one.id, one.sid) for one in terminals))

@@ -13,8 +13,18 @@ from pathlib import Path
 import cffi
 
 HERE = Path(__file__).parent
-HEADERS = ("abi.h", "kernel.h", "memory.h", "pages.h", "borrow.h", "collect.h", "sharing.h", "mqueue.h")
-SOURCES = ("kernel.c", "memory.c", "pages.c", "borrow.c", "collect.c", "sharing.c", "mqueue.c")
+HEADERS = (
+    "abi.h",
+    "kernel.h",
+    "memory.h",
+    "pages.h",
+    "borrow.h",
+    "collect.h",
+    "sharing.h",
+    "mqueue.h",
+    "descriptors.h",
+)
+SOURCES = ("kernel.c", "memory.c", "pages.c", "borrow.c", "collect.c", "sharing.c", "mqueue.c", "descriptors.c")
 BLOBS = ("blob.S",)
 EXECUTABLES = ("stem", "init")
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-missing-field-initializers")

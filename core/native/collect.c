@@ -211,7 +211,7 @@ void mg_read_files(const char *names, int count, int kind, unsigned char *buffer
 enum { KCMP_EQUAL, KCMP_LESS, KCMP_GREATER };
 
 struct comparing {
-	const int *pids, *fds;
+	const int *pids, *fds, *groups;
 	int kind;
 	long error;
 	long long *comparisons;
@@ -225,46 +225,63 @@ static long ask(const struct comparing *one, int a, int b)
 			  one->fds ? one->fds[b] : 0, 0);
 }
 
-/* Order of two indexes into pids: by object, and of the same object by index. */
-static int compare(const void *one, const void *other, void *context)
+enum { DIFFERENT = -1, SAME = 0, DISORDER = 1 };
+
+/* Of two indexes into pids, by group and object. */
+static int compare_indexes(struct comparing *comparing, int a, int b)
 {
-	struct comparing *comparing = context;
-	int a = *(const int *)one, b = *(const int *)other;
 	long order = KCMP_EQUAL;
 
 	if (a == b || comparing->error)
-		return 0;
+		return SAME;
+	if (comparing->groups && comparing->groups[a] != comparing->groups[b])
+		return comparing->groups[a] < comparing->groups[b] ? DIFFERENT : DISORDER;
 	order = ask(comparing, a, b);
 	if (order > KCMP_GREATER)
 		order = -EOPNOTSUPP;
 	if (order < 0) {
 		comparing->error = order;
-		return 0;
+		return SAME;
 	}
-	return order == KCMP_LESS ? -1 : order == KCMP_GREATER ? 1 : a - b;
+	return order == KCMP_LESS ? DIFFERENT : order == KCMP_GREATER ? DISORDER : SAME;
 }
 
-int mg_find_shared(const int *pids, const int *fds, int count, int kind, int *same, long long *comparisons)
+/* For sorting: of the same object by index. */
+static int compare(const void *one, const void *other, void *context)
 {
-	struct comparing comparing = {pids, fds, kind, 0, comparisons};
-	int *sorted = malloc(count * sizeof(*sorted)), first = 0;
+	int a = *(const int *)one, b = *(const int *)other, order = compare_indexes(context, a, b);
 
-	if (!sorted && count)
-		return -ENOMEM;
-	for (int i = 0; i < count; i++)
-		sorted[i] = i;
-	qsort_r(sorted, count, sizeof(*sorted), compare, &comparing);
-	for (int i = 0; i < count && !comparing.error; i++) {
-		if (i) {
-			long order = ask(&comparing, sorted[i - 1], sorted[i]);
+	return order == SAME ? a - b : order;
+}
 
-			if (order < 0)
-				comparing.error = order;
-			if (order != KCMP_EQUAL)
-				first = i;
-		}
+/* same[] by the order of sorted[]; 0 when that is not one. */
+static int find_in_order(struct comparing *comparing, const int *sorted, int count, int *same)
+{
+	int first = 0;
+
+	for (int i = 0; i < count; i++) {
+		int order = i ? compare_indexes(comparing, sorted[i - 1], sorted[i]) : DIFFERENT;
+
+		if (order > 0 || comparing->error)
+			return 0;
+		if (order == DIFFERENT)
+			first = i;
 		same[sorted[i]] = sorted[first];
 	}
-	free(sorted);
+	return 1;
+}
+
+int mg_find_shared(const int *pids, const int *fds, const int *groups, int count, int kind, int *same, int *sorted,
+		   long long *comparisons)
+{
+	struct comparing comparing = {pids, fds, groups, kind, 0, comparisons};
+
+	for (int i = 0; i < count; i++)
+		sorted[i] = i;
+	if (find_in_order(&comparing, sorted, count, same) || comparing.error)
+		return comparing.error;
+	qsort_r(sorted, count, sizeof(*sorted), compare, &comparing);
+	if (!comparing.error)
+		find_in_order(&comparing, sorted, count, same);
 	return comparing.error;
 }

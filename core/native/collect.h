@@ -15,6 +15,9 @@ void mg_read_files(const char *names, int count, int kind, unsigned char *buffer
 		   struct mg_slice *spans);
 
 /* Which of the processes share an object of kcmp(2)'s `kind`: same[i] is the
- * index of the first in pids[] that has the same one as pids[i]. `comparisons`
- * counts the kcmp calls. -EOPNOTSUPP: this kernel does not tell an order. */
-int mg_find_shared(const int *pids, const int *fds, int count, int kind, int *same, long long *comparisons);
+ * index of the first in pids[] that has the same one as pids[i]. `groups`: known
+ * to differ where these do, ascending; NULL: one group. `sorted`: their indexes in the
+ * kernel's order, within the groups; when they come in that order one comparison each is
+ * enough. `comparisons` counts the kcmp calls. -EOPNOTSUPP: this kernel does not tell an order. */
+int mg_find_shared(const int *pids, const int *fds, const int *groups, int count, int kind, int *same, int *sorted,
+		   long long *comparisons);

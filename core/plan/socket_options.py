@@ -12,6 +12,7 @@ from typing import Final
 
 from core.images.pb.sockets_pb2 import IpOptsEntry, SkOptsEntry, TcpOptsEntry
 from core.kernel.calls import address_of, syscall
+from core.kernel.descriptors import Asked, Option, Questions
 from core.plan.ops import Program, Syscall
 
 # From the kernel's uapi headers where Python's socket module lacks them.
@@ -52,6 +53,24 @@ TCP_FLAGS: Final = (
     ("user_timeout_ms", socket.TCP_USER_TIMEOUT),
 )
 DEFAULT_TTL: Final = 64
+SO_PEEK_OFF: Final = 42
+SO_PEERCRED: Final = 17
+_GENERAL: Final = (
+    (socket.SO_SNDBUF, 4), (socket.SO_RCVBUF, 4), (socket.SO_RCVLOWAT, 4), (socket.SO_RCVTIMEO, 16),
+    (socket.SO_SNDTIMEO, 16), (socket.SO_LINGER, 8), (socket.SO_BINDTODEVICE, 16), (SO_BUF_LOCK, 4),
+    *((option, 4) for _, option in FLAGS),
+)  # fmt: skip
+_OF_UNIX: Final = ((socket.SO_ACCEPTCONN, 4), (SO_PEERCRED, 12), (SO_PEEK_OFF, 4))
+_OF_IP: Final = (IP_FREEBIND, socket.IP_TOS, socket.IP_TTL, IP_PKTINFO)
+# What the kinds of sockets whose records tell all ask for below and in their modules.
+LOOKED_AT: Final = Questions((
+    *(Option(socket.AF_UNIX, 0, socket.SOL_SOCKET, option, size) for option, size in (*_GENERAL, *_OF_UNIX)),
+    *(Option(family, socket.IPPROTO_UDP, socket.SOL_SOCKET, option, size)
+      for family in (socket.AF_INET, socket.AF_INET6) for option, size in _GENERAL),
+    *(Option(family, socket.IPPROTO_UDP, socket.IPPROTO_IP, option, 4)
+      for family in (socket.AF_INET, socket.AF_INET6) for option in _OF_IP),
+    Option(socket.AF_INET6, socket.IPPROTO_UDP, socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 4),
+))  # fmt: skip
 
 
 @contextmanager
@@ -64,7 +83,7 @@ def borrowed_socket(fd: int) -> Iterator[socket.socket]:
         live.detach()
 
 
-def read_buffer_sizes(live: socket.socket) -> SkOptsEntry:
+def read_buffer_sizes(live: socket.socket | Asked) -> SkOptsEntry:
     """The least that an image needs: buffer sizes as the kernel tunes them, no timeouts."""
     return SkOptsEntry(
         so_sndbuf=live.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF),
@@ -73,7 +92,7 @@ def read_buffer_sizes(live: socket.socket) -> SkOptsEntry:
     )  # fmt: skip
 
 
-def read_options(live: socket.socket) -> SkOptsEntry:
+def read_options(live: socket.socket | Asked) -> SkOptsEntry:
     """The options that every socket has. Source: socket(7)."""
     options = read_buffer_sizes(live)
     options.so_rcvlowat = live.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
@@ -110,7 +129,7 @@ def read_tcp_options(live: socket.socket, options: SkOptsEntry) -> TcpOptsEntry:
     return tcp
 
 
-def read_ip_options(live: socket.socket) -> IpOptsEntry:
+def read_ip_options(live: socket.socket | Asked) -> IpOptsEntry:
     """The options of IP that are not as in a new socket. Source: ip(7)."""
     entry = IpOptsEntry(freebind=bool(live.getsockopt(socket.IPPROTO_IP, IP_FREEBIND)))
     if tos := live.getsockopt(socket.IPPROTO_IP, socket.IP_TOS):
@@ -213,13 +232,13 @@ def inet_sockaddr(family: int, words: list[int], port: int) -> bytes:
     return head + struct.pack("<I4II", 0, *words, 0)
 
 
-def _read_pair(live: socket.socket, option: int, layout: str) -> tuple[int, int]:
+def _read_pair(live: socket.socket | Asked, option: int, layout: str) -> tuple[int, int]:
     raw = live.getsockopt(socket.SOL_SOCKET, option, struct.calcsize(layout))
     first, second = struct.unpack(layout, raw)
     return int(first), int(second)
 
 
-def _read_optional(live: socket.socket, level: int, option: int) -> int | None:
+def _read_optional(live: socket.socket | Asked, level: int, option: int) -> int | None:
     """None where this family or kernel does not have the option."""
     try:
         return live.getsockopt(level, option)

@@ -25,12 +25,11 @@ class PrefetchedReader(ProcReader):
         self._files.update(zip(files, self.contents(files), strict=True))
         self._links.update(zip(links, self.links(links), strict=True))
 
-    def fetch_descriptors(self, pids: Sequence[int]) -> None:
-        """Read of every descriptor where it leads and what there is of it; but for timers, that have to be settled."""
-        places = [(pid, fd) for pid in pids for fd in self.fds(pid)]
-        self.fetch([], links := [(pid, f"fd/{fd}") for pid, fd in places])
-        settled = [place for place, link in zip(places, links, strict=True) if self._links[link] != TIMER]
-        self.fetch([(pid, f"fdinfo/{fd}") for pid, fd in settled], [])
+    def fetch_descriptors(self, pid: int, fds: Sequence[int]) -> None:
+        """Read of these where they lead and what there is of them; but for timers, that have to be settled."""
+        self.fetch([], links := [(pid, f"fd/{fd}") for fd in fds])
+        settled = [fd for fd, link in zip(fds, links, strict=True) if self._links[link] != TIMER]
+        self.fetch([(pid, f"fdinfo/{fd}") for fd in settled], [])
 
     def content(self, pid: int | str, name: str) -> bytes:
         """Bytes of /proc/PID/NAME."""

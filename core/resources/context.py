@@ -20,11 +20,13 @@ from core.errors import Blocker, MigrateError
 from core.images.pb.descriptors_pb2 import FownEntry
 from core.images.pb.files_pb2 import FileEntry
 from core.kernel.calls import address_of, pidfd_getfd, syscall
+from core.kernel.descriptors import Asked, Sight
 from core.kernel.posix_mqueue import device, is_message_queue
-from core.kernel.unix_diag import UnixState, read_states
+from core.kernel.unix_diag import UnixState, add_states
 from core.options import DumpOptions
 from core.plan.ops import FdAllocator, Program, Syscall
-from core.proc.fdinfo import FdInfo
+from core.plan.socket_options import LOOKED_AT, borrowed_socket
+from core.proc.fdinfo import FdInfo, parse_fdinfo
 from core.proc.main_thread import main_thread
 from core.proc.reader import ProcReader
 from core.proc.text import shown
@@ -39,6 +41,7 @@ F_OWNER_PID: Final = 1
 TIMERFD_LINK: Final = "anon_inode:[timerfd]"
 TIMER_LOOKS: Final = 5
 TIMER_DUE_S: Final = 0.001
+MANY_SOCKETS: Final = 32  # of AF_UNIX: of fewer it is cheaper to ask for each
 COMING: Final = "coming; until then close it before the migration"
 
 
@@ -90,6 +93,7 @@ class OpenFile:
     socket: SocketType | None
     path_is_same: bool  # the link, looked up from the task's root, leads to this very file
     is_message_queue: bool = False  # of POSIX
+    sight: Sight | None = None  # tells all that its image needs; nobody owns it
     carrier: str = ""  # not a descriptor: it waits in the queue of this UNIX socket, and `fd` is -1
 
     @property
@@ -110,7 +114,9 @@ class OpenFile:
     @property
     def carries(self) -> bool:
         """A UNIX socket with descriptors in flight; the kernel tells since Linux 5.11."""
-        return any(line.startswith("scm_fds:") and line.split()[1:] != ["0"] for line in self.info.lines)
+        return self.sight is None and any(
+            line.startswith("scm_fds:") and line.split()[1:] != ["0"] for line in self.info.lines
+        )
 
     @property
     def subject(self) -> str:
@@ -158,12 +164,16 @@ class MadeAlone(Kind, Protocol):
         """Ops that make it, and the number it gets."""
 
 
-def make_table(files: Iterable[OpenFile], options: DumpOptions) -> OpenTable:
-    """The table of these files, with what the kernel tells of their UNIX sockets."""
+def make_table(
+    files: Iterable[OpenFile], options: DumpOptions, replies: dict[bytes, UnixState] | None = None
+) -> OpenTable:
+    """The table of these files, with what the kernel tells of their UNIX sockets. `replies`: see add_states."""
     kept = tuple(files)
     sockets = [file for file in kept if file.is_unix_socket]
     unseen = any(file.carries for file in kept) and not any(file.carrier for file in kept)
-    states = read_states(_with_inodes(sockets)) if sockets else {}
+    states: dict[int, UnixState] = {}
+    inodes = {file.stat.st_ino for file in sockets} if len(sockets) >= MANY_SOCKETS else set()
+    add_states(_with_inodes(sockets, states), states, inodes, replies)
     links: dict[str, list[OpenFile]] = {}
     for file in kept:
         links.setdefault(file.link, []).append(file)
@@ -172,8 +182,10 @@ def make_table(files: Iterable[OpenFile], options: DumpOptions) -> OpenTable:
     return OpenTable(kept, options, states, pids=pids, links=links, unseen=unseen, queue_device=queue_device)
 
 
-def _with_inodes(files: Iterable[OpenFile]) -> Iterator[tuple[int, int]]:
+def _with_inodes(files: Iterable[OpenFile], known: Mapping[int, UnixState]) -> Iterator[tuple[int, int]]:
     for file in files:
+        if file.stat.st_ino in known:
+            continue
         with looking_at(file):
             yield file.local_fd, file.stat.st_ino
 
@@ -306,6 +318,35 @@ def _leads_to(path: str, wanted: os.stat_result) -> bool:
     return (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)
 
 
+def file_of_sight(pid: int, fd: int, sight: Sight, pidfd: int) -> OpenFile:
+    """One descriptor by its record, which tells all; a duplicate of ours is only taken when somebody asks for it."""
+    head, info = sight.head, parse_fdinfo(sight.info)
+    duplicate, found = Duplicate(-1), sight.stat
+    kind = SocketType(head.domain, head.type, head.protocol) if sight.link.startswith("socket:") else None
+    is_same = (head.path_device, head.path_inode) == (head.device, head.inode)
+    cloexec = bool(info.flags & os.O_CLOEXEC)
+    file = OpenFile(pid, fd, cloexec, sight.link, found, info, duplicate, kind, is_same, sight=sight)
+    duplicate.take = partial(_take_again, file, pidfd)
+    return file
+
+
+def may_tell_all(sight: Sight) -> bool:
+    """What no record tells of any kind: locks, descriptors in flight, who gets signals, what O_PATH leads to."""
+    info = sight.info
+    told = not sight.head.owner_pid and "lock:" not in info and ("scm_fds:" not in info or "scm_fds: 0\n" in info)
+    return told and not parse_fdinfo(info).flags & os.O_PATH
+
+
+@contextmanager
+def live_socket(file: OpenFile) -> Iterator[socket.socket | Asked]:
+    """What can be asked as a socket: its record, or our duplicate."""
+    if file.sight is not None:
+        yield file.sight.asked(LOOKED_AT)
+        return
+    with borrowed_socket(file.local_fd) as live:
+        yield live
+
+
 def read_owner(file: OpenFile) -> FownEntry:
     """Who gets SIGIO, by the number the tree has for it; all zero when nobody. Source: fcntl(2), F_SETOWN."""
     nobody = FownEntry(uid=0, euid=0, signum=0, pid_type=0, pid=0)
@@ -319,7 +360,7 @@ def read_owner(file: OpenFile) -> FownEntry:
 
 def _owner(file: OpenFile) -> tuple[int, int]:
     """Type and number, as we see it; 0 when nobody."""
-    if file.flags & os.O_PATH:
+    if file.sight is not None or file.flags & os.O_PATH:
         return 0, 0
     pid_type, pid = struct.unpack("ii", fcntl.fcntl(file.local_fd, F_GETOWN_EX, bytes(8)))
     return pid_type, pid

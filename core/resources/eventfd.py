@@ -7,6 +7,7 @@ from typing import Final
 from core.errors import Blocker
 from core.images.pb.descriptors_pb2 import EventfdFileEntry
 from core.images.pb.files_pb2 import FdTypes, FileEntry
+from core.kernel.descriptors import Sight
 from core.plan.ops import FdAllocator, Program, Syscall
 from core.resources.context import OpenFile, OpenTable, owner_and_flags_ops, read_owner
 
@@ -18,6 +19,11 @@ LARGEST: Final = (1 << 64) - 2
 def claims(file: OpenFile) -> bool:
     """By its link."""
     return file.link == LINK
+
+
+def is_told(sight: Sight) -> bool:
+    """The record tells all: the counter, and the mode since Linux 6.5."""
+    return sight.link == LINK and "eventfd-count:" in sight.info and "eventfd-semaphore:" in sight.info
 
 
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:

@@ -7,6 +7,7 @@ from typing import Final
 from core.errors import Blocker
 from core.images.pb.descriptors_pb2 import MemfdFileEntry
 from core.images.pb.files_pb2 import FdTypes, FileEntry
+from core.kernel.descriptors import Sight
 from core.kernel.hugetlb import SIZES, page_size_of
 from core.memory.ranges import PAGE_SIZE
 from core.plan.ops import FdAllocator, Program, Syscall, path_argument
@@ -21,9 +22,16 @@ def claims(file: OpenFile) -> bool:
     return file.link.startswith(PREFIX) and stat.S_ISREG(file.stat.st_mode) and not file.stat.st_nlink
 
 
+def is_told(sight: Sight) -> bool:
+    """The record tells all of the descriptor."""
+    head = sight.head
+    return sight.link.startswith(PREFIX) and stat.S_ISREG(head.mode) and not head.links
+
+
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
     """Locked ones, and those of the largest huge pages."""
-    if page_size_of(file.local_fd) not in (PAGE_SIZE, *SIZES):
+    block_size = file.sight.head.block_size if file.sight is not None else 0
+    if (max(block_size, PAGE_SIZE) if block_size else page_size_of(file.local_fd)) not in (PAGE_SIZE, *SIZES):
         return file.blocker("memfd", "is of huge pages larger than 2 MiB", "let it use those of 2 MiB")
     if file.info.locks:
         return file.blocker("lock", "holds a file lock", "file locks are coming; release it before the migration")

@@ -11,6 +11,7 @@ from typing import Final
 from core.errors import Blocker, CollectError
 from core.images.pb.descriptors_pb2 import PipeDataEntry, PipeEntry
 from core.images.pb.files_pb2 import FdTypes, FileEntry
+from core.kernel.descriptors import Sight
 from core.kernel.pipe_content import copy_waiting, polls
 from core.plan.ops import FdAllocator, Out, Program, Syscall, path_argument
 from core.plan.pipe_ops import PipeContent, plan_content
@@ -22,6 +23,11 @@ AT_FDCWD: Final = -100
 def claims(file: OpenFile) -> bool:
     """By its link: named pipes have a path there."""
     return file.link.startswith("pipe:")
+
+
+def is_told(sight: Sight) -> bool:
+    """The record tells all of one that is empty; who has its other ends, the table."""
+    return sight.link.startswith("pipe:") and not sight.head.waiting and sight.head.capacity > 0
 
 
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
@@ -65,6 +71,8 @@ def pipe_id(file: OpenFile) -> int:
 
 def collect_content(file: OpenFile) -> PipeContent:
     """What is in the pipe, by one of its reading ends; nothing is taken out."""
+    if file.sight is not None:  # it is empty
+        return PipeContent(PipeDataEntry(pipe_id=pipe_id(file), bytes=0, size=file.sight.head.capacity), b"")
     try:
         waiting = copy_waiting(file.local_fd)
     except OSError as error:

@@ -10,6 +10,7 @@ from typing import Final
 from core.errors import Blocker
 from core.images.pb.descriptors_pb2 import FownEntry, RegFileEntry
 from core.images.pb.files_pb2 import FdTypes, FileEntry
+from core.kernel.descriptors import Sight
 from core.plan.ghost_names import DELETED, last_name
 from core.plan.ops import FdAllocator, Program, Syscall, path_argument
 from core.resources.context import (
@@ -21,6 +22,7 @@ from core.resources.context import (
 )
 
 AT_FDCWD: Final = -100
+MESSAGE_QUEUES: Final = 0x19800202  # their file system, by statfs(2)
 # They acted when the file was first opened, or are the descriptor's, or go by fcntl afterwards.
 NOT_REPLAYED: Final = (
     os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_CLOEXEC | os.O_ASYNC | O_LARGEFILE
@@ -41,6 +43,15 @@ def is_memory_device(found: os.stat_result) -> bool:
     """One of the devices that hold nothing."""
     is_memory = stat.S_ISCHR(found.st_mode) and os.major(found.st_rdev) == MEMORY_MAJOR
     return is_memory and os.minor(found.st_rdev) in MEMORY_MINORS
+
+
+def is_told(sight: Sight) -> bool:
+    """The record tells all of what its path leads to."""
+    head = sight.head
+    kept = stat.S_ISREG(head.mode) or stat.S_ISDIR(head.mode) or is_memory_device(sight.stat)
+    by_path = (head.path_device, head.path_inode) == (head.device, head.inode) and head.links > 0
+    is_file = kept and by_path and head.filesystem != MESSAGE_QUEUES and sight.link.isprintable()
+    return is_file and sight.link.startswith("/") and not sight.link.startswith("/memfd:")
 
 
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:

@@ -169,6 +169,13 @@ class Segments:
         self._areas.setdefault(known.id, set())
         return known
 
+    def opened_before(self, device: int, inode: int) -> Segment | None:
+        """The memfd of that inode, when it has been opened() once: what is held open keeps its number."""
+        known = self._by_inode.get((False, device, inode))
+        if known is not None:
+            self._areas.setdefault(known.id, set())
+        return known
+
     def _hold(self, kind: SegmentKind, way: str, link: str) -> Segment:
         try:
             fd = os.open(way, os.O_RDONLY | os.O_CLOEXEC)

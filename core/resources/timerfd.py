@@ -13,7 +13,9 @@ from typing import Final
 from core.errors import Blocker, CollectError
 from core.images.pb.descriptors_pb2 import TimerfdEntry
 from core.images.pb.files_pb2 import FdTypes, FileEntry
+from core.kernel.descriptors import Sight
 from core.plan.ops import FdAllocator, Program, Syscall
+from core.proc.fdinfo import parse_fdinfo
 from core.resources.context import TIMERFD_LINK, OpenFile, OpenTable, owner_and_flags_ops, read_owner
 
 TFD_TIMER_ABSTIME: Final = 1
@@ -26,6 +28,16 @@ BILLION: Final = 1_000_000_000
 def claims(file: OpenFile) -> bool:
     """By its link."""
     return file.link == TIMERFD_LINK
+
+
+def is_told(sight: Sight) -> bool:
+    """The record tells all, of one that is disarmed or not due yet; but for moments, which depend on the wall clock."""
+    if sight.link != TIMERFD_LINK:
+        return False
+    timer = parse_fdinfo(sight.info).timerfd
+    if timer is None or timer.settime_flags & TFD_TIMER_ABSTIME:
+        return False
+    return bool(timer.it_value_ns or not timer.it_interval_ns) and not timer.ticks
 
 
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:

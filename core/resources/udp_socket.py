@@ -8,8 +8,10 @@ from typing import Final
 from core.errors import Blocker, RestoreError
 from core.images.pb.files_pb2 import FdTypes, FileEntry
 from core.images.pb.sockets_pb2 import InetSkEntry
+from core.kernel.descriptors import Asked, Sight
 from core.plan.ops import FdAllocator, Program, Syscall
 from core.plan.socket_options import (
+    LOOKED_AT,
     address_words,
     borrowed_socket,
     has_filter,
@@ -20,7 +22,7 @@ from core.plan.socket_options import (
     read_options,
     set_option,
 )
-from core.resources.context import OpenFile, OpenTable, looking_at, owner_and_flags_ops, read_owner
+from core.resources.context import OpenFile, OpenTable, live_socket, looking_at, owner_and_flags_ops, read_owner
 
 FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 CONNECTED, UNCONNECTED = 1, 7  # TCP_ESTABLISHED, TCP_CLOSE: the kernel has no other words for UDP
@@ -34,8 +36,19 @@ def claims(file: OpenFile) -> bool:
     return kind is not None and kind.domain in FAMILIES and kind.protocol == socket.IPPROTO_UDP
 
 
+def is_told(sight: Sight) -> bool:
+    """The record tells all that refuse() asks and collect() takes."""
+    head = sight.head
+    if head.domain not in FAMILIES or head.protocol != socket.IPPROTO_UDP or head.filter:
+        return False
+    asked = sight.asked(LOOKED_AT)
+    return not any(address.startswith(LINK_LOCAL) for address, _ in (_here(asked), _peer(asked)))
+
+
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
     """Filters and addresses that mean an interface."""
+    if file.sight is not None:
+        return None
     with borrowed_socket(file.local_fd) as live:
         if has_filter(live):
             return file.blocker("socket-filter", "UDP socket with a BPF filter")
@@ -56,22 +69,22 @@ def losses(table: OpenTable) -> list[str]:
     return lost
 
 
-def _here(live: socket.socket) -> tuple[str, int]:
+def _here(live: socket.socket | Asked) -> tuple[str, int]:
     address, port = live.getsockname()[:2]
     return address, port
 
 
-def _peer(live: socket.socket) -> tuple[str, int]:
+def _peer(live: socket.socket | Asked) -> tuple[str, int]:
     try:
         address, port = live.getpeername()[:2]
     except OSError:
-        return ANY[live.family], 0
+        return ANY[socket.AddressFamily(live.family)], 0
     return address, port
 
 
 def collect(file: OpenFile, id: int, table: OpenTable) -> FileEntry:
     """Addresses and options."""
-    with borrowed_socket(file.local_fd) as live:
+    with live_socket(file) as live:
         family = live.family
         (source, source_port), (peer, peer_port) = _here(live), _peer(live)
         entry = InetSkEntry(

@@ -17,11 +17,12 @@ from core.errors import Blocker
 from core.images.pb.descriptors_pb2 import FownEntry
 from core.images.pb.files_pb2 import FdTypes, FileEntry
 from core.images.pb.sockets_pb2 import FilePermsEntry, SkOptsEntry, SkShutdown, SkUcredEntry, UnixSkEntry
+from core.kernel.descriptors import Asked, Sight
 from core.kernel.unix_diag import UnixState
 from core.plan.ops import FdAllocator, Program, Syscall
-from core.plan.socket_options import borrowed_socket, has_filter, read_options
+from core.plan.socket_options import LOOKED_AT, borrowed_socket, has_filter, read_options
 from core.plan.unix_names import ESTABLISHED, EXTERN, LISTEN, UNCONNECTED, is_path, plain, shown
-from core.resources.context import OpenFile, OpenTable, looking_at, read_owner
+from core.resources.context import OpenFile, OpenTable, live_socket, looking_at, read_owner
 
 SO_PEEK_OFF: Final = 42
 SHUTDOWNS: Final = (SkShutdown.NONE, SkShutdown.READ, SkShutdown.WRITE, SkShutdown.BOTH)  # by sk_shutdown
@@ -37,8 +38,28 @@ def claims(file: OpenFile) -> bool:
     return file.is_unix_socket
 
 
+def is_told(sight: Sight) -> bool:
+    """The record tells all of a stream without anything to be read, which does not listen and has no path. Of its peer
+    the table has to tell (is_plain)."""
+    head = sight.head
+    streams = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
+    if head.domain != socket.AF_UNIX or head.type not in streams or head.filter or head.urgent:
+        return False
+    asked = sight.asked(LOOKED_AT)
+    quiet = not head.events & (select.POLLIN | select.POLLPRI | select.POLLRDHUP | select.POLLERR | select.POLLHUP)
+    return quiet and not is_listening(asked) and not is_path(read_name(asked))
+
+
+def is_plain(file: OpenFile, table: OpenTable) -> bool:
+    """Its record tells all, and its peer is carried with it."""
+    state = table.unix.get(file.stat.st_ino) if file.sight is not None else None
+    return state is not None and bool(state.peer) and state.peer in table.unix and not state.waiting
+
+
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
     """Peers outside, paths that cannot be bound anew, and what cannot be looked at."""
+    if is_plain(file, table):
+        return None
     with borrowed_socket(file.local_fd) as live:
         name = read_name(live)
         if has_filter(live):
@@ -118,12 +139,12 @@ def _refuse_path(file: OpenFile, name: bytes) -> Blocker | None:
     return None
 
 
-def read_name(live: socket.socket) -> bytes:
+def read_name(live: socket.socket | Asked) -> bytes:
     """What it is bound to: a path without its NUL, an abstract name with its leading NUL, or nothing."""
     return _as_bytes(live.getsockname())
 
 
-def read_peer_name(live: socket.socket) -> bytes:
+def read_peer_name(live: socket.socket | Asked) -> bytes:
     """The same of its peer, also when that is gone; empty without one."""
     try:
         return _as_bytes(live.getpeername())
@@ -146,7 +167,7 @@ def is_connected(live: socket.socket) -> bool:
     return True
 
 
-def is_listening(live: socket.socket) -> bool:
+def is_listening(live: socket.socket | Asked) -> bool:
     """True after listen(2)."""
     return bool(live.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
@@ -185,6 +206,8 @@ def _count(live: socket.socket, request: int) -> int:
 
 def has_queue(file: OpenFile) -> bool:
     """True for a socket in which bytes or packets can wait."""
+    if file.sight is not None:
+        return False
     with borrowed_socket(file.local_fd) as live:
         return not is_listening(live) and (is_readable(live) or live.type == socket.SOCK_DGRAM)
 
@@ -192,7 +215,7 @@ def has_queue(file: OpenFile) -> bool:
 def collect(file: OpenFile, id: int, table: OpenTable) -> FileEntry:
     """Name, type, options, peer; for a listening one its backlog, for a path its mode and owner."""
     known = table.unix.get(file.stat.st_ino)
-    with borrowed_socket(file.local_fd) as live:
+    with live_socket(file) if is_plain(file, table) else borrowed_socket(file.local_fd) as live:
         listening = is_listening(live)
         entry = UnixSkEntry(
             id=id, ino=file.stat.st_ino & 0xFFFFFFFF, type=live.type, state=LISTEN if listening else UNCONNECTED,
@@ -210,7 +233,7 @@ def collect(file: OpenFile, id: int, table: OpenTable) -> FileEntry:
 
 
 def _collect_connection(
-    file: OpenFile, live: socket.socket, known: UnixState, entry: UnixSkEntry, table: OpenTable
+    file: OpenFile, live: socket.socket | Asked, known: UnixState, entry: UnixSkEntry, table: OpenTable
 ) -> None:
     entry.state = known.state
     entry.waiting.extend(inode for inode in known.waiting if inode in table.unix)
@@ -225,7 +248,8 @@ def _collect_connection(
     if known.peer == 0:
         entry.peer = _listener_of(file, table) or 0
         entry.peer_name = read_peer_name(live)
-        entry.reset = live.type != socket.SOCK_DGRAM and _polls(live, select.POLLERR)
+        with borrowed_socket(file.local_fd) as ours:
+            entry.reset = live.type != socket.SOCK_DGRAM and _polls(ours, select.POLLERR)
     elif known.peer not in table.unix:
         entry.greeting = _greeting(file, read_peer_name(live))
 
@@ -255,7 +279,7 @@ def _greeting(file: OpenFile, peer: bytes) -> bytes:
         return comm.read().rstrip(b"\n") + b"\n\n6\n1\n0\n0\n0\n"
 
 
-def _collect_credentials(live: socket.socket, entry: UnixSkEntry) -> None:
+def _collect_credentials(live: socket.socket | Asked, entry: UnixSkEntry) -> None:
     """What SO_PEERCRED tells; the PID cannot be had again unless it is the task's own."""
     pid, uid, gid = struct.unpack("iII", live.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     if pid and uid != NOBODY:

@@ -20,7 +20,7 @@ from core.plan.encode import MAY_FAIL, OP, encode
 from core.plan.ops import Program
 from core.proc.fdinfo import FdInfo
 from core.proc.reader import ProcReader
-from core.resources import file_table, table_plan
+from core.resources import file_table, table_collect, table_plan
 from core.resources.context import OpenTable, make_table, open_files
 
 FILES_ID = 1
@@ -58,7 +58,7 @@ class LocalTask:
         """Its descriptors as images, once through their bytes."""
         images = ImageSet()
         options = DumpOptions(tcp=tcp, files=FileChoices(ext_unix_sk=ext_unix_sk))
-        file_table.collect(self.pid, self.pidfd, READER, images, files_id=FILES_ID, options=options)
+        table_collect.collect(self.pid, self.pidfd, READER, images, files_id=FILES_ID, options=options)
         return decode_stream(encode_stream(images))
 
 

@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: Apache-2.0
+// Looks at many descriptors of a process, for core/kernel/descriptors.py: no policy here. Changes nothing of them.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "abi.h"
+#include "descriptors.h"
+
+#define POLLED (POLLIN | POLLPRI | POLLRDHUP) /* POLLERR and POLLHUP come by themselves */
+#define NAME_ROOM 48
+#define SO_GET_FILTER_ 26
+#define MEMFD "/memfd:"
+
+struct writer {
+	unsigned char *start, *at, *end;
+};
+
+/* Room for `size` bytes at a multiple of `step`; NULL when there is none. What is skipped is zero. */
+static unsigned char *take(struct writer *writer, size_t size, size_t step)
+{
+	size_t skipped = -(size_t)(writer->at - writer->start) & (step - 1);
+	unsigned char *place = writer->at + skipped;
+
+	if (writer->end < writer->at + skipped + size)
+		return NULL;
+	memset(writer->at, 0, skipped);
+	writer->at = place + size;
+	return place;
+}
+
+static int read_text(int directory, const char *name, int open_text, struct writer *writer)
+{
+	unsigned char *place = take(writer, 0, 8);
+	int fd = open_text < 0 ? openat(directory, name, O_RDONLY | O_CLOEXEC) : open_text, size = 0;
+	long got;
+
+	if (fd < 0)
+		return -errno;
+	do {
+		got = pread(fd, place + size, writer->end - place - size, size);
+		if (got > 0)
+			size += got;
+	} while (got > 0 && place + size < writer->end);
+	if (open_text < 0)
+		close(fd);
+	if (got)
+		return got < 0 ? -errno : -EFBIG;
+	writer->at = place + size;
+	return size;
+}
+
+static int is_of_inode(const struct mg_sight *known, const struct mg_sight *sight)
+{
+	return !known->error && known->mode == sight->mode && known->device == sight->device &&
+	       known->inode == sight->inode;
+}
+
+/* Whether the link of `known`, which is of the same inode, has to be the same: by its number, by the name that it was
+ * made with, by its path, which leads there still; those of anon_inode are told apart by their fdinfo, which is
+ * compared. */
+static int link_holds(const struct mg_sight *known, const char *link, int root)
+{
+	struct stat found;
+
+	if (S_ISFIFO(known->mode) || S_ISSOCK(known->mode) || !(known->mode & S_IFMT))
+		return *link != '/';
+	if (!known->links && !strncmp(link, MEMFD, strlen(MEMFD)))
+		return !strchr(link + 1, '/');
+	return known->path_inode == known->inode && known->path_device == known->device && link[1] &&
+	       !fstatat(root, link + 1, &found, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) &&
+	       found.st_ino == known->inode && found.st_dev == known->device;
+}
+
+/* Where the link leads, and whether there is a file by that path below `root`. */
+static int read_link(int directory, const char *name, int root, const struct mg_sight *known, struct mg_sight *sight,
+		     struct writer *writer)
+{
+	unsigned char *place = take(writer, 0, 8);
+	const char *link = (const char *)(known + 1); /* ends with a NUL: texts follow it at a multiple of 8 */
+	long size;
+	struct stat found;
+
+	if (known && link_holds(known, link, root)) {
+		sight->path_device = known->path_device;
+		sight->path_inode = known->path_inode;
+		memcpy(place, link, known->link_size);
+		writer->at = place + known->link_size;
+		return known->link_size;
+	}
+	size = readlinkat(directory, name, (char *)place, writer->end - place);
+	if (size < 0)
+		return -errno;
+	if (place + size >= writer->end)
+		return -EFBIG;
+	place[size] = 0;
+	writer->at = place + size;
+	if (*place == '/' &&
+	    !fstatat(root, size > 1 ? (char *)place + 1 : ".", &found, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT)) {
+		sight->path_device = found.st_dev;
+		sight->path_inode = found.st_ino;
+	}
+	return size;
+}
+
+struct place {
+	int links, texts, root, pidfd;
+	const struct mg_option *options;
+	int option_count;
+};
+
+static int answer(struct writer *writer, int result, int size, const void *value)
+{
+	unsigned char *place = take(writer, sizeof(result), 4);
+
+	if (!place)
+		return -EFBIG;
+	if (result >= 0)
+		result = size;
+	memcpy(place, &result, sizeof(result));
+	if (result > 0) {
+		place = take(writer, size, 4);
+		if (!place)
+			return -EFBIG;
+		memcpy(place, value, size);
+	}
+	return 0;
+}
+
+static int read_names(int fd, struct writer *writer)
+{
+	struct sockaddr_storage name;
+	socklen_t size = sizeof(name);
+	int result = getsockname(fd, (struct sockaddr *)&name, &size) ? -errno : 0;
+
+	if (answer(writer, result, size, &name))
+		return -EFBIG;
+	size = sizeof(name);
+	result = getpeername(fd, (struct sockaddr *)&name, &size) ? -errno : 0;
+	return answer(writer, result, size, &name);
+}
+
+static int read_option(int fd, int option)
+{
+	int value = 0;
+	socklen_t size = sizeof(value);
+
+	return getsockopt(fd, SOL_SOCKET, option, &value, &size) ? -errno : value;
+}
+
+static int read_socket(int fd, const struct place *where, const struct mg_sight *known, struct mg_sight *sight,
+		       struct writer *writer)
+{
+	unsigned char *place = take(writer, 0, 8);
+	socklen_t size = 0;
+	char byte;
+
+	sight->domain = known ? known->domain : read_option(fd, SO_DOMAIN);
+	sight->type = known ? known->type : read_option(fd, SO_TYPE);
+	sight->protocol = known ? known->protocol : read_option(fd, SO_PROTOCOL);
+	sight->filter = getsockopt(fd, SOL_SOCKET, SO_GET_FILTER_, NULL, &size) ? -errno : (int)size;
+	if (sight->domain == AF_UNIX && sight->type == SOCK_STREAM)
+		sight->urgent = recv(fd, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) > 0;
+	if (read_names(fd, writer))
+		return -EFBIG;
+	for (int i = 0; i < where->option_count; i++) {
+		const struct mg_option *one = &where->options[i];
+		unsigned char value[NAME_ROOM] = {0};
+
+		size = one->size;
+		if (one->domain != sight->domain || (one->protocol && one->protocol != sight->protocol))
+			continue;
+		if (answer(writer, getsockopt(fd, one->level, one->option, value, &size) ? -errno : 0, size, value))
+			return -EFBIG;
+	}
+	return writer->at - place;
+}
+
+static void read_owner(int fd, struct mg_sight *sight)
+{
+	struct f_owner_ex owner = {0};
+
+	if (!fcntl(fd, F_GETOWN_EX, &owner)) { /* EBADF: O_PATH */
+		sight->owner_type = owner.type;
+		sight->owner_pid = owner.pid;
+	}
+}
+
+/* `known`: NULL unless it is of this very inode. */
+static int read_inode(int fd, const struct mg_sight **known, struct mg_sight *sight)
+{
+	struct statfs where;
+	struct stat found;
+
+	if (fstat(fd, &found))
+		return -errno;
+	sight->mode = found.st_mode;
+	sight->uid = found.st_uid;
+	sight->gid = found.st_gid;
+	sight->device = found.st_dev;
+	sight->inode = found.st_ino;
+	sight->links = found.st_nlink;
+	sight->device_kind = found.st_rdev;
+	sight->file_size = found.st_size;
+	if (*known && !is_of_inode(*known, sight))
+		*known = NULL;
+	if (*known) {
+		sight->filesystem = (*known)->filesystem;
+		sight->block_size = (*known)->block_size;
+	} else if (S_ISREG(found.st_mode)) {
+		if (fstatfs(fd, &where))
+			return -errno;
+		sight->filesystem = where.f_type;
+		sight->block_size = where.f_bsize;
+	}
+	if (S_ISFIFO(found.st_mode) || S_ISSOCK(found.st_mode)) {
+		struct pollfd polled = {.fd = fd, .events = POLLED};
+
+		if (poll(&polled, 1, 0) < 0)
+			return -errno;
+		sight->events = polled.revents;
+	}
+	if (S_ISFIFO(found.st_mode)) {
+		if (ioctl(fd, FIONREAD, &sight->waiting)) /* EBADF: O_PATH */
+			sight->waiting = -1;
+		sight->capacity = fcntl(fd, F_GETPIPE_SZ);
+	}
+	return 0;
+}
+
+static int look(const struct place *where, int number, int text, int fd, const struct mg_sight *known,
+		struct mg_sight *sight, struct writer *writer)
+{
+	char name[16];
+	int size = read_inode(fd, &known, sight);
+
+	if (size < 0)
+		return size;
+	read_owner(fd, sight);
+	snprintf(name, sizeof(name), "%d", number);
+	sight->link_size = size = read_link(where->links, name, where->root, known, sight, writer);
+	if (size < 0)
+		return size;
+	if (!take(writer, 1, 1)) /* the link's NUL */
+		return -EFBIG;
+	writer->at[-1] = 0;
+	sight->info_size = size = read_text(where->texts, name, text, writer);
+	if (size < 0)
+		return size;
+	if (S_ISSOCK(sight->mode)) {
+		sight->answers_size = size = read_socket(fd, where, known, sight, writer);
+		if (size < 0)
+			return size;
+	}
+	return take(writer, 0, 8) ? 0 : -EFBIG;
+}
+
+/* With `known` the link may be taken from there, so what differs from it otherwise has to be looked at without. */
+static int look_at_one(const struct place *where, int number, int text, const struct mg_sight *known,
+		       unsigned char *start)
+{
+	struct mg_sight *sight = (struct mg_sight *)start;
+	struct writer writer = {start, start + sizeof(*sight), start + MG_SIGHT_ROOM};
+	int fd = syscall(SYS_pidfd_getfd, where->pidfd, number, 0), error;
+
+	memset(sight, 0, sizeof(*sight));
+	error = fd < 0 ? -errno : look(where, number, text, fd, known, sight, &writer);
+	if (fd >= 0)
+		close(fd);
+	if (error) {
+		memset(sight, 0, sizeof(*sight));
+		writer.at = start + sizeof(*sight);
+		sight->error = -error;
+	}
+	sight->size = writer.at - start;
+	if (!known)
+		return sight->size;
+	if (known->size == sight->size && !memcmp(known, sight, sight->size))
+		return 0;
+	return look_at_one(where, number, text, NULL, start);
+}
+
+struct part {
+	const struct place *where;
+	const int *fds;
+	int count;
+	const unsigned char *known;
+	const long long *places;
+	const int *texts;
+	unsigned char *buffer, *start;
+	struct mg_slice *spans;
+};
+
+static void *look_at_part(void *argument)
+{
+	struct part *part = argument;
+	unsigned char *at = part->start;
+
+	for (int i = 0; i < part->count; i++) {
+		const void *known = part->places[i] < 0 ? NULL : part->known + part->places[i];
+
+		part->spans[i].start = at - part->buffer;
+		part->spans[i].size = look_at_one(part->where, part->fds[i], part->texts[i], known, at);
+		at += part->spans[i].size;
+	}
+	return NULL;
+}
+
+static int open_folder(int pid, const char *name)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+	return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+#define MOST_PARTS 4
+#define FEW 128 /* for which another thread does not pay */
+
+/* In as many threads as there are processors; parts of those that cannot be made are done here. */
+static void look_at_all(const struct part *all)
+{
+	long processors = sysconf(_SC_NPROCESSORS_ONLN), wanted = all->count / FEW;
+	int count, begin = 0, made[MOST_PARTS] = {0};
+	struct part parts[MOST_PARTS];
+	pthread_t threads[MOST_PARTS];
+
+	wanted = wanted < processors ? wanted : processors;
+	count = wanted < 1 ? 1 : wanted > MOST_PARTS ? MOST_PARTS : wanted;
+	for (int i = 0; i < count; i++) {
+		int end = (long long)all->count * (i + 1) / count;
+
+		parts[i] = *all;
+		parts[i].fds += begin;
+		parts[i].places += begin;
+		parts[i].texts += begin;
+		parts[i].spans += begin;
+		parts[i].start += (long long)begin * MG_SIGHT_ROOM;
+		parts[i].count = end - begin;
+		begin = end;
+		made[i] = i + 1 < count && !pthread_create(&threads[i], NULL, look_at_part, &parts[i]);
+		if (!made[i])
+			look_at_part(&parts[i]);
+	}
+	for (int i = 0; i < count; i++)
+		if (made[i])
+			pthread_join(threads[i], NULL);
+}
+
+int mg_look_at_descriptors(int pid, int pidfd, const int *fds, int count, const struct mg_option *options,
+			   int option_count, const unsigned char *known, const long long *places, const int *texts,
+			   unsigned char *buffer, struct mg_slice *spans)
+{
+	struct place where = {
+		.links = open_folder(pid, "fd"),
+		.texts = open_folder(pid, "fdinfo"),
+		.root = open_folder(pid, "root"),
+		.pidfd = pidfd,
+		.options = options,
+		.option_count = option_count,
+	};
+	int error = where.links < 0 || where.texts < 0 || where.root < 0 ? -errno : 0;
+	struct part all = {&where, fds, count, known, places, texts, buffer, buffer, spans};
+
+	if (!error)
+		look_at_all(&all);
+	close(where.links);
+	close(where.texts);
+	close(where.root);
+	return error;
+}

@@ -1,0 +1,36 @@
+/* What descriptors.c offers to Python: everything that is cheap to learn of many descriptors, in one call. */
+
+/* One socket option to ask for: of sockets of `domain` and, unless it is 0, `protocol`. */
+struct mg_option {
+	int domain, protocol, level, option, size;
+};
+
+/* One descriptor. Behind it lie, each beginning at a multiple of 8: the link, the text of
+ * fdinfo, and of a socket the answers: getsockname, getpeername, then the options,
+ * each an int (length, or -errno) and a value at the next multiple of 4. */
+struct mg_sight {
+	int size;  /* with all that lies behind it */
+	int error; /* errno; the rest is void then */
+	int link_size, info_size, answers_size;
+	int owner_type, owner_pid; /* F_GETOWN_EX; 0: nobody, or O_PATH */
+	unsigned int mode, uid, gid;
+	unsigned long long device, inode, links, device_kind, file_size;
+	unsigned long long path_device, path_inode; /* where the link leads from `root`; 0: nowhere */
+	long long filesystem, block_size;	    /* of a regular file: statfs(2) */
+	int domain, type, protocol;		    /* of a socket */
+	int events;				    /* of a pipe or a socket: poll(2) */
+	int waiting, capacity;			    /* of a pipe: FIONREAD, F_GETPIPE_SZ */
+	int filter;				    /* of a socket: SO_GET_FILTER: its length or -errno */
+	int urgent;				    /* of a stream of AF_UNIX: a byte of MSG_OOB waits */
+};
+
+/* Look at `count` descriptors of the process `pid` (of `pidfd`): spans[i] says where in
+ * `buffer`, which holds `count` times MG_SIGHT_ROOM, the record of each lies. places[i]:
+ * where in `known` an earlier record of the descriptor of this number lies, or below 0;
+ * when it is the same still, spans[i].size is 0. texts[i]: ours of its file in fdinfo,
+ * which tells of whatever has that number now, or below 0. A duplicate of ours is held for each in
+ * turn. More than MG_SIGHT_ROOM bytes of one: EFBIG. -errno: the process cannot be looked at. */
+#define MG_SIGHT_ROOM 16384
+int mg_look_at_descriptors(int pid, int pidfd, const int *fds, int count, const struct mg_option *options,
+			   int option_count, const unsigned char *known, const long long *places, const int *texts,
+			   unsigned char *buffer, struct mg_slice *spans);

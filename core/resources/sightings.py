@@ -1,0 +1,130 @@
+"""What was made of descriptors, by the records that it was made from.
+
+A record (core.kernel.descriptors) that tells all is the only thing that an image is made of. So what was made while the
+task ran is right in the freeze where the record is the same to the byte, however the descriptor came by it; where it is
+not, it is made anew. Which open files are the same, no record tells.
+"""
+
+import os
+import resource
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from core.ids.shared import FileReference, KnownFiles
+from core.images.codec import Record
+from core.images.pb.files_pb2 import FdinfoEntry, FileEntry
+from core.kernel.descriptors import Sight, look, parse_sight
+from core.kernel.unix_diag import UnixState
+from core.plan.socket_options import LOOKED_AT
+from core.proc.reader import ProcReader
+from core.resources.context import Kind, OpenFile, file_of_sight
+
+MANY: Final = 32  # descriptors of one task: of fewer fdinfo is not kept open
+
+
+@dataclass(slots=True)
+class Seen:
+    """One descriptor whose record tells all. `entry`: made of it and of `state`; `line`: of it in its table."""
+
+    file: OpenFile
+    kind: Kind
+    by_table: bool  # the other files of the table have a say in whether it is refused
+    reference: FileReference
+    entry: Record[FileEntry] | None = None
+    state: UnixState | None = None
+    line: Record[FdinfoEntry] | None = None
+
+
+@dataclass(slots=True)
+class _Task:
+    """The descriptors of one task as they were last looked at."""
+
+    pid: int
+    pidfd: int
+    records: dict[int, bytes] = field(default_factory=dict)
+    seen: dict[int, Seen | None] = field(default_factory=dict)  # None: there is more to it than the record tells
+    joined: bytes = b""
+    places: dict[int, int] = field(default_factory=dict)  # of records in `joined`
+    texts: dict[int, int] = field(default_factory=dict)  # ours of fdinfo, which holds nothing open but itself
+
+    def look(self, fds: Sequence[int], make: Callable[[OpenFile], Seen | None]) -> list[Seen | None]:
+        """One of each; `make`: of a file that was not seen before."""
+        get = self.seen.get
+        places, texts = ([known.get(fd, -1) for fd in fds] for known in (self.places, self.texts))
+        found = look(self.pid, self.pidfd, fds, LOOKED_AT, self.joined, places, texts)
+        for fd, record in zip(fds, found, strict=True):
+            if record is None:
+                continue
+            self.places.pop(fd, None)  # until settle(): it is not as it is in `joined` any more
+            if record != self.records.get(fd):
+                self.records[fd] = record
+                sight = parse_sight(record)
+                self.seen[fd] = None if sight is None else make_seen(self, fd, sight, make)
+        return [get(fd) for fd in fds]
+
+    def settle(self, fds: Sequence[int]) -> None:
+        """What is gone is forgotten; the next look compares with this one."""
+        self.records = {fd: self.records[fd] for fd in fds}
+        self.seen = {fd: self.seen[fd] for fd in fds}
+        self.places, place = {}, 0
+        for fd, record in self.records.items():
+            self.places[fd] = place
+            place += len(record)
+        self.joined = b"".join(self.records.values())
+
+    def hold(self, wanted: Sequence[int], reader: ProcReader) -> None:
+        """Have fdinfo of these open, and of no others: that is most of what it costs to read it."""
+        self.let_go(list(self.texts.keys() - set(wanted)))
+        for fd in wanted:
+            if fd not in self.texts:
+                self.texts[fd] = os.open(reader.path(self.pid, f"fdinfo/{fd}"), os.O_RDONLY | os.O_CLOEXEC)
+
+    def let_go(self, fds: Sequence[int]) -> None:
+        """Close ours of these."""
+        for fd in fds:
+            os.close(self.texts.pop(fd))
+
+
+def make_seen(task: _Task, fd: int, sight: Sight, make: Callable[[OpenFile], Seen | None]) -> Seen | None:
+    """The file of a record, as `make` sees it."""
+    return make(file_of_sight(task.pid, fd, sight, task.pidfd))
+
+
+@dataclass(slots=True)
+class Sightings:
+    """Of the tasks of a tree, for one migration: kept from look to look. `close` gives back what is ours."""
+
+    files: KnownFiles = field(default_factory=KnownFiles)
+    replies: dict[bytes, UnixState] = field(default_factory=dict)  # of the kernel about UNIX sockets, as they were read
+    _tasks: dict[tuple[int, int], _Task] = field(default_factory=dict)
+
+    def look(
+        self, pid: int, pidfd: int, reader: ProcReader, make: Callable[[OpenFile], Seen | None]
+    ) -> list[tuple[int, Seen | None]]:
+        """Every descriptor of a task, ascending, with what was made of it where its record is the same still."""
+        task = self._tasks.setdefault((pid, pidfd), _Task(pid, pidfd))
+        fds = reader.fds(pid)
+        return list(zip(fds, task.look(fds, make), strict=True))
+
+    def settle(self, pid: int, pidfd: int, fds: Sequence[int], reader: ProcReader) -> None:
+        """After a look while the task runs: what the next one compares with. OSError: it has closed one."""
+        task = self._tasks[pid, pidfd]
+        task.settle(fds)
+        told = [fd for fd in fds if task.seen[fd] is not None]
+        if len(told) < MANY:
+            told = []
+        elif len(told) > len(task.texts):  # half of what we may have open stays free
+            others = len(reader.fds(os.getpid())) - len(task.texts)
+            told = told[: max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 - others)]
+        task.hold(told, reader)
+
+    def keep(self, tasks: Iterable[tuple[int, int]]) -> None:
+        """All others, by pid and pidfd, have ended."""
+        for key in self._tasks.keys() - set(tasks):
+            self._tasks[key].let_go(list(self._tasks[key].texts))
+            del self._tasks[key]
+
+    def close(self) -> None:
+        """Close all of ours. Idempotent."""
+        self.keep(())
