@@ -223,7 +223,11 @@ def _collect_ipc(subjects: Sequence[Subject], images: ImageSet, segments: Segmen
     undos = sem_undo.find(pids, sets, threads.__getitem__)
     tgids = [subject.tgid for subject in subjects]
     used = sysv_ipc.find_used(tgids, reader, sets, undos.sets, own_ipc=segments.own_ipc)
-    refused = [*segments.refuse_attached(), *sysv_ipc.refuse(used, reader), *sem_undo.refuse(undos, used.sets)]
+    refused = [
+        *segments.refuse_attached(),
+        *sysv_ipc.refuse(used, lambda: tgids, reader),
+        *sem_undo.refuse(undos, used.sets),
+    ]
     if refused:
         raise Refused(refused)
     sysv_ipc.collect(used, images)

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from core.errors import Blocker
@@ -11,6 +12,7 @@ from core.kernel.hugetlb import page_size_of_device
 from core.options import TrackChoice
 from core.preflight.records import HostRecord
 from core.proc.maps import SmapsVma, Vma
+from core.proc.reader import ProcReader
 from core.proc.status import Status
 from core.resources import aio, vmas
 
@@ -39,7 +41,10 @@ def needs_of_memory(smaps: Sequence[SmapsVma]) -> tuple[str, ...]:
 def refuse_rings(pid: int, smaps: Sequence[SmapsVma]) -> list[Blocker]:
     """Contexts of asynchronous I/O that will not be idle, or of which that cannot be told."""
     found = aio.rings([one.vma for one in smaps])
-    return (aio.refuse_unknown(found) or [*aio.refuse_inherited(pid, found), *aio.refuse_waiting(pid)]) if found else []
+    if not found:
+        return []
+    mapped = partial(ProcReader().maps, pid)
+    return aio.refuse_unknown(found) or [*aio.refuse_inherited(pid, mapped), *aio.refuse_waiting(pid)]
 
 
 def private_huge_pages(vmas: Iterable[Vma]) -> tuple[tuple[int, int], ...]:

@@ -155,8 +155,11 @@ def _collect(
     pids = [member.tgid for member in family.living]
     ipc = sysv_ipc.find_used(pids, reader, sets, undos.sets, own_ipc=own_ipc)
     blockers += refuse_others_in_ipc(family, reader) if own_ipc else []
-    blockers += [*sysv_ipc.refuse(ipc, reader), *sem_undo.refuse(undos, ipc.sets)]
-    blockers += sem_undo.refuse_outsiders(ipc.sets, lambda: {os.getpid(), *read_family(pid, reader).pids}, reader)
+    blockers += [
+        *sysv_ipc.refuse(ipc, lambda: read_family(pid, reader).pids, reader),
+        *sem_undo.refuse(undos, ipc.sets),
+    ]
+    blockers += sem_undo.refuse_outsiders(ipc.sets, lambda: read_family(pid, reader).pids, reader)
     blockers += refuse_parted(family, terminals)
     blockers += [
         *([supervisor] if supervisor else []),

@@ -36,6 +36,7 @@ from core.proc.maps import AIO_RING, Vma
 
 DRAIN_LIMIT_S: Final = 2.0  # how long requests in flight may take to end, while the target stands still
 DRAIN_POLL_S: Final = 0.001
+LOOKS: Final = 5  # at rings that come and go
 PASSING_LIMIT_S: Final = 1.0  # how long a request may wait for something before we say that it may do so for ever
 WHAT: Final = "context of io_setup(2)"
 HINT: Final = "let it end its asynchronous I/O (io_getevents, io_cancel, io_destroy), and try again"
@@ -73,12 +74,24 @@ def refuse_unknown(vmas: Sequence[Vma]) -> list[Blocker]:
     return []
 
 
-def refuse_inherited(pid: int, found: Sequence[Vma]) -> list[Blocker]:
-    """Rings `found` of a running process without a context: fork(2) copies the one and not the other."""
+def refuse_inherited(pid: int, mapped: Callable[[], Sequence[Vma]]) -> list[Blocker]:
+    """Rings of a running process without a context, at every look: fork(2) copies the one and not the other.
+
+    `mapped`: what it has now.
+    """
+    alone: set[int] | None = None
     with open_contexts() as contexts:
-        known = {one.id for one in _read_running(contexts, pid)}
+        for _ in range(LOOKS):
+            there = {vma.start for vma in rings(mapped())}
+            try:
+                there -= {one.id for one in contexts.read(pid)}
+            except OSError:  # it changed, or the process has ended: the freeze looks again
+                return []
+            alone = there if alone is None else there & alone
+            if not alone:
+                break
     reason, hint = "is mapped without its context, as after fork(2)", "let the process unmap it, or execute a program"
-    return [Blocker("aio-inherited", subject_of(vma.start), reason, hint) for vma in found if vma.start not in known]
+    return [Blocker("aio-inherited", subject_of(start), reason, hint) for start in sorted(alone or ())]
 
 
 def refuse_waiting(pid: int) -> list[Blocker]:

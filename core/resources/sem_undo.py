@@ -82,14 +82,13 @@ def _find(pids: Sequence[int], threads_of: Callable[[int], Iterable[int]], lists
         owner = owners.setdefault(place, pid)
         if found and owner == pid:
             of[pid] = found
-        elif found:
-            blockers.append(
-                _blocker(f"pid {pid}", f"shares adjustments of semaphores (SEM_UNDO) with pid {owner}", HINT)
-            )
+        elif place and owner != pid:
+            reason = f"shares its list of adjustments of semaphores (SEM_UNDO) with pid {owner}"
+            blockers.append(_blocker(f"pid {pid}", reason, HINT))
         with suppress(ProcessLookupError):
             for tid in threads_of(pid):
-                if tid != pid and _differ(pid, tid) and lists.look(tid)[1]:
-                    reason = "has adjustments of semaphores of its own (SEM_UNDO)"
+                if tid != pid and _differ(pid, tid) and lists.look(tid)[0] not in (0, place):
+                    reason = "has a list of adjustments of semaphores of its own (SEM_UNDO)"
                     blockers.append(_blocker(f"pid {pid}: thread {tid}", reason, HINT))
     return Adjustments(of, tuple(blockers))
 
@@ -101,27 +100,30 @@ class _Lists:
         self._lists, self._sizes = lists, sizes
         self._last: tuple[int, int, dict[int, tuple[int, ...]]] | None = None
 
-    def look(self, tid: int) -> tuple[int, dict[int, tuple[int, ...]]]:
+    def look(self, tid: int, *, anew: bool = False) -> tuple[int, dict[int, tuple[int, ...]]]:
         """Where the list of a task is, and what in it is not zero."""
-        if self._last is None or _differ(self._last[0], tid):
+        if anew or self._last is None or _differ(self._last[0], tid):
             self._last = tid, *self._read(tid)
         return self._last[1:]
 
     def _read(self, tid: int) -> tuple[int, dict[int, tuple[int, ...]]]:
         """A set may be removed, or used for the first time, while it is looked at."""
+        reason = ""
         for _ in range(LOOKS):
-            with suppress(OSError):
+            try:
                 place = self._lists.find(tid)
                 found = self._lists.read(place, self._sizes) if place else {}
                 return place, {id: one for id, one in found.items() if any(one)}
-        raise CollectError(f"pid {tid}: adjustments of semaphores (SEM_UNDO)", f"changed at each of {LOOKS} looks")
+            except OSError as error:
+                reason = os.strerror(error.errno or 0)
+        raise CollectError(f"pid {tid}: adjustments of semaphores (SEM_UNDO)", f"cannot be read: {reason}")
 
 
 def _differ(one: int, other: int) -> bool:
-    """The lists of two tasks; also where one has ended."""
+    """The lists of two tasks; also where that cannot be told, as one has ended."""
     try:
         return bool(kcmp(one, other, KCMP_SYSVSEM))
-    except ProcessLookupError:
+    except OSError:
         return True
 
 
@@ -148,8 +150,7 @@ def _with_lists(pids: Collection[int]) -> list[int]:
 def refuse(found: Adjustments, used: Collection[SysvSet]) -> list[Blocker]:
     """What cannot be carried, of processes that use these sets."""
     reason = f"may have adjustments of System V semaphores (SEM_UNDO, or threads), which cannot be seen: {found.why}"
-    unseen = [_blocker(f"pid {pid}", reason, UNKNOWN_HINT) for pid in found.unknown if used]
-    return [*found.blockers, *unseen]
+    return [*found.blockers, *(_blocker(f"pid {pid}", reason, UNKNOWN_HINT) for pid in found.unknown)] if used else []
 
 
 def refuse_outsiders(
@@ -164,9 +165,9 @@ def refuse_outsiders(
         lists = _Lists(stack.enter_context(open_undo_lists()), {one.id: one.semaphores for one in used})
         for pid in with_us(main_threads(reader, inside())) if used else ():
             with suppress(CollectError):
-                sets = lists.look(pid)[1]
                 reason = f"process {pid} has adjustments of it (SEM_UNDO)"
-                if sets and pid not in inside():
+                if lists.look(pid)[1] and pid not in inside():
+                    sets = lists.look(pid, anew=True)[1]  # of who has ended: none
                     found += [Blocker("sysv-sem", f"System V semaphore set {id}", reason, OTHERS_HINT) for id in sets]
     return found
 

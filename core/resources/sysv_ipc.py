@@ -6,7 +6,7 @@ The kernel does not tell who has one: a queue or set that a process merely made 
 
 import errno
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,11 +87,13 @@ def _lives(pid: int, reader: ProcReader) -> bool:
         return False
 
 
-def refuse(used: Used, reader: ProcReader) -> list[Blocker]:
-    """What others use too."""
+def refuse(used: Used, inside: Callable[[], Collection[int]], reader: ProcReader) -> list[Blocker]:
+    """What others use too. `inside`: who is none; asked when there is somebody, who may have been born meanwhile."""
+    mine = inside() if used.others else ()
     return [
         Blocker(code, name, f"process {pid} ({reader.comm(pid)}) uses it too", SHARED_HINT)
         for code, name, pid in used.others
+        if pid not in mine and _lives(pid, reader)
     ]
 
 

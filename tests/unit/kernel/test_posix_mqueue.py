@@ -107,7 +107,7 @@ def test_more_than_a_user_may_have_in_all_is_found_out() -> None:
     require_root()
     soft, hard = resource.getrlimit(resource.RLIMIT_MSGQUEUE)
     each = MOST * SIZE
-    needs = [QueueNeed(f"{NAME}-{number}", MOST, SIZE) for number in range(hard // each + 1)]
+    needs = [QueueNeed(f"{NAME}-{number}", MOST, SIZE) for number in range(max(2, hard // each + 1))]
     resource.setrlimit(resource.RLIMIT_MSGQUEUE, (each, hard))
     try:
         assert probe_queues(needs[:2]) == ()
