@@ -8,7 +8,7 @@ import resource
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from typing import Final, TypeAlias
@@ -46,19 +46,30 @@ MADV_DONTNEED: Final = 4
 PROGRAM_BYTES: Final = 2 << 20  # of a task's program at a time: well below what our area in it holds
 
 
+@dataclass(slots=True)
+class Kernels:
+    """Of an address space, what came with this kernel's vDSO."""
+
+    reserved: Ranges = EMPTY  # what the task knows nothing of, besides our areas
+    overwritten: Ranges = EMPTY  # of its vDSO
+
+
 class Skeleton:
-    """A stem with the address space of one mm of the target, kept up to date while pages land in it."""
+    """A stem with the address space of one mm of the target, kept up to date while pages land in it.
+
+    Of several that share one (`kernels` of the one that it was born of) one alone is given VMAs and pages.
+    """
 
     def __init__(
-        self, stem: Stem, reader: ProcReader, segments: SegmentStore, inherited: Sequence[MappedVma] = ()
-    ) -> None:
+        self, stem: Stem, reader: ProcReader, segments: SegmentStore, inherited: Sequence[MappedVma] = (),
+        kernels: Kernels | None = None,
+    ) -> None:  # fmt: skip
         self.stem = stem
         self._segments = segments
         self._reader = reader
         self.mapped = tuple(inherited)
         self.landing: LandingMemory | None = None
-        self._reserved = EMPTY  # what the task knows nothing of, besides our area
-        self._overwritten = EMPTY  # of its vDSO
+        self.kernels = kernels or Kernels()
 
     def cast(self, mould: Sequence[MappedVma], avoid: Sequence[Vma]) -> None:
         """Before anybody is born of it: give it what several tasks have in common, and keep clear of `avoid`."""
@@ -82,7 +93,7 @@ class Skeleton:
             self.stem.run(vdso.program)
             for address, content in vdso.content:
                 self.stem.memory.write(address, content)
-            self._reserved, self._overwritten = vdso.reserved, vdso.overwritten
+            self.kernels.reserved, self.kernels.overwritten = vdso.reserved, vdso.overwritten
             has_all = not kept.subtract(inherited)
             self.drop(inherited.subtract(kept) if has_all else inherited)
             if self.landing is None:
@@ -95,8 +106,7 @@ class Skeleton:
         """Bring the VMAs up to `mapped`; what stays mapped keeps its pages."""
         if mapped is self.mapped:
             return
-        area = self.stem.borrow.area
-        ours = self._reserved.union(Ranges.of([(area.address, area.end)]))
+        ours = self.kernels.reserved.union(Ranges.of((area.address, area.end) for area in self.stem.areas))
         if any(ours.overlaps(vma.start, vma.end) for vma in mapped):
             raise RestoreError(f"pid {self.stem.own_pid}: mapped memory where the restorer's area lies; try again")
         needed = vmas.descriptors_needed(self.mapped, mapped)
@@ -142,7 +152,7 @@ class Skeleton:
 
     def refuse_cut_short(self, threads: Iterable[ThreadState]) -> None:
         """RestoreError when one of them was stopped in the first instructions of what leads elsewhere now."""
-        if any(self._overwritten.contains(thread.registers.ip) for thread in threads):
+        if any(self.kernels.overwritten.contains(thread.registers.ip) for thread in threads):
             raise RestoreError(
                 f"pid {self.stem.own_pid}: a thread was stopped at the beginning of a function of its vDSO, which this "
                 "kernel has otherwise",

@@ -1,12 +1,13 @@
 """`migrate dump`: a process into a directory of images. A table of contents."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.action_scripts import Action, Network
+from core.borrow_sharer import borrow_sharer, threads_of
 from core.collect import Subject, collect_tree
 from core.dump_writing import sign_dump, write_ghosts, write_segments, write_subject
 from core.errors import TraceeError, UsageError
@@ -26,6 +27,7 @@ from core.resources.shared_memory import Segments
 from core.tracee.family import Member, read_family, release
 from core.tracee.freezer import FrozenProcess
 from core.tracee.lender import borrow, find_lender
+from core.tracee.sharers import find_sharers
 from core.vdso.mark import unproxied
 
 
@@ -70,14 +72,17 @@ def dump(pid: int, directory: Path, options: DumpOptions, sink: PagesSink | None
         watch.lap("freeze")
         if not family.living:
             raise TraceeError(pid, "has ended")
+        sharers = find_sharers([one.pid for one in family.living], reader)
         parent.read(family.living, reader)
+        parent.forget([*sharers, *sharers.values()])
         with ExitStack() as lent:
-            subjects = [_borrow(lent, prepared[one.pid], frozen[one.pid], one, reader) for one in family.living]
+            subjects = [_borrow(lent, prepared[one.pid], frozen, one, reader, sharers) for one in family.living]
             images = collect_tree(subjects, zombies_of(family), options, ghosts, segments)
             watch.lap("collect")
             written = [
                 write_subject(directory, subject, member, index + 1, parent, options.page_mode)
                 for index, (subject, member) in enumerate(zip(subjects, family.living, strict=True))
+                if subject.has_memory
             ]
         registers.complete_all(images)
         pages = write_segments(directory, segments, images, len(subjects) + 1)
@@ -102,15 +107,22 @@ def dump(pid: int, directory: Path, options: DumpOptions, sink: PagesSink | None
     return DumpReport(pid, new, tuple(watch.phases), inherited, tuple(parent.notices))
 
 
-def _borrow(stack: ExitStack, prepared: Prepared, frozen: FrozenProcess, member: Member, reader: ProcReader) -> Subject:
+def _borrow(
+    stack: ExitStack, prepared: Prepared, processes: Mapping[int, FrozenProcess], member: Member, reader: ProcReader,
+    sharers: Mapping[int, int],
+) -> Subject:  # fmt: skip
     """A frozen process that lends us an area until the stack unwinds."""
-    pid = member.pid
+    pid, frozen = member.pid, processes[member.pid]
+    first = sharers.get(pid, pid)
+    same = [processes[first], *(processes[one] for one in sharers if sharers[one] == first)]
+    if pid in sharers:
+        return borrow_sharer(stack, prepared, frozen, same, member.parent, reader)
     current = reader.maps(pid)
     read_flags(prepared, reader)
     statuses = reader.brief_statuses({pid: frozen.tids})[pid]
     own_ids = {tid: status.own_tid for tid, status in statuses.items()}
     lender = find_lender(
-        prepared.memory, current, frozen.threads, reader.status(pid), own_ids=own_ids, gadgets=prepared.gadgets
+        prepared.memory, current, threads_of(same), reader.status(pid), own_ids=own_ids, gadgets=prepared.gadgets
     )
     borrowed = stack.enter_context(borrow(lender, frozen.leader))
     current = unproxied(current, prepared.memory.read)

@@ -77,11 +77,17 @@ class Subject:
     vma_entries: Sequence[VmaEntry] = ()  # of `vmas`, when they were collected before
     guards: Ranges = EMPTY  # pages of MADV_GUARD_INSTALL
     stat: Stat | None = None  # when it was read after the stop
+    memory_of: int = 0  # pid of another subject that has the same memory, and is asked for it: no `vmas` here
 
     @property
     def pid(self) -> int:
         """The thread through which it is looked at."""
         return self.frozen.pid
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether it is the one that is asked for its memory."""
+        return not self.memory_of
 
     def own_tid(self, tid: int) -> int:
         """What the thread calls itself."""
@@ -186,7 +192,8 @@ def collect_tree(
     ids = SharedIds(next_file_id=sightings.files.next_id if sightings else None)
     ids.compare([subject.pid for subject in subjects])
     named = NamedFiles(images, f"/proc/{subjects[0].pid}/root", ids.next_file_id)
-    kobj_ids = [_collect_ids(subject, ids, segments.ipc_namespace) for subject in subjects]
+    places = {subject.pid: place for place, subject in enumerate(subjects, 1)}
+    kobj_ids = [_collect_ids(one, places[one.memory_of or one.pid], ids, segments.ipc_namespace) for one in subjects]
     cgroup = subjects[0].reader.cgroup2(subjects[0].pid)
     images.add(kinds.CGROUP, process_tree.collect_cgroup(cgroup))
     inventory = make_inventory(process_tree.host_ids(), root_cg_set=process_tree.CGROUP_SET)
@@ -283,12 +290,9 @@ def _collect_tables(
     )
 
 
-def _collect_ids(subject: Subject, ids: SharedIds, ipc: int) -> TaskKobjIdsEntry:
-    """What a process shares with others of the tree, by numbers; `ipc`: the namespace of all."""
+def _collect_ids(subject: Subject, vm: int, ids: SharedIds, ipc: int) -> TaskKobjIdsEntry:
+    """What a process shares with others of the tree, by numbers. `vm`: its memory; `ipc`: the namespace of all."""
     pid = subject.pid
-    vm, is_new = ids.vm(pid)
-    if not is_new:
-        raise CollectError(f"pid {pid}", "shares its memory with another process (CLONE_VM), which is not carried yet")
     return process_tree.collect_ids(
         vm=vm, files=ids.files(pid)[0], fs=ids.fs(pid)[0], sighand=ids.sighand(pid)[0], ipc=ipc
     )
@@ -301,7 +305,8 @@ def _collect_process(
     leader, stat = answers[0], subject.stat or subject.reader.stat(subject.pid)
     images.add(kinds.IDS, ids, subject.own_pid)
     images.add(kinds.PSTREE, process_tree.collect_pstree(_identity(subject, leader.status)))
-    images.add(kinds.MM, _collect_address_space(subject, stat, leader, named, ghosts, segments), subject.own_pid)
+    if subject.has_memory:
+        images.add(kinds.MM, _collect_address_space(subject, stat, leader, named, ghosts, segments), subject.own_pid)
     images.add(kinds.FS, _collect_fs(subject, leader.status, named, nameless), subject.own_pid)
     for answer in answers:
         core = cores.collect(answer)

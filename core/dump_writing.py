@@ -65,5 +65,6 @@ def _run_in(subject: Subject, steps: Steps, at_yield: Callable[[Results], None])
 
 def sign_dump(images: ImageSet, subjects: Sequence[Subject], parent: Parent) -> None:
     """Say in the inventory which dump it is, of whom, and since which one."""
-    tasks = [DumpedTask(pid=one.own_pid, start_time=one.reader.stat(one.tgid).start_time) for one in subjects]
+    found = [(one.own_pid, one.reader.stat(one.tgid).start_time) for one in subjects if one.has_memory]
+    tasks = [DumpedTask(pid=pid, start_time=start_time) for pid, start_time in found]
     parent.sign(images.one(kinds.INVENTORY), tasks)

@@ -57,6 +57,18 @@ class MappedNames:
         return self._paths[file_id]
 
 
+def memory_holders(images: ImageSet, living: Sequence[int]) -> dict[int, int]:
+    """By pid of a task: who of those that share its memory has the image of it. ImageError: nobody has, or two have."""
+    ids = {pid: images.one(kinds.IDS, pid).vm_id for pid in living}
+    holders: dict[int, int] = {}
+    for pid in living:
+        if images.has(kinds.MM, pid) and holders.setdefault(ids[pid], pid) != pid:
+            raise ImageError(kinds.MM.file_name(pid), f"is of the memory that pid {holders[ids[pid]]} has an image of")
+    if lacking := [pid for pid, vm in ids.items() if vm not in holders]:
+        raise ImageError(kinds.MM.file_name(lacking[0]), "is missing")
+    return {pid: holders[vm] for pid, vm in ids.items()}
+
+
 def memory_plan(images: ImageSet, pid: int, names: MappedNames | None = None) -> MemoryPlan:
     """Address space of a task, from its mm image and the files it maps. `names` of the images, if known already."""
     names = names or MappedNames(images)

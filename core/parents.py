@@ -156,6 +156,12 @@ class Parent:
         """Whether a tracker can only be asked while all stand still."""
         return any(task.tracker is not None and task.tracker.needs_stop for task in self.tasks.values())
 
+    def forget(self, pids: Iterable[int]) -> None:
+        """Of these everything is new: who shares its memory may have executed a program, unseen by who tracks that."""
+        for pid in set(pids) & set(self.tasks):
+            if (tracker := self.tasks.pop(pid).tracker) is not None:
+                release_quietly(tracker)
+
     def release(self) -> None:
         """Nobody needs to track any of them any more."""
         for task in self.tasks.values():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from core.errors import MigrateError, Refused, UsageError
+from core.errors import Blocker, MigrateError, Refused, UsageError
 from core.images import kinds
 from core.images.dedup import punch_superseded
 from core.images.inventory import make_inventory
@@ -35,6 +35,7 @@ from core.tracee.borrow import Borrow, Results
 from core.tracee.family import Member, has_ended, read_family, read_settled, release, stop_family
 from core.tracee.freezer import freeze, stop_thread
 from core.tracee.lender import borrow, find_lender
+from core.tracee.sharers import find_sharers
 from core.tracee.uffd_loan import open_uffd
 from core.vdso.mark import unproxied
 
@@ -123,7 +124,11 @@ def _unless_ended(pid: int, root: int, reader: ProcReader) -> Iterator[None]:
 def _prepare_tasks(this: _Round, root: int, stack: ExitStack) -> list[_Task]:
     """Every process of the tree."""
     tasks = []
-    for member in read_settled(root, this.reader, ()).living:
+    living = read_settled(root, this.reader, ()).living
+    for pid, first in find_sharers([member.pid for member in living], this.reader).items():
+        reason, hint = f"shares its memory with process {first} (CLONE_VM)", "make a dump without a pre-dump"
+        raise Refused([Blocker("shared-task", f"pid {pid}", reason, hint)])
+    for member in living:
         with _unless_ended(member.pid, root, this.reader):
             if this.parent.directory is None and (left := find_any_tracker(member.pid)) is not None:
                 release_quietly(left)  # of a chain that this one does not go on

@@ -19,6 +19,7 @@ from core.images.pb.pstree_pb2 import PstreeEntry
 from core.images.store import ImageSet
 from core.kernel.calls import pidfd_open
 from core.memory.dirty.kept import without_our_marks
+from core.proc.auxv import auxv_value
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from core.resources import aio, process_tree, sem_undo, vmas
@@ -26,12 +27,15 @@ from core.resources.time_namespace import IMAGE_ID
 from core.task_plan import first_sharers
 from core.tracee.family import Family, ended_leader_blocker, has_ended, has_gone, read_settled, release, stop_family
 from core.tracee.freezer import FrozenProcess
-from core.tracee.remote import Gadgets, RemoteMemory, find_gadgets
+from core.tracee.remote import Gadgets, RemoteMemory, find_gadgets, open_memory
+from core.tracee.sharers import find_sharers
 from core.vdso.mark import VdsoCode, vdso_code
 
 STARTING_S: Final = 0.1  # in which a program that was just executed maps its libc
 STARTING_POLL_S: Final = 0.005
 STOPS: Final = 4
+AT_RANDOM: Final = 25
+RANDOM_BYTES: Final = 16
 ALONE: Final = 1 << 30  # numbers from here on are of objects that nobody shares
 
 Stopped = tuple[Family, dict[int, FrozenProcess]]
@@ -62,8 +66,11 @@ class Prepared:
 
 
 @contextmanager
-def prepare(pid: int, reader: ProcReader | None = None) -> Iterator[Prepared]:
-    """Everything that takes time and does not need the process to stand still; Refused for memory we cannot carry."""
+def prepare(pid: int, reader: ProcReader | None = None, sharer: Prepared | None = None) -> Iterator[Prepared]:
+    """Everything that takes time and does not need the process to stand still; Refused for memory we cannot carry.
+
+    `sharer`: another process that has the same memory, of which what there is to know of that is known.
+    """
     reader = reader or ProcReader()
     tgid = reader.status(pid).tgid
     if reader.semaphore_sets():
@@ -72,7 +79,10 @@ def prepare(pid: int, reader: ProcReader | None = None) -> Iterator[Prepared]:
         pidfd = process_fd = _pidfd_of(stack, tgid, tgid)
         if pid != tgid:
             pidfd = _pidfd_of(stack, pid, tgid)
-        prepared = _prepare_started(pid, pidfd, process_fd, reader)
+        if sharer is not None:
+            prepared = _prepare_sharer(pid, pidfd, process_fd, reader, sharer)
+        else:
+            prepared = _prepare_started(pid, pidfd, process_fd, reader)
         stack.callback(prepared.memory.close)
         yield prepared
 
@@ -109,12 +119,20 @@ def _prepare_now(pid: int, pidfd: int, process_fd: int, reader: ProcReader) -> P
         flags = {vma.start: found for vma, found in smaps_flags.items()}
         code = vdso_code(list(smaps_flags), memory.read)
         gadgets = find_gadgets(memory, smaps_flags)
-        status = reader.status(pid)
-        ids = (pid, status.tgid, status.ns_tgid[-1], status.ns_pid[-1])
-        return Prepared(*ids, pidfd, process_fd, memory, gadgets, flags, code)
+        return Prepared(*_ids_of(pid, reader), pidfd, process_fd, memory, gadgets, flags, code)
     except BaseException:
         memory.close()
         raise
+
+
+def _prepare_sharer(pid: int, pidfd: int, process_fd: int, reader: ProcReader, sharer: Prepared) -> Prepared:
+    ids, memory = _ids_of(pid, reader), RemoteMemory(pid)
+    return Prepared(*ids, pidfd, process_fd, memory, sharer.gadgets, sharer.vma_flags, sharer.vdso)
+
+
+def _ids_of(pid: int, reader: ProcReader) -> tuple[int, int, int, int]:
+    status = reader.status(pid)
+    return pid, status.tgid, status.ns_tgid[-1], status.ns_pid[-1]
 
 
 def stop_met(
@@ -145,9 +163,15 @@ def stop_met(
 
 
 def prepare_living(stack: ExitStack, root: int, reader: ProcReader) -> dict[int, Prepared]:
-    """All of the tree as it is now, but for those that end meanwhile."""
+    """All of the tree as it is now, but for those that end meanwhile, and for those that share their memory: one of
+    these may execute a program unseen, as its old memory stays."""
     prepared = {}
-    for member in read_settled(root, reader, ()).living:
+    living = read_settled(root, reader, ()).living
+    sharers = find_sharers([member.pid for member in living], reader)
+    sharing = {*sharers, *sharers.values()}
+    for member in living:
+        if member.pid in sharing:
+            continue
         try:
             prepared[member.pid] = stack.enter_context(prepare(member.pid, reader))
         except (MigrateError, OSError):
@@ -157,10 +181,25 @@ def prepare_living(stack: ExitStack, root: int, reader: ProcReader) -> dict[int,
 
 
 def prepare_new(stack: ExitStack, family: Family, prepared: dict[int, Prepared], reader: ProcReader) -> None:
-    """Who was born, or has executed another program, since prepare_living."""
+    """Who was born, or has executed another program, since prepare_living; and those that share their memory."""
+    sharers = find_sharers([member.pid for member in family.living], reader)
+    sharing = {*sharers, *sharers.values()}
+    someone_came = any(member.pid not in prepared for member in family.living)
     for member in family.living:
-        if member.pid not in prepared or prepared[member.pid].is_over:
-            prepared[member.pid] = stack.enter_context(prepare(member.pid, reader))
+        known, shares = prepared.get(member.pid), member.pid in sharing
+        if known is None or known.is_over or shares or (someone_came and _has_left(known, reader)):
+            first = prepared[sharers[member.pid]] if member.pid in sharers else None
+            prepared[member.pid] = stack.enter_context(prepare(member.pid, reader, first))
+
+
+def _has_left(prepared: Prepared, reader: ProcReader) -> bool:
+    """It has executed a program, and somebody has the memory that was looked at: the kernel's random bytes differ."""
+    try:
+        place = auxv_value(reader.auxv(prepared.pid), AT_RANDOM)
+        with open_memory(prepared.pid) as now:
+            return place is None or now.read(place, RANDOM_BYTES) != prepared.memory.read(place, RANDOM_BYTES)
+    except (MigrateError, OSError):
+        return True
 
 
 def refuse_memory(flags: dict[Vma, frozenset[str]]) -> None:
@@ -238,20 +277,26 @@ def family_images(family: Family, ipc: int, collected: ImageSet | None = None) -
 def _read_sharing(pids: Sequence[int], ipc: int, reader: ProcReader) -> dict[int, TaskKobjIdsEntry]:
     """Who shares descriptors and working directory while they run; one that has ended shares nothing with anybody."""
     living = list(pids)
-    found: dict[int, tuple[int, int]] = {}
+    found: dict[int, tuple[int, int, int, int]] = {}
     for _ in range(STOPS):
         ids = SharedIds()
         try:
-            found = {pid: (ids.files(pid)[0], ids.fs(pid)[0]) for pid in living}
+            firsts = find_sharers(living, reader)  # who shares no memory shares no signal actions
+            sharing, places = {*firsts, *firsts.values()}, {pid: place for place, pid in enumerate(pids, 1)}
+            found = {
+                pid: (
+                    ids.files(pid)[0], ids.fs(pid)[0], places[firsts.get(pid, pid)],
+                    ids.sighand(pid)[0] if pid in sharing else ALONE + places[pid],
+                )
+                for pid in living
+            }  # fmt: skip
             break
         except ProcessLookupError:
             living = [pid for pid in living if not has_ended(pid, reader)]
-    shared = {pid for kind in (0, 1) for pid in first_sharers({pid: one[kind] for pid, one in found.items()})}
+    shared = {pid for kind in range(4) for pid in first_sharers({pid: one[kind] for pid, one in found.items()})}
     alone = {pid for pid in pids if pid not in found or (pid in shared and has_ended(pid, reader))}
+    numbers = {pid: (ALONE + place,) * 4 if pid in alone else found[pid] for place, pid in enumerate(pids, 1)}
     return {
-        pid: process_tree.collect_ids(
-            vm=place, sighand=place, ipc=ipc, files=ALONE + place if pid in alone else found[pid][0],
-            fs=ALONE + place if pid in alone else found[pid][1],
-        )
-        for place, pid in enumerate(pids, 1)
-    }  # fmt: skip
+        pid: process_tree.collect_ids(files=files, fs=fs, vm=vm, sighand=sighand, ipc=ipc)
+        for pid, (files, fs, vm, sighand) in numbers.items()
+    }

@@ -65,10 +65,10 @@ def restore(directory: Path, options: RestoreOptions, before_run: Callable[[int]
     """
     watch = Stopwatch()
     images, plan = read_plan(directory, options)
-    pagemaps = {task.pid: PagemapReader(directory, task.pid) for task in plan.tasks}
+    pagemaps = {task.pid: PagemapReader(directory, task.pid) for task in plan.with_memory}
     memories = {
         task.pid: replace(task.memory, vdso=read_dumped_vdso(pagemaps[task.pid], task.memory.kernel))
-        for task in plan.tasks
+        for task in plan.with_memory
     }
     launcher = ProcReader().status(os.getpid())
     build.refuse_launcher(plan.tasks, launcher)
@@ -132,7 +132,7 @@ def fill(tree: SkeletonTree, pagemaps: Mapping[int, PagemapReader], plan: TreePl
     """The pages of the images, each checked, into the tasks; those that they seem to have already are compared."""
     with ExitStack() as stack:
         jobs = []
-        for task in plan.tasks:
+        for task in plan.with_memory:
             skeleton = tree.skeletons[task.pid]
             ready = stack.enter_context(filling(skeleton.stem, skeleton.landing_memory(), kept.get(task.pid, EMPTY)))
             jobs.append((ready, pagemaps[task.pid], task.memory.unfilled))

@@ -24,7 +24,7 @@ from core.images.pb.signals_pb2 import SignalQueueEntry
 from core.images.store import ImageSet
 from core.kernel.threads import ThreadState
 from core.kernel.xsave import Layout
-from core.memory_plan import MappedNames, MemoryPlan, memory_plan
+from core.memory_plan import MappedNames, MemoryPlan, memory_holders, memory_plan
 from core.options import RestoreOptions
 from core.plan.births import TaskShape, plan_births
 from core.plan.ghost_names import with_passing_names
@@ -81,6 +81,7 @@ class TaskPlan:
     pid: int
     tids: tuple[int, ...]
     memory: MemoryPlan
+    memory_pid: int  # of the task that has the image of it: another one when they share it
     files_id: int
     steps: tuple[Step, ...]
     states: dict[int, ThreadState]  # of the threads that live
@@ -95,10 +96,16 @@ class TaskPlan:
         """With which wait(2) status the first thread ends at last, before SEAL; None: it lives."""
         return None if self.pid in self.states else self.cores[self.pid].tc.exit_code
 
+    @property
+    def has_memory(self) -> bool:
+        """False: it shares that of a task which has the image of it."""
+        return self.memory_pid == self.pid
+
     def describe(self) -> Iterator[str]:
         """One line per operation, for `restore --plan`."""
-        handed = {wanted: index for index, wanted in enumerate(vmas.descriptors_needed((), self.memory.mapped))}
-        for op in vmas.plan_update((), self.memory.mapped, FdAllocator(), handed):
+        mapped = self.memory.mapped if self.has_memory else ()
+        handed = {wanted: index for index, wanted in enumerate(vmas.descriptors_needed((), mapped))}
+        for op in vmas.plan_update((), mapped, FdAllocator(), handed):
             yield f"FORKING  pid {self.pid}: {op.name}: {op.why}"
         if self.leader_status is not None:
             yield f"SEAL  thread {self.pid}: exit: the first thread has ended"
@@ -123,6 +130,11 @@ class TreePlan:
         """The first task."""
         return self.tasks[0]
 
+    @property
+    def with_memory(self) -> list[TaskPlan]:
+        """One task of each address space."""
+        return [task for task in self.tasks if task.has_memory]
+
     def describe(self) -> Iterator[str]:
         """One line per operation, for `restore --plan`."""
         if self.own_ipc:
@@ -143,6 +155,8 @@ def tree_shapes(images: ImageSet) -> tuple[TaskShape, ...]:
     terminals = controlling(images)
     files = first_sharers({pid: one.files_id for pid, one in ids.items()})
     fs = first_sharers({pid: one.fs_id for pid, one in ids.items()})
+    vm = first_sharers({pid: one.vm_id for pid, one in ids.items()})
+    sighand = first_sharers({pid: one.sighand_id for pid, one in ids.items()})
     return tuple(
         TaskShape(
             one.pid,
@@ -153,6 +167,8 @@ def tree_shapes(images: ImageSet) -> tuple[TaskShape, ...]:
             files.get(one.pid, 0),
             fs.get(one.pid, 0),
             terminals.get(one.pid, 0),
+            vm.get(one.pid, 0),
+            sighand.get(one.pid, 0),
         )
         for one in entries
     )
@@ -188,13 +204,15 @@ def _compile_tree(images: ImageSet, launcher_bounding: int, options: RestoreOpti
     files = table_plan.plan_tables(images, _tables(images, shapes), tcp=options.tcp, terminal=options.terminal)
     names = MappedNames(images)
     layout = registers.layout_of(images)
-    undos = sem_undo.plan_all(images, [shape.pid for shape in shapes if not shape.dead])
+    living = [shape.pid for shape in shapes if not shape.dead]
+    undos, holders = sem_undo.plan_all(images, living), memory_holders(images, living)
+    memories = {pid: memory_plan(images, pid, names) for pid in dict.fromkeys(holders.values())}
+    made = (files, launcher_bounding, names, layout)
     return TreePlan(
         shapes,
         tuple(
-            _compile_task(images, entries[shape.pid], files, launcher_bounding, names, layout, undos.get(shape.pid, ()))
-            for shape in shapes
-            if not shape.dead
+            _compile_task(images, entries[pid], *made, undos.get(pid, ()), holders[pid], memories[holders[pid]])
+            for pid in living
         ),
         {shape.pid: _end_of(images, shape.pid) for shape in shapes if shape.dead},
         names.segments.specs,
@@ -218,7 +236,7 @@ def _tables(images: ImageSet, shapes: Sequence[TaskShape]) -> dict[int, int]:
 
 def _compile_task(
     images: ImageSet, entry: PstreeEntry, files: Mapping[int, FilePlan], launcher_bounding: int, names: MappedNames,
-    layout: Layout, undos: Program,
+    layout: Layout, undos: Program, memory_pid: int, memory: MemoryPlan,
 ) -> TaskPlan:  # fmt: skip
     if entry.pid not in entry.threads:
         raise ImageError("pstree.img", f"task {entry.pid} is not among its own threads")
@@ -230,7 +248,8 @@ def _compile_task(
     return TaskPlan(
         pid=entry.pid,
         tids=tuple(entry.threads),
-        memory=memory_plan(images, entry.pid, names),
+        memory=memory,
+        memory_pid=memory_pid,
         files_id=images.one(kinds.IDS, entry.pid).files_id,
         steps=(
             *_steps(images, names, entry, cores, states, launcher_bounding, files[entry.pid]),
@@ -240,7 +259,7 @@ def _compile_task(
         cores=cores,
         yield_signal=signals.free_signal(_used_signals(cores)),
         stopped=process_tree.is_stopped(cores[entry.pid]) or signals.is_stopping(_queues(cores)),
-        coredump_filter=_coredump_filter(images.one(kinds.MM, entry.pid)),
+        coredump_filter=_coredump_filter(images.one(kinds.MM, memory_pid)),
         handed=files[entry.pid].handed,
     )
 
@@ -274,7 +293,7 @@ def _steps(
 ) -> Iterator[Step]:
     pid = entry.pid
     leader = process_tree.leader_core(images, pid)
-    mm = images.one(kinds.MM, pid)
+    mm = images.one(kinds.MM, pid) if images.has(kinds.MM, pid) else None  # None: another one's, who sets it up
     others = [(tid, cores[tid]) for tid in entry.threads if tid != pid]
     task = _plan_task(pid, leader, mm, images.one(kinds.FS, pid), names, files.taken)
     yield Step(Stage.RESTORE, pid, task + files.program)
@@ -294,14 +313,15 @@ def _steps(
     )
     for tid, core in cores.items():
         yield Step(Stage.RESTORE_SIGCHLD, tid, signals.plan_queue(core.thread_core.signals_p, pid, tid, timers=ids))
-    yield Step(Stage.RESTORE_CREDS, pid, vma_marks.plan(mm))
+    if mm is not None:
+        yield Step(Stage.RESTORE_CREDS, pid, vma_marks.plan(mm))
     yield from _rights_steps(images, cores, states, pid, launcher_bounding, files)
     first, *others_sealed = states
     for tid in others_sealed:
         yield Step(Stage.SEAL, tid, _plan_seal(cores[tid], is_root=not entry.ppid))
     yield Step(
         Stage.SEAL, first,
-        address_space.plan_dumpable(mm)
+        (address_space.plan_dumpable(mm) if mm is not None else ())
         + _plan_seal(cores[first], is_root=not entry.ppid)
         + process_settings.plan_seal(leader.tc, mm),
     )  # fmt: skip
@@ -341,13 +361,16 @@ def _plan_posix_timers(cores: Mapping[int, CoreEntry], pid: int, offsets: Mappin
 
 
 def _plan_task(
-    pid: int, leader: CoreEntry, mm: MmEntry, fs: FsEntry, names: MappedNames, taken: frozenset[int]
+    pid: int, leader: CoreEntry, mm: MmEntry | None, fs: FsEntry, names: MappedNames, taken: frozenset[int]
 ) -> Program:
     """`taken`: descriptors that it has already, made by another who shares its table."""
+    memory: Program = ()
+    if mm is not None:
+        memory = address_space.plan(mm, names.path_of(mm.exe_file_id), FdAllocator(set(taken)))
+        memory += aio.plan(mm, pid, FdAllocator(set(taken)))
     return (
         process_tree.plan_personality(leader.tc.personality)
-        + address_space.plan(mm, names.path_of(mm.exe_file_id), FdAllocator(set(taken)))
-        + aio.plan(mm, pid, FdAllocator(set(taken)))
+        + memory
         + signals.plan_actions(leader.tc.sigactions)
         + process_tree.plan_fs(names.path_of(fs.cwd_id), fs.umask)
         + process_settings.plan(leader.tc)

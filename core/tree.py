@@ -20,7 +20,7 @@ from core.memory.landing import LandingMemory
 from core.memory.ranges import EMPTY, Ranges
 from core.memory_plan import MemoryPlan, as_vmas
 from core.options import PidMode
-from core.plan.births import Act, Birth, TaskShape, plan_births
+from core.plan.births import CLONE_VM, Act, Birth, TaskShape, plan_births
 from core.plan.encode import assembled
 from core.plan.ops import Out, Syscall, path_argument
 from core.proc.maps import Vma
@@ -69,6 +69,7 @@ class SkeletonTree:
         self._cgroup_fd = cgroup_fd
         self._offsets = offsets
         self._scripts = scripts
+        self._avoid: list[Vma] = []  # where our areas may not be
         self.skeletons: dict[int, Skeleton] = {}
 
     @property
@@ -86,7 +87,7 @@ class SkeletonTree:
 
         `memories`: the address spaces that the tasks will have.
         """
-        avoid: list[Vma] = [*as_vmas(mould), *(vma for memory in memories.values() for vma in memory.as_vmas())]
+        self._avoid = avoid = [*as_vmas(mould), *(vma for memory in memories.values() for vma in memory.as_vmas())]
         try:
             stem = make_stem(pid, avoid, self._reader, self._cgroup_fd, self._pid_mode, self._timens())
             self.skeletons[pid] = Skeleton(stem, self._reader, self._segments)
@@ -102,8 +103,10 @@ class SkeletonTree:
         self, shapes: Sequence[TaskShape], memories: Mapping[int, MemoryPlan], kept: Mapping[int, Ranges] = NOTHING
     ) -> list[int]:
         """Bear every other task of `shapes` and give the living ones their address spaces, in which they keep `kept` of
-        the mould's pages; the tasks that could not keep them and have none. On any error none is left.
+        the mould's pages; the tasks that could not keep them and have none. On any error none is left. Of tasks that
+        share their memory one alone is in `memories`.
         """
+        self._avoid += [vma for memory in memories.values() for vma in memory.as_vmas()]
         try:
             for birth in plan_births(shapes):
                 self._act(birth)
@@ -125,8 +128,9 @@ class SkeletonTree:
         match birth.act:
             case Act.FORK:
                 parent = self.skeletons[birth.by]
-                stem = fork_stem(parent.stem, birth.pid, self._reader, birth.flags)
-                self.skeletons[birth.pid] = Skeleton(stem, self._reader, self._segments, parent.mapped)
+                stem = fork_stem(parent.stem, birth.pid, self._reader, birth.flags, self._avoid)
+                kernels = parent.kernels if birth.flags & CLONE_VM else None
+                self.skeletons[birth.pid] = Skeleton(stem, self._reader, self._segments, parent.mapped, kernels)
             case Act.SETSID:
                 self._run(birth.pid, Syscall("setsid", (), f"session of pid {birth.pid}"))
             case Act.TERMINAL:

@@ -66,8 +66,8 @@ class SharedIds:
         weakref.finalize(self, _close_all, self._held)
 
     def compare(self, pids: Sequence[int]) -> None:
-        """Learn at once what these tasks share, which is asked for one by one later."""
-        for kind in (KCMP_VM, KCMP_FILES, KCMP_FS, KCMP_SIGHAND):
+        """Learn at once what these tasks share besides memory, which is asked for one by one later."""
+        for kind in (KCMP_FILES, KCMP_FS, KCMP_SIGHAND):
             try:
                 places = find_shared(pids, kind).places
                 self._same[kind] = {pid: pids[place] for pid, place in zip(pids, places, strict=True)}

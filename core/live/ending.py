@@ -9,11 +9,12 @@ from contextlib import suppress
 from core.errors import TraceeError
 from core.kernel import ptrace
 from core.live.process import LiveProcess
+from core.live.sharers import Sharer
 
 EXIT_DEADLINE_S = 30.0
 
 
-def end_all(processes: Sequence[LiveProcess]) -> None:
+def end_all(processes: Sequence[LiveProcess | Sharer]) -> None:
     """Kill them, parents before children in `processes`; returns when all are gone. TraceeError: one stays."""
     poll = select.poll()
     for process in processes:
@@ -29,7 +30,7 @@ def end_all(processes: Sequence[LiveProcess]) -> None:
     while left:
         ended = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
         if not ended:
-            raise TraceeError(processes[0].pid, "was killed but does not go away")
+            raise TraceeError(processes[0].prepared.tgid, "was killed but does not go away")
         for fd, _ in ended:
             poll.unregister(fd)
             left -= 1

@@ -4,11 +4,12 @@ The order that loses nothing: look() at everybody, find_mould, send its pages, l
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from core.errors import MigrateError
 from core.kernel.page_keys import Keys, no_keys
 from core.live.process import LiveProcess
-from core.memory.ranges import Ranges
+from core.memory.ranges import EMPTY, Ranges
 from core.memory.sharing import Common, find_common, read_frames, same_pages
 from core.memory_plan import memory_plan
 from core.mould import candidates
@@ -16,6 +17,42 @@ from core.proc.reader import ProcReader
 from core.tracee.family import has_ended
 
 Processes = Mapping[int, LiveProcess]
+
+
+@dataclass(slots=True)
+class Casting:
+    """What is to be sent before the tree is born over there, and whether that is on its way."""
+
+    common: Common | None = None  # is on its way
+    _told: tuple[object, ...] = ()  # what was born over there
+
+    @property
+    def owned(self) -> dict[int, Ranges]:
+        """Who has what of it, by own pid."""
+        return dict(self.common.owned) if self.common is not None else {}
+
+    def lacks(self, own_pid: int, missing: Ranges) -> None:
+        """Pages of it that could not be read."""
+        if missing:
+            self.common = Common(self.owned | {own_pid: self.owned[own_pid].subtract(missing)})
+
+    def cast(self, processes: Processes, shape: tuple[object, ...]) -> Mapping[int, Ranges]:
+        """What is to be sent before a tree of this shape is born; when that was sent, who keeps what of it."""
+        if self.common is not None:
+            kept, self.common = kept_of(self.common, processes), None
+            for process in processes.values():
+                process.begin_anew(kept.get(process.own_pid, EMPTY))
+        elif _may_share(processes) and shape != self._told:
+            common = find_mould(processes)
+            if common.owned:
+                self.common = common
+                return common.owned
+        self._told = shape
+        return {}
+
+
+def _may_share(processes: Processes) -> bool:
+    return len(processes) > 1 and not any(process.compares for process in processes.values())
 
 
 def find_mould(processes: Processes) -> Common:

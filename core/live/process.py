@@ -1,14 +1,16 @@
 """One process of a live source: borrowed and tracked while it runs, its threads stopped once. Owns no policy."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from core.borrow_sharer import threads_of
 from core.collect import Subject, collect_mm, meet
 from core.errors import CollectError, MigrateError, TraceeError
 from core.ids.tree import count_from
 from core.images import kinds
-from core.images.pb.memory_pb2 import MmEntry, VmaEntry
+from core.images.pb.memory_pb2 import VmaEntry
 from core.images.store import ImageSet
 from core.kernel import ptrace
 from core.kernel.threads import ThreadState
@@ -28,11 +30,12 @@ from core.proc.main_thread import main_thread
 from core.proc.maps import Vma, parse_maps
 from core.proc.reader import ProcReader
 from core.resources import aio
+from core.resources.address_space import bare_mm
 from core.resources.ghost_file import Ghosts
 from core.resources.named_files import NamedFiles
 from core.resources.shared_memory import Segments
 from core.resources.vmas import compare
-from core.tracee.borrow import Area, Borrow
+from core.tracee.borrow import Borrow
 from core.tracee.family import Member, has_ended
 from core.tracee.freezer import FrozenProcess, stop_thread
 from core.tracee.lender import Lender, find_lender
@@ -40,10 +43,6 @@ from core.tracee.uffd_loan import open_uffd
 from core.vdso.mark import unproxied
 
 SHARED_FLAGS = frozenset({"sh", "mw"})
-MM_MARKS = (
-    "mm_start_code", "mm_end_code", "mm_start_data", "mm_end_data", "mm_start_stack", "mm_start_brk", "mm_brk",
-    "mm_arg_start", "mm_arg_end", "mm_env_start", "mm_env_end", "exe_file_id",
-)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -65,6 +64,7 @@ class LiveProcess:
     has_rings: bool = False  # of asynchronous I/O
     has_direct: bool = False  # files open past the page cache, now or before
     has_relatives: bool = False  # which may share pages with it
+    sharers: Sequence[Prepared] = ()  # processes that have the same memory: it outlives its holder then
     current: tuple[Vma, ...] = ()
     shared: SharedWrites = NOTHING  # by `shared_vmas`, since the look before
     _maps: bytes = b""  # that `current`, `memory` and `_entries` were made from
@@ -77,6 +77,7 @@ class LiveProcess:
     _tracker: DirtyTracker | None = None
     _page_reader: ReadPageReader | None = None
     _is_quiet: bool = False  # nothing was in flight at the last look
+    _has_left: bool = False  # the memory that was attached to, which others have
 
     @property
     def pid(self) -> int:
@@ -91,22 +92,32 @@ class LiveProcess:
     @property
     def is_over(self) -> bool:
         """True when it has ended, or executed another program than the one that was attached to."""
-        return self.prepared.is_over
+        return self.prepared.is_over or self._has_left or (bool(self.sharers) and not self._is_in_area(self.pid))
+
+    def _is_in_area(self, pid: int) -> bool:
+        """Whether `pid` has the memory in which our area is."""
+        try:
+            return self._borrow is not None and self._borrow.area.is_mapped(self.reader.maps(pid))
+        except (ProcessLookupError, FileNotFoundError):
+            return False
 
     @property
     def has_looked(self) -> bool:
         """True when `memory` holds an address space."""
         return self.memory.has(kinds.MM, self.own_pid)
 
-    def attach(self) -> None:
-        """Borrow an area and start tracking. One thread stands still for `stopped_s`, or all when all are frozen."""
+    def attach(self, same: Sequence[FrozenProcess] = ()) -> None:
+        """Borrow an area and start tracking. One thread stands still for `stopped_s`, or all when all are frozen.
+
+        `same`: others of the same memory, who stand still.
+        """
         if self.frozen is not None:
-            self._take_hold(self.frozen.leader)
+            self._take_hold(self.frozen.leader, threads_of([self.frozen, *same]))
             return
         started = time.monotonic()
         thread = stop_thread(self.pid, self.pid, self.reader)
         try:
-            self._take_hold(thread)
+            self._take_hold(thread, [thread])
         finally:
             ptrace.detach([thread.tid])
             self.stopped_s += time.monotonic() - started
@@ -116,11 +127,11 @@ class LiveProcess:
         self.sent, self.stopped_s = earlier.sent, earlier.stopped_s
         earlier.close()
 
-    def _take_hold(self, thread: ThreadState) -> None:
+    def _take_hold(self, thread: ThreadState, stopped: Sequence[ThreadState]) -> None:
         maps = self.reader.maps(self.pid)
         self.has_rings = bool(aio.rings(maps))
         self._lender = find_lender(
-            self.prepared.memory, maps, [thread], self.reader.status(self.pid),
+            self.prepared.memory, maps, stopped, self.reader.status(self.pid),
             own_ids={thread.tid: self.prepared.own_tid}, gadgets=self.prepared.gadgets,
         )  # fmt: skip
         self._borrow = self._lender.map_area(thread)
@@ -163,12 +174,16 @@ class LiveProcess:
 
     def note_direct(self) -> None:
         """Before it is asked whether it needs a stop. OSError when it has ended."""
-        self.has_direct = self.has_direct or uses_direct_io(self.pid, self.reader)
+        pids = (self.pid, *(one.pid for one in self.sharers))
+        self.has_direct = self.has_direct or any(uses_direct_io(pid, self.reader) for pid in pids)
 
     def _own_vmas(self, maps: bytes) -> tuple[Vma, ...]:
         """The process's VMAs without our area."""
         area = self._area()
         everything = parse_maps(maps.decode("utf-8", "surrogateescape"), self.reader.path(self.pid, "maps"))
+        if not self._need_borrow().area.is_mapped(everything):
+            self._has_left = True
+            raise TraceeError(self.pid, "has executed another program since it was attached to", hint="try again")
         current = tuple(vma for vma in everything if not area.overlaps(vma.start, vma.end))
         if any(vma.start not in self.prepared.vma_flags for vma in current):
             self.read_flags()
@@ -326,30 +341,50 @@ class LiveProcess:
         """End the tracking, take our area away, let it run. Idempotent; no error when it has ended."""
         self.close()
         try:
-            self._unmap_area()
-        except (ProcessLookupError, TraceeError):
-            if not has_ended(self.pid, self.reader):
-                raise
+            with self._unless_ended(self.pid):
+                self._unmap_area()
         finally:
             self.let_run()
 
-    def _unmap_area(self) -> None:
-        if self._borrow is None or self._lender is None or not self.reader.exists(self.prepared.tgid):
-            return
-        area, self._borrow = self._borrow.area, None
-        if self.frozen is not None:
-            self._unmap(self._lender, self.frozen.leader, area)
-            return
-        tid = main_thread(self.prepared.tgid, self.reader)  # the one that we knew may have ended
-        thread = stop_thread(tid, tid, self.reader)
-        try:
-            self._unmap(self._lender, thread, area)
-        finally:
-            ptrace.detach([thread.tid])
+    def abandon(self, frozen: Mapping[int, FrozenProcess]) -> None:
+        """It has ended, or executed another program, and its memory stays with others (`frozen`: who stands still):
+        end the tracking and take our area away through one of them. Idempotent."""
+        self._has_left = True
+        self.close()
+        for one in self.sharers:
+            if self._is_in_area(one.pid):
+                with self._unless_ended(one.pid):
+                    self._unmap(one.tgid, frozen.get(one.pid))
+                    self._borrow = None
+        self.sharers = ()
 
-    def _unmap(self, lender: Lender, thread: ThreadState, area: Area) -> None:
-        if not self.is_over:  # else it went with the program that was
-            lender.unmap_area(thread, area)
+    @contextmanager
+    def _unless_ended(self, pid: int) -> Iterator[None]:
+        try:
+            yield
+        except (ProcessLookupError, TraceeError):
+            if not has_ended(pid, self.reader):
+                raise
+
+    def _unmap_area(self) -> None:
+        if self.sharers and not self._is_in_area(self.pid):
+            self.abandon({})
+        if self.reader.exists(self.prepared.tgid):
+            self._unmap(self.prepared.tgid, self.frozen)
+            self._borrow = None
+
+    def _unmap(self, tgid: int, frozen: FrozenProcess | None) -> None:
+        """Take our area away through a process, if it is there."""
+        if self._borrow is None or self._lender is None:
+            return
+        tid = frozen.pid if frozen else main_thread(tgid, self.reader)  # the one that we knew may have ended
+        thread = frozen.leader if frozen else stop_thread(tid, tid, self.reader)
+        try:
+            if self._is_in_area(tid):  # else it went with the program that was
+                self._lender.unmap_area(thread, self._borrow.area)
+        finally:
+            if frozen is None:
+                ptrace.detach([tid])
 
     def close(self) -> None:
         """Let go of what is ours alone: tracker and descriptors."""
@@ -359,11 +394,3 @@ class LiveProcess:
         page_reader, self._page_reader = self._page_reader, None
         if page_reader is not None:
             page_reader.close()
-
-
-def bare_mm(entries: Sequence[VmaEntry]) -> MmEntry:
-    """An mm image of which only the VMAs count."""
-    mm = MmEntry(vmas=entries)
-    for mark in MM_MARKS:
-        setattr(mm, mark, 0)
-    return mm

@@ -5,42 +5,41 @@ Speaks no protocol and journals nothing: that is migrate/keeper's.
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from core.action_scripts import Action, Network
 from core.collect import collect_tree
 from core.errors import MigrateError, NotBorrowable, ScriptError, TraceeError
-from core.images import kinds
 from core.images.pb.tty_pb2 import TtyInfoEntry
 from core.images.store import ImageSet
 from core.kernel.ipc_namespace import in_ipc_namespace_of
 from core.live.ending import end_all
 from core.live.ghosts import LiveGhosts
 from core.live.mappers import Mapper, Mappers
-from core.live.mould import find_mould, kept_of
+from core.live.mould import Casting
 from core.live.network_files import FileHolder, NetworkFiles
 from core.live.process import LiveProcess
 from core.live.shared import SharedPages
 from core.live.shared_file import SharedFile
+from core.live.sharers import Sharer, Sharers
 from core.live.terminals import find_controlling, stand_in_for_outside
 from core.live.told import Froze, Scanned, shape_of
-from core.memory.ranges import EMPTY, Ranges
-from core.memory.sharing import Common
+from core.live.tree_images import tree_images
+from core.memory.ranges import Ranges
 from core.options import DumpOptions
 from core.prepare import (
     STARTING_POLL_S,
     Prepared,
     Stopwatch,
-    family_images,
     prepare,
     stop_met,
     without_collector,
     zombies_of,
 )
 from core.proc.reader import ProcReader, content_of
-from core.resources import aio, ipc_namespace, posix_mqueue, sysv_ipc, table_collect
+from core.resources import aio, posix_mqueue, sysv_ipc, table_collect
 from core.resources.sightings import Sightings
 from core.tracee.family import Family, has_ended, read_family, read_settled, refuse_strays, release, without
 from core.tracee.freezer import FrozenProcess, freeze
@@ -61,22 +60,29 @@ class LiveSource:
     holder: Holder | None = None
     shared: SharedPages = field(default_factory=SharedPages)
     processes: dict[int, LiveProcess] = field(default_factory=dict)  # by our pid, parents before children
+    sharers: Sharers = field(init=False)  # of the memory of one of these
     ghosts: LiveGhosts = field(default_factory=LiveGhosts)
     _mappers: Mappers = field(default_factory=Mappers)
     _stack: ExitStack = field(default_factory=ExitStack)
     _family: Family = field(default_factory=Family)
     _held: bool = False
-    _mould: Common | None = None  # is on its way
+    _casting: Casting = field(default_factory=Casting)
     _sightings: Sightings = field(default_factory=Sightings)
     _terminals: list[TtyInfoEntry] = field(default_factory=list)  # that sessions of the tree are led from
     _images: ImageSet = field(default_factory=ImageSet)  # of the freeze
-    _told: tuple[object, ...] = ()  # what was born over there
     _network: Network = field(init=False)
     _network_files: NetworkFiles = field(init=False)
 
     def __post_init__(self) -> None:
         self._network = Network(self.options.scripts, self.pid)
         self._network_files = NetworkFiles(self.reader)
+        self.sharers = Sharers(self.reader)
+
+    @property
+    def everybody(self) -> dict[int, LiveProcess | Sharer]:
+        """All that live, parents before children."""
+        met: dict[int, LiveProcess | Sharer] = {**self.processes, **self.sharers.known}
+        return {member.pid: met[member.pid] for member in self._family.living if member.pid in met}
 
     @property
     def stopped_s(self) -> float:
@@ -108,14 +114,21 @@ class LiveSource:
         try:
             self._meet_each(family, frozen)
         except BaseException:
-            for process in self.processes.values():  # whoever stopped them lets them run
-                process.frozen = None
+            self._let_go()  # whoever stopped them lets them run
             raise
 
+    def _let_go(self) -> None:
+        for process in (*self.processes.values(), *self.sharers):
+            process.frozen = None
+
     def _meet_each(self, family: Family, frozen: dict[int, FrozenProcess]) -> None:
+        family.refuse_other_threads({one.prepared.tgid: pid for pid, one in self.everybody.items()})
         self._family = family
-        family.refuse_other_threads({process.prepared.tgid: pid for pid, process in self.processes.items()})
-        gone = {member.pid for member in family.living if not self._know(member.pid, frozen.get(member.pid))}
+        self.sharers.find(family, self.processes, frozen)
+        pids = [member.pid for member in family.living if member.pid not in self.sharers.pids]
+        gone = {pid for pid in pids if not self._know(pid, frozen)}
+        living = {pid: process for pid, process in self.processes.items() if pid not in gone}
+        gone |= self.sharers.meet(self._stack, living, frozen)
         self._settle(family, gone)
 
     def _settle(self, family: Family, gone: set[int]) -> None:
@@ -124,40 +137,48 @@ class LiveSource:
         living = [member.pid for member in self._family.living]
         for pid in [pid for pid in self.processes if pid not in living]:
             self.processes.pop(pid).give_back()
-        self.processes = {pid: self.processes[pid] for pid in living}
+        self.processes = {pid: self.processes[pid] for pid in living if pid in self.processes}
+        self.sharers.settle(living, self.processes)
         for process in self.processes.values():
             process.has_relatives = len(living) > 1
 
-    def _know(self, pid: int, frozen: FrozenProcess | None) -> bool:
+    def _know(self, pid: int, stopped: Mapping[int, FrozenProcess]) -> bool:
         """Attach to it when it is new, or another program than it was; False when it ends meanwhile."""
+        frozen, same = stopped.get(pid), self.sharers.group(pid)
         for attempt in range(ATTEMPTS):
             try:
                 if pid not in self.processes or self.processes[pid].is_over:
-                    self._attach(pid, frozen, stands_still=attempt > 0)
+                    same = [one for one in same if one in stopped or not has_ended(one, self.reader)]
+                    self._attach(pid, stopped, same, stands_still=attempt > 0 or bool(same))
                 self.processes[pid].frozen = frozen
                 return True
             except (MigrateError, OSError) as error:
                 if pid != self._family.members[0].pid and has_ended(pid, self.reader):
                     return False
-                is_over = pid in self.processes and self.processes[pid].is_over
+                is_over = any(has_ended(one, self.reader) for one in same if one not in stopped)
+                is_over = is_over or (pid in self.processes and self.processes[pid].is_over)
                 is_starting = isinstance(error, NotBorrowable) and frozen is None
                 if not (is_over or is_starting) or attempt == ATTEMPTS - 1:
                     raise
                 time.sleep(STARTING_POLL_S)
         return False
 
-    def _attach(self, pid: int, frozen: FrozenProcess | None, *, stands_still: bool) -> None:
-        if stands_still and frozen is None:  # it executed another program while it was looked at
-            with freeze(pid, self.reader) as held:
-                self._attach(pid, held, stands_still=True)
-            return
-        known = self.processes.get(pid)
-        prepared = self._stack.enter_context(prepare(pid, self.reader))
-        made = LiveProcess(prepared, self.options, self.reader, self.ghosts.ghosts, self.shared.segments, frozen)
+    def _attach(
+        self, pid: int, stopped: Mapping[int, FrozenProcess], same: Sequence[int], *, stands_still: bool
+    ) -> None:
+        """`same`: who else has its memory. `stands_still`: others use that, or it executed another program while it was
+        looked at."""
+        if stands_still and pid not in stopped:
+            with ExitStack() as held:
+                stopped = {one: held.enter_context(freeze(one, self.reader)) for one in (pid, *same)}
+                return self._attach(pid, stopped, same, stands_still=True)
+        known, prepared = self.processes.get(pid), self._stack.enter_context(prepare(pid, self.reader))
+        ways = (self.reader, self.ghosts.ghosts, self.shared.segments, stopped.get(pid))
+        made = LiveProcess(prepared, self.options, *ways)
         if known is not None:
             made.succeed(known)
         self.processes[pid] = made
-        made.attach()
+        made.attach([stopped[one] for one in same])
 
     def has_left(self, pid: int) -> bool:
         """True for a process that has ended or executed another program since it was last looked at, while free to."""
@@ -169,7 +190,7 @@ class LiveSource:
     def scan(self) -> Scanned:
         """Which pages are dirty now; tracking begins anew. Nothing stops, but for a tracker that needs it."""
         self._listen()
-        self._meet(read_settled(self.pid, self.reader, self.processes), {})
+        self._meet(read_settled(self.pid, self.reader, self.everybody), {})
         for process in self.processes.values():
             with suppress(OSError):  # it has ended
                 process.note_direct()
@@ -182,13 +203,14 @@ class LiveSource:
         self._look_at_shared()
         stand_in = self.options.files.terminal == "new"
         self._terminals = find_controlling(self._family, self._prepared().values(), self.reader, stand_in=stand_in)
-        return Scanned(self._tree_images(self._family), stopped_s, self._cast())
+        shape = shape_of(self._family, self.processes, self._terminals)
+        return Scanned(self._tree_images(self._family), stopped_s, self._casting.cast(self.processes, shape))
 
     def _look_at_shared(self) -> None:
         """After the processes' own memory, which names what they map: deleted files and memfds that are open alone."""
         self._look_at_mappers()
         self.ghosts.find(self._pidfds(), self.reader, self._mappers)
-        for pid in self.processes:
+        for pid in self.everybody:
             with suppress(OSError):  # it ended, or closed one meanwhile
                 self.shared.find_open(pid, self.reader)
         self.shared.look(self._mappers)
@@ -197,8 +219,8 @@ class LiveSource:
         self._mappers.listen(wanted=bool(self.files) or any(one.may_share for one in self.processes.values()))
 
     def _look_at_mappers(self) -> None:
-        processes = self.processes.values()
-        self._mappers.look([Mapper(one.prepared.tgid, one.shared_vmas, one.shared) for one in processes])
+        found = [(one, one) for one in self.processes.values()] + [(one, one.holder) for one in self.sharers]
+        self._mappers.look([Mapper(one.prepared.tgid, holder.shared_vmas, holder.shared) for one, holder in found])
 
     def _look_stopped(self) -> float:
         started = time.monotonic()
@@ -206,47 +228,28 @@ class LiveSource:
         try:
             self._look()
         finally:
-            for process in self.processes.values():
-                process.frozen = None
+            self._let_go()
             release(frozen)
         return time.monotonic() - started
 
     def _file_holders(self) -> list[FileHolder]:
-        return [FileHolder(pid, one.prepared.pidfd, one.current) for pid, one in self.processes.items()]
+        vmas = {pid: process.current for pid, process in self.processes.items()}
+        return [FileHolder(pid, one.prepared.pidfd, vmas.get(pid, ())) for pid, one in self.everybody.items()]
 
     def _pidfds(self) -> list[tuple[int, int]]:
-        return [(pid, process.prepared.pidfd) for pid, process in self.processes.items()]
+        return [(pid, process.prepared.pidfd) for pid, process in self.everybody.items()]
 
     def _prepared(self) -> dict[int, Prepared]:
-        return {pid: process.prepared for pid, process in self.processes.items()}
+        return {pid: process.prepared for pid, process in self.everybody.items()}
 
     @property
     def mould(self) -> dict[int, Ranges]:
         """What of the last scan's `mould` is on its way."""
-        return dict(self._mould.owned) if self._mould is not None else {}
+        return self._casting.owned
 
     def lacks_of_mould(self, own_pid: int, missing: Ranges) -> None:
         """Pages of the mould that could not be read."""
-        if missing:
-            self._mould = Common(self.mould | {own_pid: self.mould[own_pid].subtract(missing)})
-
-    def _cast(self) -> Mapping[int, Ranges]:
-        """What is to be sent before the tree is born over there; when that was sent, who keeps what of it."""
-        shape = shape_of(self._family, self.processes, self._terminals)
-        if self._mould is not None:
-            kept, self._mould = kept_of(self._mould, self.processes), None
-            for process in self.processes.values():
-                process.begin_anew(kept.get(process.own_pid, EMPTY))
-        elif self._may_share() and shape != self._told:
-            mould = find_mould(self.processes)
-            if mould.owned:
-                self._mould = mould
-                return mould.owned
-        self._told = shape
-        return {}
-
-    def _may_share(self) -> bool:
-        return len(self.processes) > 1 and not any(process.compares for process in self.processes.values())
+        self._casting.lacks(own_pid, missing)
 
     def _look(self, *, last: bool = False) -> None:
         self.ghosts.ghosts.begin_look()
@@ -265,15 +268,7 @@ class LiveSource:
         self._settle(self._family, gone)
 
     def _tree_images(self, family: Family, collected: ImageSet | None = None) -> ImageSet:
-        """Who is there, and what they share. `collected`: images of the frozen tree."""
-        images = family_images(family, self.shared.segments.ipc_namespace, collected)
-        if self.shared.segments.own_ipc:
-            ipc_namespace.collect(images, collected)
-        self.ghosts.describe(images)
-        self.shared.describe(images)
-        for entry in collected.all(kinds.TTY_INFO) if collected else self._terminals:
-            images.add(kinds.TTY_INFO, entry)
-        return images
+        return tree_images(family, self.shared, self.ghosts, self._terminals, collected)
 
     def freeze(self) -> Froze:
         """Stop all of it for good and collect everything. On any error it runs on. Until close() we keep our garbage:
@@ -307,8 +302,7 @@ class LiveSource:
             watch.lap("shared memory")
         except BaseException as error:
             self._unlock_network()
-            for process in self.processes.values():
-                process.frozen = None
+            self._let_go()
             killed = [pid for pid in frozen if has_ended(pid, self.reader)] if isinstance(error, Exception) else []
             release(frozen)
             if killed:
@@ -324,22 +318,28 @@ class LiveSource:
     def _collect(self, family: Family, frozen: dict[int, FrozenProcess]) -> ImageSet:
         members = {member.pid: member for member in family.living}
         statuses = self.reader.brief_statuses({pid: one.tids for pid, one in frozen.items()})
-        subjects = [process.subject(members[pid], statuses[pid]) for pid, process in self.processes.items()]
         known = self.ghosts.ghosts, self.shared.segments, self._sightings
-        images = collect_tree(subjects, zombies_of(family), self.options, *known)
+        with ExitStack() as lent:
+            subjects = [
+                self.processes[pid].subject(member, statuses[pid])
+                if pid in self.processes
+                else self.sharers.subject(lent, pid, frozen, member.parent)
+                for pid, member in members.items()
+            ]
+            images = collect_tree(subjects, zombies_of(family), self.options, *known)
         if self.options.files.terminal == "new":
             stand_in_for_outside(family.members[0], images, self.reader)
         return images
 
     def hold(self) -> None:
         """Let the cgroup hold the freeze instead of us: it survives our death. Returns when everything stands still."""
-        if self.holder is None or not all(process.frozen for process in self.processes.values()):
+        if self.holder is None or not all(process.frozen for process in self.everybody.values()):
             raise TraceeError(self.pid, "is not frozen")
         self.options.scripts.run(Action.POST_DUMP, self.pid)
-        for pid in {process.prepared.tgid for process in self.processes.values()} - set(self.holder.pids()):
+        for pid in {process.prepared.tgid for process in self.everybody.values()} - set(self.holder.pids()):
             self.holder.add_spawned(pid)
         self.holder.request_freeze()
-        for process in self.processes.values():
+        for process in self.everybody.values():
             process.let_run()
         self.holder.wait_frozen()
         self._held = True
@@ -353,7 +353,7 @@ class LiveSource:
     def kill(self) -> None:
         """End the tree (the copy runs) and remove the cgroup; returns when it is gone."""
         self._network.leave()
-        end_all(list(self.processes.values()))
+        end_all(list(self.everybody.values()))
         if not self.shared.segments.own_ipc:  # which goes with its last process
             self.shared.segments.remove_moved()
             sysv_ipc.remove_moved(self._images, self.reader)
@@ -367,16 +367,17 @@ class LiveSource:
         if self._held:
             raise TraceeError(self.pid, "has been handed over: only its copy's fate decides now")
         self._unlock_network()
-        if self.holder is not None and not any(process.frozen for process in self.processes.values()):
+        if self.holder is not None and not any(process.frozen for process in self.everybody.values()):
             self.holder.thaw()  # when hold() failed half-way
         self.ghosts.ghosts.undo_links()
         try:
             for process in self.processes.values():
                 process.give_back()
         finally:
-            for process in self.processes.values():
-                process.let_run()
+            for one in self.everybody.values():
+                one.let_run()
             self.processes.clear()
+            self.sharers.known.clear()
             holder, self.holder = self.holder, None
             if holder is not None:
                 holder.give_back()

@@ -10,8 +10,14 @@ from enum import Enum, auto
 
 from core.errors import Blocker, Refused
 
-CLONE_FS, CLONE_FILES, CLONE_PARENT = 0x200, 0x400, 0x8000
-FLAG_NAMES = {CLONE_FS: "CLONE_FS", CLONE_FILES: "CLONE_FILES", CLONE_PARENT: "CLONE_PARENT"}
+CLONE_VM, CLONE_FS, CLONE_FILES, CLONE_SIGHAND, CLONE_PARENT = 0x100, 0x200, 0x400, 0x800, 0x8000
+FLAG_NAMES = {
+    CLONE_VM: "CLONE_VM", CLONE_FS: "CLONE_FS", CLONE_FILES: "CLONE_FILES", CLONE_SIGHAND: "CLONE_SIGHAND",
+    CLONE_PARENT: "CLONE_PARENT",
+}  # fmt: skip
+SHARED_NAMES = {
+    CLONE_VM: "memory", CLONE_FS: "working directory", CLONE_FILES: "descriptor table", CLONE_SIGHAND: "signal actions",
+}  # fmt: skip
 SHAPE_HINT = "such a tree cannot be made anew: wait until that process has ended, or restart it"
 
 
@@ -19,8 +25,9 @@ SHAPE_HINT = "such a tree cannot be made anew: wait until that process has ended
 class TaskShape:
     """A task's place in the tree. `parent` 0: the root. `dead`: a zombie.
 
-    `files` and `fs`: who is the first of those that share its descriptor table, its working directory and umask; 0:
-    nobody does. `terminal`: the number of its controlling terminal's master, of one that leads its session; 0: none.
+    `files`, `fs`, `vm` and `sighand`: who is the first of those that share its descriptor table, its working directory
+    and umask, its memory, its signal actions; 0: nobody does. `terminal`: the number of its controlling terminal's
+    master, of one that leads its session; 0: none.
     """
 
     pid: int
@@ -31,6 +38,8 @@ class TaskShape:
     files: int = 0
     fs: int = 0
     terminal: int = 0
+    vm: int = 0
+    sighand: int = 0
 
 
 class Act(Enum):
@@ -199,8 +208,9 @@ class _Planner:
             born = self._session.get(sibling.pid) == self._session[by]
             if born and by == task.parent and wanted <= _shared(sibling):
                 return sibling.pid, flags | CLONE_PARENT
+        what = " and its ".join(SHARED_NAMES[flag] for flag, _ in sorted(wanted))
         others = ", ".join(str(first) for first in sorted({first for _, first in wanted}))
-        reason = f"shares its descriptor table or its working directory with pid {others}: neither parent nor sibling"
+        reason = f"shares its {what} with pid {others}: neither parent nor sibling"
         raise Refused([Blocker("shared-task", f"pid {pid}", reason, SHAPE_HINT)])
 
     def _help(self, pid: int, by: int) -> None:
@@ -283,7 +293,8 @@ class _Planner:
 
 def _shared(task: TaskShape) -> set[tuple[int, int]]:
     """What a task shares: flag of clone(2), and the first who has it."""
-    return {(flag, first) for flag, first in ((CLONE_FILES, task.files), (CLONE_FS, task.fs)) if first}
+    firsts = ((CLONE_FILES, task.files), (CLONE_FS, task.fs), (CLONE_VM, task.vm), (CLONE_SIGHAND, task.sighand))
+    return {(flag, first) for flag, first in firsts if first}
 
 
 def _refused(task: TaskShape, reason: str) -> Refused:

@@ -19,6 +19,7 @@ from core.proc.sysvipc import SysvNeed
 from core.resources.context import OpenFile, looking_at
 from core.resources.shared_memory import DELETED, MEMFD_PREFIX, Inode, Segment, Segments, kind_of_link
 from core.tracee.family import Family, read_family
+from core.tracee.sharers import find_sharers
 
 HINT: Final = "move all who share it as one tree, or end the others"
 LOOKS: Final = 4  # while the tree forks
@@ -52,7 +53,10 @@ def collect_shared(family: Family, files: Sequence[OpenFile], reader: ProcReader
 
 
 def _look(family: Family, files: Sequence[OpenFile], segments: Segments, reader: ProcReader) -> SharedFindings:
+    sharers = find_sharers([member.pid for member in family.living], reader)
     for member in family.living:
+        if member.pid in sharers:  # the same VMAs once more
+            continue
         try:
             for vma in reader.maps(member.pid):
                 segments.mapped(member.pid, vma)

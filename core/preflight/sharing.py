@@ -1,6 +1,6 @@
-"""Refusals of what processes share by clone(2): memory with anybody, files or working directory with outsiders."""
+"""Refusals of what processes share by clone(2): with outsiders, or memory in a way that cannot be had again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from core.errors import Blocker
@@ -10,10 +10,11 @@ from core.kernel.calls import kcmp
 from core.proc.main_thread import main_threads
 from core.proc.reader import ProcReader
 from core.tracee.family import Family, has_ended
+from core.tracee.sharers import refuse_exit_signal
 from core.tracee.vfork import is_vfork
 
 KINDS: Final = {KCMP_VM: "memory", KCMP_FILES: "descriptor table", KCMP_FS: "working directory and umask"}
-MEMORY_HINT: Final = "only threads may share it; a process that shares its memory cannot be moved yet"
+COUSIN_HINT: Final = "such a tree cannot be made anew: wait until one of them has ended"
 OUTSIDE_HINT: Final = "move the process that is the parent of both, or end the other one"
 
 
@@ -30,15 +31,31 @@ def refuse_sharing(reader: ProcReader, family: Family) -> list[Blocker]:
 
 def _judge_group(reader: ProcReader, mine: set[int], group: Sequence[int], kind: int) -> list[Blocker]:
     member = next((pid for pid in group if pid in mine), 0)
-    partners = [pid for pid in group if pid != member and (kind == KCMP_VM or pid not in mine)]
+    partners = [pid for pid in group if pid not in mine]
     if not member or not partners or has_ended(member, reader):  # what has ended has nothing, all of it the same
         return []
     partner = partners[0]
     if has_ended(partner, reader) or is_vfork(member, partner, reader) or is_vfork(partner, member, reader):
         return []
     reason = f"shares its {KINDS[kind]} with process {partner} ({_name(reader, partner)})"
-    hint = MEMORY_HINT if kind == KCMP_VM else OUTSIDE_HINT
-    return [Blocker("shared-task", f"pid {member}", reason, hint)]
+    return [Blocker("shared-task", f"pid {member}", reason, OUTSIDE_HINT)]
+
+
+def refuse_kinship(reader: ProcReader, family: Family, sharers: Mapping[int, int]) -> list[Blocker]:
+    """Of those who share their memory (`sharers`: see find_sharers): whose parent has it not, and no older sibling; and
+    who ends otherwise than others."""
+    found: list[Blocker] = []
+    seen: dict[int, set[int]] = {}  # by the first of those that share: who may bear another, and their parents
+    for member in family.living:
+        first = sharers.get(member.pid, member.pid)
+        bearers = seen.setdefault(first, {member.parent})
+        if member.parent not in bearers:
+            reason = f"shares its memory with process {first} ({_name(reader, first)}): neither parent nor sibling"
+            found.append(Blocker("shared-task", f"pid {member.pid}", reason, COUSIN_HINT))
+        if member.pid in sharers and member.parent and (blocker := refuse_exit_signal(member.tgid, reader)):
+            found.append(blocker)
+        bearers |= {member.own_pid, member.parent}
+    return found
 
 
 def _name(reader: ProcReader, pid: int) -> str:

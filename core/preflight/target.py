@@ -40,7 +40,7 @@ from core.preflight.process import (
 )
 from core.preflight.records import FileNeed, HostRecord, ListenNeed, PreflightOptions, TargetRecord
 from core.preflight.shared_memory import collect_shared
-from core.preflight.sharing import refuse_sharing
+from core.preflight.sharing import refuse_kinship, refuse_sharing
 from core.preflight.supervisors import find_supervisor
 from core.proc.maps import SmapsVma
 from core.proc.reader import ProcReader
@@ -59,6 +59,7 @@ from core.resources import (
 )
 from core.resources.context import OpenFile, OpenTable, make_table, open_files
 from core.tracee.family import Family, await_vforks, has_ended, read_family, vforks, without
+from core.tracee.sharers import find_sharers
 from core.tracee.vfork import is_vfork, vfork_blocker
 
 USES_NAMED: Final = 8
@@ -144,12 +145,15 @@ def _collect(
                     reader, member.pid, tables[member.pid], everything, options, host
                 )
         family = without(family, {member.pid for member in family.living} - set(findings))
+        sharers = find_sharers([member.pid for member in family.living], reader)
+        findings |= {pid: _without_memory(findings[pid]) for pid in sharers}
         found = [findings[member.pid] for member in family.living]
         shared = collect_shared(family, everything.files, reader, own_ipc=own_ipc)
         queues = () if own_ipc else posix_mqueue.needs(everything.files)
         losses, terminals = _losses(everything), terminal.numbers(everything.files)
     supervisor = find_supervisor(reader, pid, reader.status(pid).ppid)
-    blockers = [*in_vfork, *refuse_sharing(reader, family), *_blockers(family, found), *shared.blockers]
+    blockers = [*in_vfork, *refuse_sharing(reader, family), *refuse_kinship(reader, family, sharers)]
+    blockers += [*_blockers(family, found), *shared.blockers]
     sets = reader.semaphore_sets()
     undos = sem_undo.find([member.pid for member in family.living], sets, reader.tids)
     pids = [member.tgid for member in family.living]
@@ -270,6 +274,12 @@ def _collect_member(
         max_fd=max((file.fd for file in files), default=0),
     )
     return TargetFindings(_record(reader, status, smaps, belongings, options, host), blockers, tuple(notices))
+
+
+def _without_memory(findings: TargetFindings) -> TargetFindings:
+    """Of a process that has the memory of another one, where it counts."""
+    record = replace(findings.record, memory_bytes=0, huge_pages=(), aio_requests=0, aio_ring_bytes=0)
+    return replace(findings, record=record)
 
 
 def merge_records(records: Sequence[TargetRecord]) -> TargetRecord:

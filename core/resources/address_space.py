@@ -20,6 +20,11 @@ AUXV_WORDS: Final = 48  # room the kernel has in mm->saved_auxv on x86-64 since 
 AT_FDCWD: Final = (1 << 64) - 100
 O_RDONLY_CLOEXEC: Final = 0o2000000
 
+MM_MARKS: Final = (
+    "mm_start_code", "mm_end_code", "mm_start_data", "mm_end_data", "mm_start_stack", "mm_start_brk", "mm_brk",
+    "mm_arg_start", "mm_arg_end", "mm_env_start", "mm_env_end", "exe_file_id",
+)  # fmt: skip
+
 
 class MmQuestions:
     """Asked once per address space."""
@@ -74,3 +79,11 @@ def plan_dumpable(entry: MmEntry) -> Program:
     if entry.dumpable not in (0, 1):
         return ()
     return (Syscall("prctl", (PR_SET_DUMPABLE, entry.dumpable, 0, 0, 0), "dumpable"),)
+
+
+def bare_mm(entries: Sequence[VmaEntry]) -> MmEntry:
+    """An mm image of which only the VMAs count."""
+    mm = MmEntry(vmas=entries)
+    for mark in MM_MARKS:
+        setattr(mm, mark, 0)
+    return mm

@@ -61,12 +61,12 @@ def plan(entry: TaskCoreEntry) -> Program:
     )
 
 
-def plan_seal(entry: TaskCoreEntry, mm: MmEntry) -> Program:
-    """When no child is made and nothing mapped any more."""
+def plan_seal(entry: TaskCoreEntry, mm: MmEntry | None) -> Program:
+    """When no child is made and nothing mapped any more. `mm` None: the memory is another task's, too."""
     ops: list[Syscall] = []
     if entry.child_subreaper:
         ops.append(Syscall("prctl", (PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "child subreaper"))
-    if mm.mdwe:
+    if mm is not None and mm.mdwe:
         ops.append(Syscall("prctl", (PR_SET_MDWE, mm.mdwe, 0, 0, 0), "memory-deny-write-execute"))
     return tuple(ops)
 

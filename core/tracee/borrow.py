@@ -14,9 +14,11 @@ from core.errors import MigrateError, RemoteSyscallError, TraceeError
 from core.kernel import ptrace
 from core.kernel.threads import ThreadState
 from core.kernel.xsave import usable_size
+from core.memory.ranges import Ranges
 from core.native._kernel import ffi, lib
 from core.plan.encode import NOT_RUN, OP, RESULT, RESULT_WORD, Encoded, Steps, Template, assemble
 from core.plan.ops import Syscall, Yield
+from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from core.proc.status import Status
 from core.tracee.remote import RemoteMemory
@@ -65,6 +67,11 @@ class Area:
     def end(self) -> int:
         """Past the last byte."""
         return self.address + PAGE + self.size
+
+    def is_mapped(self, vmas: Sequence[Vma]) -> bool:
+        """Whether all of it is there; its two VMAs may be one with others by now."""
+        near = ((vma.start, vma.end) for vma in vmas if vma.start < self.end and vma.end > self.address)
+        return not Ranges.of([(self.address, self.end)]).subtract(Ranges.of(near))
 
 
 def quiet_signals(status: Status) -> tuple[int, ...]:
@@ -117,9 +124,9 @@ class Borrow:
         """Programs report by this signal from now on: one that is not queued already."""
         self._quiet = (signal_number,)
 
-    def of_child(self, memory: RemoteMemory, pid: int, own_pid: int) -> "Borrow":
-        """The same area in a child that was just forked from the task."""
-        return Borrow(memory, self.area, self._quiet, own_ids={pid: own_pid})
+    def of_child(self, memory: RemoteMemory, pid: int, own_pid: int, area: Area) -> "Borrow":
+        """`area` in a child that was just forked from the task: the same one, unless it shares the memory."""
+        return Borrow(memory, area, self._quiet, own_ids={pid: own_pid})
 
     def run(
         self, thread: ThreadState, steps: Steps, *, at_yield: Callable[[Results], None] | None = None,

@@ -18,7 +18,7 @@ from core.plan.ops import FdAllocator, Syscall
 from core.proc.main_thread import is_dead
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
-from core.tracee.borrow import MINUS_ONE, PAGE, Borrow, Results, all_but
+from core.tracee.borrow import MINUS_ONE, PAGE, Area, Borrow, Results, all_but
 from core.tracee.lender import find_lender
 from core.tracee.namespace_init import NamespaceInit, spawn_in_namespace
 from core.tracee.remote import RemoteMemory, find_hole
@@ -45,6 +45,7 @@ class Stem:
     borrow: Borrow
     threads: dict[int, ThreadState]
     fds: FdAllocator = field(default_factory=FdAllocator)
+    areas: list[Area] = field(default_factory=list)  # of all tasks that share its memory
     init: NamespaceInit | None = None  # None: it is in our PID namespace
     _ended: bool = False
 
@@ -93,7 +94,7 @@ def make_stem(
         lender = find_lender(memory, vmas, [thread], reader.status(thread.tid), own_ids=own_ids)
         hole = find_hole([*vmas, *avoid], AREA_SIZE + PAGE)
         borrow = lender.map_area(thread, AREA_SIZE, hole)
-        stem = Stem(thread.tid, pid, memory, borrow, {pid: thread}, init=init)
+        stem = Stem(thread.tid, pid, memory, borrow, {pid: thread}, areas=[borrow.area], init=init)
         own = [vma for vma in vmas if vma.name not in (*KERNEL_NAMES, "[vsyscall]")]
         stem.run(tuple(_unmap(vma) for vma in own))
         return stem

@@ -1,15 +1,23 @@
-"""A stem's children: born with their final PID, traced from their first instruction, in their parent's image."""
+"""A stem's children: born with their final PID, traced from their first instruction, in their parent's image.
 
+One that shares its parent's memory gets an area of its own in it; one that has a copy of it gives up those of others.
+"""
+
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from core.errors import RestoreError
 from core.kernel import ptrace
 from core.plan.ops import FdAllocator, Pointers, Syscall
+from core.proc.maps import Vma
 from core.proc.reader import ProcReader
-from core.tracee.remote import RemoteMemory
-from core.tracee.stem import Stem
+from core.tracee.borrow import MINUS_ONE, PAGE, Area, blob
+from core.tracee.lender import MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE
+from core.tracee.remote import RemoteMemory, find_hole
+from core.tracee.stem import AREA_SIZE, Stem
 
+CLONE_VM: Final = 0x100
 CLONE_PTRACE: Final = 0x2000
 CLONE_PARENT: Final = 0x8000
 CLONE_ARGS_SIZE: Final = 88
@@ -17,11 +25,14 @@ SIGCHLD: Final = 17
 SET_TID_TAKEN: Final = -17
 
 
-def fork_stem(parent: Stem, own_pid: int, reader: ProcReader, flags: int = 0) -> Stem:
+def fork_stem(parent: Stem, own_pid: int, reader: ProcReader, flags: int = 0, avoid: Sequence[Vma] = ()) -> Stem:
     """A child of `parent` that calls itself `own_pid`; it has a copy of its parent's memory and descriptors.
 
     An `own_pid` below zero: whatever is free. `flags` of clone3(2): what it shares; CLONE_PARENT makes it a sibling.
+    `avoid`: where an area of ours in shared memory may not be.
     """
+    shares = bool(flags & CLONE_VM)
+    area = _map_area(parent, reader, avoid) if shares else parent.borrow.area
     set_tid = (own_pid.to_bytes(4, "little"), 1) if own_pid > 0 else (0, 0)
     exit_signal = 0 if flags & CLONE_PARENT else SIGCHLD  # of a sibling: as the other's
     arguments = Pointers((CLONE_PTRACE | flags, 0, 0, 0, exit_signal, 0, 0, 0, *set_tid, 0))
@@ -34,9 +45,31 @@ def fork_stem(parent: Stem, own_pid: int, reader: ProcReader, flags: int = 0) ->
     pid = _our_pid(parent, own_pid, reader, is_sibling=bool(flags & CLONE_PARENT))
     ptrace.wait_stop(pid)
     memory = RemoteMemory(pid)
-    borrow = parent.borrow.of_child(memory, pid, own_pid)
     thread = replace(parent.leader, tid=pid)
-    return Stem(pid, own_pid, memory, borrow, {own_pid: thread}, FdAllocator(set(parent.fds.used)), parent.init)
+    stem = Stem(
+        pid, own_pid, memory, parent.borrow.of_child(memory, pid, own_pid, area), {own_pid: thread},
+        FdAllocator(set(parent.fds.used)), parent.areas if shares else [area], parent.init,
+    )  # fmt: skip
+    try:
+        others = [] if shares else [one for one in parent.areas if one != area]
+        stem.run(tuple(Syscall("munmap", (one.address, one.end - one.address), "a relative's area") for one in others))
+        return stem
+    except BaseException:
+        stem.kill()
+        raise
+
+
+def _map_area(parent: Stem, reader: ProcReader, avoid: Sequence[Vma]) -> Area:
+    """One more in the parent's memory, with the blob in it."""
+    area = Area(find_hole([*reader.maps(parent.pid), *avoid], AREA_SIZE + PAGE), AREA_SIZE)
+    flags, why = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, "an area for one that shares the memory"
+    parent.run((
+        Syscall("mmap", (area.address, area.size + PAGE, PROT_READ | PROT_EXEC, flags, MINUS_ONE, 0), why),
+        Syscall("mprotect", (area.writable, area.size, PROT_READ | PROT_WRITE), why),
+    ))  # fmt: skip
+    parent.memory.write(area.address, blob())
+    parent.areas.append(area)
+    return area
 
 
 def _our_pid(parent: Stem, own_pid: int, reader: ProcReader, *, is_sibling: bool) -> int:

@@ -15,8 +15,30 @@ HINT: Final = "try again when it has"
 def is_vfork(parent: int, child: int, reader: ProcReader) -> bool:
     """True when a thread of `parent` waits for `child`, which still runs in its memory."""
     try:
-        return kcmp(parent, child, KCMP_VM) == 0 and any(_waits(parent, tid, reader) for tid in reader.tids(parent))
+        if kcmp(parent, child, KCMP_VM):
+            return False
+        return any(
+            _waits(parent, tid, reader) and _may_be_awaited(parent, tid, child, reader) for tid in reader.tids(parent)
+        )
     except OSError:  # one of them has gone
+        return False
+
+
+def _may_be_awaited(pid: int, tid: int, child: int, reader: ProcReader) -> bool:
+    """A thread that waits makes no others: of those that have its memory (CLONE_VM) it is the youngest."""
+    try:
+        children = [int(word) for word in reader.text(pid, f"task/{tid}/children").split()]
+    except FileNotFoundError:  # without CONFIG_PROC_CHILDREN
+        return True
+    if child not in children:
+        return reader.stat(child).ppid != pid  # of another thread, or made by clone(CLONE_PARENT)
+    return not any(_shares(pid, one) for one in children[children.index(child) + 1 :])
+
+
+def _shares(pid: int, child: int) -> bool:
+    try:
+        return kcmp(pid, child, KCMP_VM) == 0
+    except OSError:
         return False
 
 

@@ -61,8 +61,8 @@ class LiveSourceEngine:
         )  # fmt: skip
         processes = live.processes.values()
         return pb.Attached(
-            threads=count_all(live.reader.tids, live.processes), fds=count_all(live.reader.fds, live.processes),
-            vmas=sum(len(process.prepared.vma_flags) for process in processes), tasks=len(processes),
+            threads=count_all(live.reader.tids, live.everybody), fds=count_all(live.reader.fds, live.everybody),
+            vmas=sum(len(process.prepared.vma_flags) for process in processes), tasks=len(live.everybody),
             tracker=next(process.tracker_name for process in processes),
             cgroup=live.holder.path if live.holder else "",
             stopped_seconds=live.stopped_s, notices=[pb.Notice(text=text) for text in live.notices],

@@ -11,7 +11,7 @@ from tests.waiting import wait_until
 
 TWICE = {
     "tree_terminal.py", "tree_orphans.c", "tree_zombies.c", "tree_shared_files.c", "tree_shared_sysv.c",
-    "tree_ipc_namespace.c", "tree_leader_ended.c",
+    "tree_ipc_namespace.c", "tree_leader_ended.c", "tree_shared_mm.c",
 }  # fmt: skip
 TREES = [one for one in discover() if one.name.startswith("tree_") and not one.later and one.name not in TWICE]
 

@@ -163,7 +163,7 @@ def test_a_lost_session_under_two_parents_is_refused() -> None:
         plan_births(tree((101, 100, 100, 100), (102, 100, 99, 99), (103, 101, 99, 99)))
 
 
-FILES, FS, PARENT = 0x400, 0x200, 0x8000
+VM, FILES, FS, SIGHAND, PARENT = 0x100, 0x400, 0x200, 0x800, 0x8000
 
 
 def flags_of(*shapes: TaskShape) -> dict[int, tuple[int, int]]:
@@ -183,6 +183,16 @@ def test_who_shares_with_a_sibling_alone_is_born_of_it() -> None:
     elder = TaskShape(101, 100, 100, 100, files=101, fs=101)
     younger = TaskShape(102, 100, 100, 100, files=101, fs=101)
     assert flags_of(root, elder, younger) == {101: (100, 0), 102: (101, FILES | FS | PARENT)}
+
+
+def test_memory_and_signal_actions_are_shared_at_any_depth_and_not_with_a_child_between() -> None:
+    root = TaskShape(100, 0, 100, 100, vm=100)
+    worker = TaskShape(101, 100, 100, 100, vm=100, sighand=101)
+    below = TaskShape(102, 101, 100, 100, vm=100, sighand=101)
+    forked = TaskShape(103, 102, 100, 100)
+    beside = TaskShape(104, 100, 100, 100, vm=100)
+    births = {101: (100, VM), 102: (101, VM | SIGHAND), 103: (102, 0), 104: (100, VM)}
+    assert flags_of(root, worker, below, forked, beside) == births
 
 
 def test_who_shares_with_a_cousin_is_refused_by_name() -> None:

@@ -10,9 +10,9 @@ from core.images.pb.filesystem_pb2 import MemfdInodeEntry
 from core.images.pb.memory_pb2 import VmaEntry
 from core.images.pb.namespaces_pb2 import IpcDescEntry, IpcShmEntry
 from core.images.store import ImageSet
-from core.live.process import bare_mm
 from core.plan.segments import SegmentKind, SegmentNames, merge_specs, segments_of
 from core.proc.sysvipc import parse_sysv_segments
+from core.resources.address_space import bare_mm
 from core.resources.vmas import ANON_SHARED, FILE_SHARED, SYSVIPC
 from core.resources.vmas import MEMFD as MEMFD_VMA
 

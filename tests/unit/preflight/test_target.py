@@ -233,21 +233,6 @@ def test_what_only_one_of_two_looks_saw_is_no_reason() -> None:
     assert without_passing(before, now) == TargetFindings(TargetRecord(), (lasting,), ("a notice",))
 
 
-def test_memory_shared_with_a_process_that_is_no_thread(examine: Examine, tmp_path: Path) -> None:
-    stack = "stack = ctypes.create_string_buffer(65536); top = (ctypes.addressof(stack) + 65536 - 64) & ~15"
-    # The child runs `pause; jmp` from a page of its own: two threads of Python on one stack would not live long.
-    code = "import mmap; page = mmap.mmap(-1, 4096, prot=7); page.write(bytes.fromhex('b8220000000f05ebf7'))"
-    start = "at = ctypes.addressof(ctypes.c_char.from_buffer(page)); ctypes.c_uint64.from_address(top).value = at"
-    clone = "libc.clone(ctypes.c_void_p(at), ctypes.c_void_p(top), 0x100 | 17, None)"
-    script = f"import ctypes\n{stack}\n{code}\n{start}\n{clone}"
-    with python(script, tmp_path) as pid:
-        (child,) = ProcReader().children(pid)
-        try:
-            assert f"memory with process {child}" in the(examine(pid), "shared-task").reason
-        finally:
-            os.kill(child, signal.SIGKILL)
-
-
 def test_established_tcp_names_both_ends(examine: Examine, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -10,11 +10,11 @@ from core.images import kinds
 from core.images.flags import VmaStatus
 from core.images.pb.memory_pb2 import AioRingEntry, MmEntry, VmaEntry
 from core.images.store import ImageSet
-from core.live.process import bare_mm
 from core.plan.encode import assemble
 from core.plan.ops import FdAllocator
 from core.proc.maps import AIO_RING, Vma
 from core.resources import aio
+from core.resources.address_space import bare_mm
 
 PLACE, LENGTH, ROOM = 0x7F0000000000, 4096, 127
 
