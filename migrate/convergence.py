@@ -27,9 +27,9 @@ class FreezeCost:
     """
 
     base_s: float = 0.020
-    task_s: float = 4e-3
-    thread_s: float = 900e-6
-    fd_s: float = 150e-6
+    task_s: float = 2.4e-3
+    thread_s: float = 680e-6
+    fd_s: float = 100e-6
     vma_s: float = 25e-6
 
     def seconds(self, *, tasks: int, threads: int, fds: int, vmas: int) -> float:

@@ -7,6 +7,7 @@ import argparse
 import importlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # what the process has open we hold, too
     if options.role == "source":
         _run_source(options)
     else:
