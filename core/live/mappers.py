@@ -40,6 +40,7 @@ class Mappers:
     _watch: MappingWatch | None = None
     _heard: Happened = field(default_factory=lambda: Happened(set(), set()))  # since the last look
     _happened: Happened = field(default_factory=lambda: Happened(set(), set()))  # from the look before to the last
+    _mapped: dict[Inode, set[int]] = field(default_factory=dict)  # what of that is maps, by file, but for our own
     _has_looked: bool = False
     _tree: frozenset[int] = frozenset()
     _stores: dict[Inode, Stores] = field(default_factory=dict)
@@ -66,6 +67,10 @@ class Mappers:
         """These are all."""
         self._happened, self._heard = self._heard, Happened(set(), set())
         self._has_looked = True
+        self._mapped = {}
+        for inode, pid in self._happened.mapped:
+            if pid != os.getpid():
+                self._mapped.setdefault(inode, set()).add(pid)
         self._tree = frozenset(mapper.pid for mapper in mappers)
         self._stores = {}
         for mapper in mappers:
@@ -82,7 +87,7 @@ class Mappers:
         inode = inode_of(file.fd)
         strangers = self._strangers.setdefault(inode, set())
         known = strangers - self._tree  # since an earlier look: not just a child that has not been met yet
-        mapped = {pid for found, pid in self._happened.mapped if found == inode and pid != os.getpid()}
+        mapped = self._mapped.get(inode, set())
         strangers |= mapped
         strangers -= self._tree
         if self._happened.unknown:
