@@ -73,7 +73,9 @@ def add_states(
                 if many and len(channels) > known:
                     found.update(_dump(channel, many, {} if replies is None else replies))
                 state = found.get(inode) or parse_state(_ask(channel, inode))
-            except OSError:
+            except OSError:  # what it has not told yet is no answer to the next question
+                channels.clear()
+                many = ()
                 continue
             if state is not None:
                 found[inode] = state

@@ -275,13 +275,13 @@ class LiveSource:
         while it stands still there is no time to look for it."""
         self._stack.enter_context(without_collector())
         asked = time.monotonic()
+        with suppress(OSError):  # of a thread that has ended: the freeze tells
+            self._network_files.flush_before(self._file_holders())
         for process in self.processes.values():
             with suppress(OSError):  # it has ended
                 process.read_flags()
                 process.note_direct()
         self._listen()  # there is less to hear of then
-        with suppress(OSError):  # of a thread that has ended: the freeze tells
-            self._network_files.flush_before(self._file_holders())
         watch = Stopwatch()
         family, frozen = stop_met(self.pid, self.reader, self._meet_all, self._prepared(), watch)
         ran_s = (watch.began or asked) - asked

@@ -254,17 +254,18 @@ static int compare(const void *one, const void *other, void *context)
 	return order == SAME ? a - b : order;
 }
 
-/* same[] by the order of sorted[]; 0 when that is not one. */
-static int find_in_order(struct comparing *comparing, const int *sorted, int count, int *same)
+/* same[] by the order of sorted[]; 0 when that is not one. `sure`: it was, and what is not in it has changed since, so
+ * that it is not the same as what lies before it. */
+static int find_in_order(struct comparing *comparing, const int *sorted, int count, int *same, int sure)
 {
 	int first = 0;
 
 	for (int i = 0; i < count; i++) {
 		int order = i ? compare_indexes(comparing, sorted[i - 1], sorted[i]) : DIFFERENT;
 
-		if (order > 0 || comparing->error)
+		if ((order == DISORDER && !sure) || comparing->error)
 			return 0;
-		if (order == DIFFERENT)
+		if (order != SAME)
 			first = i;
 		same[sorted[i]] = sorted[first];
 	}
@@ -278,10 +279,10 @@ int mg_find_shared(const int *pids, const int *fds, const int *groups, int count
 
 	for (int i = 0; i < count; i++)
 		sorted[i] = i;
-	if (find_in_order(&comparing, sorted, count, same) || comparing.error)
+	if (find_in_order(&comparing, sorted, count, same, 0) || comparing.error)
 		return comparing.error;
 	qsort_r(sorted, count, sizeof(*sorted), compare, &comparing);
 	if (!comparing.error)
-		find_in_order(&comparing, sorted, count, same);
+		find_in_order(&comparing, sorted, count, same, 1);
 	return comparing.error;
 }

@@ -66,20 +66,14 @@ static int is_of_inode(const struct mg_sight *known, const struct mg_sight *sigh
 	       known->inode == sight->inode;
 }
 
-/* Whether the link of `known`, which is of the same inode, has to be the same: by its number, by the name that it was
- * made with, by its path, which leads there still; those of anon_inode are told apart by their fdinfo, which is
- * compared. */
-static int link_holds(const struct mg_sight *known, const char *link, int root)
+/* Whether the link of `known`, which is of the same inode, has to be the same: by its number, or by the name that it
+ * was made with; those of anon_inode are told apart by their fdinfo, which is compared. A path may lead there still and
+ * be another: by a symbolic link, or by a second name of the file. */
+static int link_holds(const struct mg_sight *known, const char *link)
 {
-	struct stat found;
-
 	if (S_ISFIFO(known->mode) || S_ISSOCK(known->mode) || !(known->mode & S_IFMT))
 		return *link != '/';
-	if (!known->links && !strncmp(link, MEMFD, strlen(MEMFD)))
-		return !strchr(link + 1, '/');
-	return known->path_inode == known->inode && known->path_device == known->device && link[1] &&
-	       !fstatat(root, link + 1, &found, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) &&
-	       found.st_ino == known->inode && found.st_dev == known->device;
+	return !known->links && !strncmp(link, MEMFD, strlen(MEMFD)) && !strchr(link + 1, '/');
 }
 
 /* Where the link leads, and whether there is a file by that path below `root`. */
@@ -91,7 +85,7 @@ static int read_link(int directory, const char *name, int root, const struct mg_
 	long size;
 	struct stat found;
 
-	if (known && link_holds(known, link, root)) {
+	if (known && link_holds(known, link)) {
 		sight->path_device = known->path_device;
 		sight->path_inode = known->path_inode;
 		memcpy(place, link, known->link_size);

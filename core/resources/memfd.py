@@ -25,7 +25,8 @@ def claims(file: OpenFile) -> bool:
 def is_told(sight: Sight) -> bool:
     """The record tells all of the descriptor."""
     head = sight.head
-    return sight.link.startswith(PREFIX) and stat.S_ISREG(head.mode) and not head.links
+    is_memfd = sight.link.startswith(PREFIX) and stat.S_ISREG(head.mode) and not head.links
+    return is_memfd and max(head.block_size, PAGE_SIZE) in (PAGE_SIZE, *SIZES)
 
 
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:

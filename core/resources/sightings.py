@@ -58,7 +58,7 @@ class _Task:
                 continue
             self.places.pop(fd, None)  # until settle(): it is not as it is in `joined` any more
             if record != self.records.get(fd):
-                self.records[fd] = record
+                self.seen[fd], self.records[fd] = None, record  # should it not come to more
                 sight = parse_sight(record)
                 self.seen[fd] = None if sight is None else make_seen(self, fd, sight, make)
         return [get(fd) for fd in fds]

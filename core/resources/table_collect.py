@@ -346,8 +346,9 @@ def _own_pid(pid: int, reader: ProcReader) -> int:
 
 
 def _named(file: OpenFile) -> FileReference:
-    """With what two descriptors of one open file agree in; the rest is for kcmp(2)."""
-    return _reference(file), (file.link, file.stat.st_dev, file.stat.st_ino, file.info.pos, file.flags)
+    """With what two descriptors of one open file agree in; the rest is for kcmp(2). Its path two roots see otherwise."""
+    link = "" if file.link.startswith("/") else file.link
+    return _reference(file), (link, file.stat.st_dev, file.stat.st_ino, file.info.pos, file.flags)
 
 
 def _kind_or_raise(file: OpenFile) -> Kind:

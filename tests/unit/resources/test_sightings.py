@@ -48,6 +48,7 @@ one, other = socket.socketpair(); packets, packets2 = socket.socketpair(socket.A
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.bind(("127.0.0.1", 0))
 udp6 = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 memory = os.memfd_create("same"); memory2 = os.memfd_create("same")
+os.mkdir("v1"); deep = opened("v1/log"); named = opened("n"); os.link("n", "n2")
 folder = os.open(".", os.O_RDONLY); null = os.open("/dev/null", os.O_RDWR)
 turn = 0
 while True:
@@ -84,6 +85,8 @@ CHANGES = (
     "fcntl.lockf(b, fcntl.LOCK_SH)",
     "os.rename('a', 'c')",
     "os.rename('b', 'a')",
+    "os.rename('v1', 'v2'); os.symlink('v2', 'v1'); os.dup(deep)",  # the old path leads to it still
+    "new = opened('n2'); os.dup2(new, named); os.dup2(new, 60); os.close(new)",
     "os.unlink('a')",
     "os.link('a', 'c'); os.unlink('a')",
     "os.link('a', 'c'); os.unlink('a'); os.link('c', 'a')",
