@@ -38,7 +38,7 @@ from core.resources.vmas import compare
 from core.tracee.borrow import Borrow
 from core.tracee.family import Member, has_ended
 from core.tracee.freezer import FrozenProcess, stop_thread
-from core.tracee.lender import Lender, find_lender
+from core.tracee.lender import Lender, find_lender, frame_place
 from core.tracee.uffd_loan import open_uffd
 from core.vdso.mark import unproxied
 
@@ -355,7 +355,6 @@ class LiveProcess:
             if self._is_in_area(one.pid):
                 with self._unless_ended(one.pid):
                     self._unmap(one.tgid, frozen.get(one.pid))
-                    self._borrow = None
         self.sharers = ()
 
     @contextmanager
@@ -371,7 +370,7 @@ class LiveProcess:
             self.abandon({})
         if self.reader.exists(self.prepared.tgid):
             self._unmap(self.prepared.tgid, self.frozen)
-            self._borrow = None
+            self._borrow = None  # it is gone, or went with the program that was
 
     def _unmap(self, tgid: int, frozen: FrozenProcess | None) -> None:
         """Take our area away through a process, if it is there."""
@@ -380,8 +379,11 @@ class LiveProcess:
         tid = frozen.pid if frozen else main_thread(tgid, self.reader)  # the one that we knew may have ended
         thread = frozen.leader if frozen else stop_thread(tid, tid, self.reader)
         try:
-            if self._is_in_area(tid):  # else it went with the program that was
-                self._lender.unmap_area(thread, self._borrow.area)
+            if self._is_in_area(tid):  # else it has executed another program
+                # The stack has grown since, and others may use it who run.
+                stack = 0 if self.sharers else frame_place(self.reader.maps(tid), [thread])
+                replace(self._lender, stack=stack).unmap_area(thread, self._borrow.area)
+                self._borrow = None
         finally:
             if frozen is None:
                 ptrace.detach([tid])

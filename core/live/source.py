@@ -370,17 +370,15 @@ class LiveSource:
         if self.holder is not None and not any(process.frozen for process in self.everybody.values()):
             self.holder.thaw()  # when hold() failed half-way
         self.ghosts.ghosts.undo_links()
-        try:
-            for process in self.processes.values():
-                process.give_back()
-        finally:
-            for one in self.everybody.values():
+        with ExitStack() as last:
+            if self.holder is not None:
+                last.callback(self.holder.give_back)
+            for one in self.sharers:
                 one.let_run()
-            self.processes.clear()
+            for process in self.processes.values():  # each is tried, whatever becomes of another
+                last.callback(process.give_back)
+            self.processes, self.holder = {}, None
             self.sharers.known.clear()
-            holder, self.holder = self.holder, None
-            if holder is not None:
-                holder.give_back()
 
     def _unlock_network(self) -> None:
         """It runs on whatever a script says to that."""
