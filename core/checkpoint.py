@@ -19,11 +19,13 @@ from core.kernel.ipc_namespace import in_ipc_namespace_of
 from core.memory.present import read_page_sets
 from core.options import DumpOptions
 from core.parents import open_parent
+from core.plan.births import plan_births
 from core.prepare import Prepared, Stopwatch, prepare_living, prepare_new, read_flags, stop_met, zombies_of
 from core.proc.reader import ProcReader
 from core.resources import posix_mqueue, registers, sysv_ipc
 from core.resources.ghost_file import Ghosts
 from core.resources.shared_memory import Segments
+from core.task_plan import tree_shapes
 from core.tracee.family import Member, read_family, release
 from core.tracee.freezer import FrozenProcess
 from core.tracee.lender import borrow, find_lender
@@ -78,6 +80,7 @@ def dump(pid: int, directory: Path, options: DumpOptions, sink: PagesSink | None
         with ExitStack() as lent:
             subjects = [_borrow(lent, prepared[one.pid], frozen, one, reader, sharers) for one in family.living]
             images = collect_tree(subjects, zombies_of(family), options, ghosts, segments)
+            plan_births(tree_shapes(images))  # Refused: it could not be made anew
             watch.lap("collect")
             written = [
                 write_subject(directory, subject, member, index + 1, parent, options.page_mode)

@@ -346,7 +346,7 @@ def _own_pid(pid: int, reader: ProcReader) -> int:
 
 
 def _named(file: OpenFile) -> FileReference:
-    """With what two descriptors of one open file agree in; the rest is for kcmp(2). Its path two roots see otherwise."""
+    """With what two descriptors of one open file agree in: not its path, which has names. The rest is for kcmp(2)."""
     link = "" if file.link.startswith("/") else file.link
     return _reference(file), (link, file.stat.st_dev, file.stat.st_ino, file.info.pos, file.flags)
 

@@ -9,7 +9,7 @@ from core.errors import Blocker
 from core.ids.shared import KCMP_VM, SharedIds
 from core.kernel.calls import find_shared
 from core.proc.reader import ProcReader
-from core.tracee.family import has_ended
+from core.tracee.family import has_gone
 
 EXIT_HINT: Final = "such a child (__WCLONE) cannot be made anew: wait until it has ended"
 
@@ -23,14 +23,14 @@ def find_sharers(pids: Sequence[int], reader: ProcReader) -> dict[int, int]:
             firsts = _find_firsts(living)
             break
         except ProcessLookupError:
-            left = [pid for pid in living if not has_ended(pid, reader)]
+            left = [pid for pid in living if not has_gone(pid, reader)]
             if len(left) == len(living):
                 raise
             living = left
     shared = set(firsts) | set(firsts.values())
     if not shared:
         return {}
-    left = [pid for pid in living if pid in shared and not has_ended(pid, reader)]
+    left = [pid for pid in living if pid in shared and not has_gone(pid, reader)]
     return firsts if len(left) == len(shared) else find_sharers(left, reader)
 
 

@@ -2,8 +2,10 @@
 
 import math
 import os
+import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from core.ids.shared import KCMP_FILES, KCMP_FS, KCMP_SIGHAND, KCMP_VM, SharedIds
 from core.kernel.calls import find_shared
@@ -49,3 +51,16 @@ def test_ids_are_the_same_whether_learnt_at_once_or_one_by_one() -> None:
         for pid in (*pids, *pids):
             assert at_once.vm(pid) == one_by_one.vm(pid)
             assert at_once.files(pid) == one_by_one.files(pid)
+
+
+def test_nobody_is_said_to_share_while_some_execute_programs(tmp_path: Path) -> None:
+    script = tmp_path / "again"
+    script.write_text('exec /bin/sh "$0"\n')
+    with children(30) as sleepers, ExitStack() as stack:
+        pids = list(sleepers)
+        for _ in range(3):
+            again = stack.enter_context(subprocess.Popen(["/bin/sh", str(script)]))
+            stack.callback(again.kill)
+            pids.insert(len(sleepers) // 2, again.pid)
+        for _ in range(300):
+            assert find_shared(pids, KCMP_VM)[0] == list(range(len(pids)))
