@@ -1,4 +1,4 @@
-"""The end of the processes whose copies run elsewhere. Decides nothing."""
+"""The end of processes in a live source: killed, as their copies run elsewhere, or given back. Decides nothing."""
 
 import select
 import signal
@@ -34,3 +34,13 @@ def end_all(processes: Sequence[LiveProcess | Sharer]) -> None:
         for fd, _ in ended:
             poll.unregister(fd)
             left -= 1
+
+
+def give_back_all(processes: Sequence[LiveProcess]) -> None:
+    """Let all of them run as they were; each is tried, whatever becomes of another."""
+    for index, process in enumerate(processes):
+        try:
+            process.give_back()
+        except BaseException:
+            give_back_all(processes[index + 1 :])
+            raise

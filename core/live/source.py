@@ -15,7 +15,7 @@ from core.errors import MigrateError, NotBorrowable, ScriptError, TraceeError
 from core.images.pb.tty_pb2 import TtyInfoEntry
 from core.images.store import ImageSet
 from core.kernel.ipc_namespace import in_ipc_namespace_of
-from core.live.ending import end_all
+from core.live.ending import end_all, give_back_all
 from core.live.ghosts import LiveGhosts
 from core.live.mappers import Mapper, Mappers
 from core.live.mould import Casting
@@ -370,15 +370,16 @@ class LiveSource:
         if self.holder is not None and not any(process.frozen for process in self.everybody.values()):
             self.holder.thaw()  # when hold() failed half-way
         self.ghosts.ghosts.undo_links()
-        with ExitStack() as last:
-            if self.holder is not None:
-                last.callback(self.holder.give_back)
-            for one in self.sharers:
-                one.let_run()
-            for process in self.processes.values():  # each is tried, whatever becomes of another
-                last.callback(process.give_back)
-            self.processes, self.holder = {}, None
+        for one in self.sharers:
+            one.let_run()
+        try:
+            give_back_all(list(self.processes.values()))
+        finally:
+            self.processes.clear()
             self.sharers.known.clear()
+            holder, self.holder = self.holder, None
+            if holder is not None:
+                holder.give_back()
 
     def _unlock_network(self) -> None:
         """It runs on whatever a script says to that."""
