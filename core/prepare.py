@@ -33,7 +33,7 @@ from core.vdso.mark import VdsoCode, vdso_code
 
 STARTING_S: Final = 0.1  # in which a program that was just executed maps its libc
 STARTING_POLL_S: Final = 0.005
-STOPS: Final = 4
+STOPS: Final = 8
 AT_RANDOM: Final = 25
 RANDOM_BYTES: Final = 16
 ALONE: Final = 1 << 30  # numbers from here on are of objects that nobody shares

@@ -31,15 +31,17 @@ LINK_LOCAL: Final = "fe80:"
 
 
 def claims(file: OpenFile) -> bool:
-    """By family and protocol."""
+    """By family, type and protocol: a raw socket may have the same."""
     kind = file.socket
-    return kind is not None and kind.domain in FAMILIES and kind.protocol == socket.IPPROTO_UDP
+    is_datagram = kind is not None and (kind.type, kind.protocol) == (socket.SOCK_DGRAM, socket.IPPROTO_UDP)
+    return is_datagram and kind is not None and kind.domain in FAMILIES
 
 
 def is_told(sight: Sight) -> bool:
     """The record tells all that refuse() asks and collect() takes."""
     head = sight.head
-    if head.domain not in FAMILIES or head.protocol != socket.IPPROTO_UDP or head.filter:
+    kind = (head.type, head.protocol)
+    if head.domain not in FAMILIES or kind != (socket.SOCK_DGRAM, socket.IPPROTO_UDP) or head.filter:
         return False
     asked = sight.asked(LOOKED_AT)
     return not any(address.startswith(LINK_LOCAL) for address, _ in (_here(asked), _peer(asked)))

@@ -12,6 +12,7 @@ from core.images import kinds
 from core.options import TcpChoice
 from core.plan.socket_options import has_filter
 from core.resources import file_table, table_plan, tcp_socket
+from tests.requires import require_root
 from tests.unit.resources.local_executor import FILES_ID, READER, LocalTask, restored_task, source_task
 
 FAMILIES = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
@@ -296,6 +297,14 @@ def test_other_families_are_refused_by_name() -> None:
     with source_task(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)) as source, source.table() as table:
         (blocker,) = file_table.refuse(table)
         assert "AF_NETLINK" in blocker.reason
+
+
+def test_a_raw_socket_of_udp_is_none_of_udp() -> None:
+    require_root()
+    make = lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)  # noqa: E731
+    with source_task(make) as source, source.table() as table:
+        (blocker,) = file_table.refuse(table)
+        assert "AF_INET" in blocker.reason
 
 
 def test_images_hold_what_criu_reads() -> None:
