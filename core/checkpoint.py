@@ -26,10 +26,9 @@ from core.resources import posix_mqueue, registers, sysv_ipc
 from core.resources.ghost_file import Ghosts
 from core.resources.shared_memory import Segments
 from core.task_plan import tree_shapes
-from core.tracee.family import Member, read_family, release
+from core.tracee.family import Family, Member, read_family, release
 from core.tracee.freezer import FrozenProcess
 from core.tracee.lender import borrow, find_lender
-from core.tracee.sharers import find_sharers
 from core.vdso.mark import unproxied
 
 
@@ -67,14 +66,19 @@ def dump(pid: int, directory: Path, options: DumpOptions, sink: PagesSink | None
         parent = open_parent(directory, options.prev_images_dir, before.members[0], reader, sink)
         parent.read(before.living, reader)
         watch.lap("prepare")
-        family, frozen = stop_met(pid, reader, lambda now, _: prepare_new(stack, now, prepared, reader), prepared)
+        sharers: dict[int, int] = {}
+
+        def meet(now: Family, _: Mapping[int, FrozenProcess]) -> None:
+            nonlocal sharers
+            sharers = prepare_new(stack, now, prepared, reader)
+
+        family, frozen = stop_met(pid, reader, meet, prepared)
         stack.callback(release, frozen)
         stack.callback(network.unlock)
         network.lock()
         watch.lap("freeze")
         if not family.living:
             raise TraceeError(pid, "has ended")
-        sharers = find_sharers([one.pid for one in family.living], reader)
         parent.read(family.living, reader)
         parent.forget([*sharers, *sharers.values()])
         with ExitStack() as lent:

@@ -180,8 +180,9 @@ def prepare_living(stack: ExitStack, root: int, reader: ProcReader) -> dict[int,
     return prepared
 
 
-def prepare_new(stack: ExitStack, family: Family, prepared: dict[int, Prepared], reader: ProcReader) -> None:
-    """Who was born, or has executed another program, since prepare_living; and those that share their memory."""
+def prepare_new(stack: ExitStack, family: Family, prepared: dict[int, Prepared], reader: ProcReader) -> dict[int, int]:
+    """Who was born, or has executed another program, since prepare_living; and those that share their memory, who are
+    returned as find_sharers() has them."""
     sharers = find_sharers([member.pid for member in family.living], reader)
     sharing = {*sharers, *sharers.values()}
     someone_came = any(member.pid not in prepared for member in family.living)
@@ -190,6 +191,7 @@ def prepare_new(stack: ExitStack, family: Family, prepared: dict[int, Prepared],
         if known is None or known.is_over or shares or (someone_came and _has_left(known, reader)):
             first = prepared[sharers[member.pid]] if member.pid in sharers else None
             prepared[member.pid] = stack.enter_context(prepare(member.pid, reader, first))
+    return sharers
 
 
 def _has_left(prepared: Prepared, reader: ProcReader) -> bool:

@@ -62,6 +62,9 @@ SYSCALLS: Final[dict[str, int]] = {
     "epoll_pwait2": 441, "memfd_secret": 447,
 }  # fmt: skip
 
+# Room that the native part fills.
+uncleared: Final = ffi.new_allocator(should_clear_after_alloc=False)
+
 
 def syscall(name: str | int, *args: int) -> int:
     """Make one system call with integer arguments (addresses as integers); OSError with errno when it fails."""

@@ -10,13 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, overload
 
+from core.kernel.calls import uncleared
 from core.native._kernel import ffi, lib
 
 AT_ONCE: Final = 4096  # descriptors to a buffer
 HEAD: Final = struct.Struct("<7i3I7Q2q8i")  # struct mg_sight
 _INT: Final = struct.Struct("<i")
-
-_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 class Option(NamedTuple):
@@ -165,7 +164,7 @@ def look(
         some = fds[start : start + AT_ONCE]
         there = places[start : start + AT_ONCE] if places is not None else [-1] * len(some)
         held = texts[start : start + AT_ONCE] if texts is not None else [-1] * len(some)
-        buffer = _uncleared("unsigned char[]", len(some) * lib.MG_SIGHT_ROOM)
+        buffer = uncleared("unsigned char[]", len(some) * lib.MG_SIGHT_ROOM)
         spans = ffi.new("struct mg_slice[]", len(some))
         numbers, offsets = ffi.new("int[]", some), ffi.new("long long[]", there)
         error = lib.mg_look_at_descriptors(

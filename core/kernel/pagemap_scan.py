@@ -12,10 +12,10 @@ from enum import IntFlag
 from functools import cache
 from itertools import chain
 
+from core.kernel.calls import uncleared
 from core.native._kernel import ffi, lib
 
 REGIONS_AT_ONCE = 4096
-_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 class PageCategory(IntFlag):
@@ -98,7 +98,7 @@ def _regions(pagemap_fd: int, spans: Spans, scan: ffi.CData, zero: ZeroFrames | 
     if not spans:
         return
     c_spans = span_array(spans)
-    regions = _uncleared("struct mg_page_region[]", REGIONS_AT_ONCE)
+    regions = uncleared("struct mg_page_region[]", REGIONS_AT_ONCE)
     position = ffi.new("struct mg_scan_position *", {"span": 0, "address": spans[0][0]})
     while position.span < len(spans):
         rest = (regions, REGIONS_AT_ONCE, position)

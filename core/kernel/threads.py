@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final, NamedTuple, overload
 
+from core.kernel.calls import uncleared
 from core.kernel.xsave import area_size, xcr0
 from core.native._kernel import ffi, lib
 
@@ -71,9 +72,6 @@ class ThreadState:
         return replace(self, registers=self.registers._replace(**changes))
 
 
-_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
-
-
 @cache
 def _xstate_room() -> int:
     return -(-area_size(xcr0()) // 64) * 64
@@ -90,7 +88,7 @@ class ThreadBlock(Sequence[ThreadState]):
     @staticmethod
     def of_size(count: int) -> "ThreadBlock":
         """Room for `count` threads."""
-        xstates = _uncleared("unsigned char[]", count * _xstate_room())
+        xstates = uncleared("unsigned char[]", count * _xstate_room())
         return ThreadBlock(ffi.new("struct mg_thread[]", count), xstates)
 
     @staticmethod

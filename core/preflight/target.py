@@ -154,16 +154,17 @@ def _collect(
     supervisor = find_supervisor(reader, pid, reader.status(pid).ppid)
     blockers = [*in_vfork, *refuse_sharing(reader, family), *refuse_kinship(reader, family, sharers)]
     blockers += [*_blockers(family, found), *shared.blockers]
+
+    def inside() -> set[int]:
+        return read_family(pid, reader).pids
+
     sets = reader.semaphore_sets()
     undos = sem_undo.find([member.pid for member in family.living], sets, reader.tids)
     pids = [member.tgid for member in family.living]
     ipc = sysv_ipc.find_used(pids, reader, sets, undos.sets, own_ipc=own_ipc)
     blockers += refuse_others_in_ipc(family, reader) if own_ipc else []
-    blockers += [
-        *sysv_ipc.refuse(ipc, lambda: read_family(pid, reader).pids, reader),
-        *sem_undo.refuse(undos, ipc.sets),
-    ]
-    blockers += sem_undo.refuse_outsiders(ipc.sets, lambda: read_family(pid, reader).pids, reader)
+    blockers += [*sysv_ipc.refuse(ipc, inside, reader), *sem_undo.refuse(undos, ipc.sets)]
+    blockers += sem_undo.refuse_outsiders(ipc.sets, inside, reader)
     blockers += refuse_parted(family, terminals)
     blockers += [
         *([supervisor] if supervisor else []),

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final
 
+from core.kernel.calls import uncleared
 from core.native._kernel import ffi, lib
 
 ROOM_EACH: Final = 4096
 MOST_ROOM: Final = 16 << 20
 SPARE_ROOM: Final = 8 * lib.MG_FILE_ROOM  # every thread of the native part needs as much for the file it reads
-
-_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 class What(IntEnum):
@@ -37,8 +36,8 @@ def _read_some(paths: Sequence[str], what: What) -> list[bytes | int]:
     if not paths:
         return []
     room = min(SPARE_ROOM + len(paths) * ROOM_EACH, MOST_ROOM)
-    buffer = _uncleared("unsigned char[]", room)
-    slices = _uncleared("struct mg_slice[]", len(paths))
+    buffer = uncleared("unsigned char[]", room)
+    slices = uncleared("struct mg_slice[]", len(paths))
     names = os.fsencode("\0".join(paths))
     lib.mg_read_files(names, len(paths), what, buffer, room, slices)
     view = ffi.buffer(buffer)

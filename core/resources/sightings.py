@@ -14,7 +14,7 @@ from typing import Final
 from core.ids.shared import FileReference, KnownFiles
 from core.images.codec import Record
 from core.images.pb.files_pb2 import FdinfoEntry, FileEntry
-from core.kernel.descriptors import Sight, look, parse_sight
+from core.kernel.descriptors import look, parse_sight
 from core.kernel.unix_diag import UnixState
 from core.plan.socket_options import LOOKED_AT
 from core.proc.reader import ProcReader
@@ -60,7 +60,7 @@ class _Task:
             if record != self.records.get(fd):
                 self.seen[fd], self.records[fd] = None, record  # should it not come to more
                 sight = parse_sight(record)
-                self.seen[fd] = None if sight is None else make_seen(self, fd, sight, make)
+                self.seen[fd] = make(file_of_sight(self.pid, fd, sight, self.pidfd)) if sight is not None else None
         return [get(fd) for fd in fds]
 
     def settle(self, fds: Sequence[int]) -> None:
@@ -84,11 +84,6 @@ class _Task:
         """Close ours of these."""
         for fd in fds:
             os.close(self.texts.pop(fd))
-
-
-def make_seen(task: _Task, fd: int, sight: Sight, make: Callable[[OpenFile], Seen | None]) -> Seen | None:
-    """The file of a record, as `make` sees it."""
-    return make(file_of_sight(task.pid, fd, sight, task.pidfd))
 
 
 @dataclass(slots=True)

@@ -56,7 +56,7 @@ def find_used(
     return Used(
         tuple(one for one, users in sets.items() if users & mine),
         tuple(one for one, users in queues.items() if users & mine),
-        tuple((code, name, pid) for code, name, users in named for pid in sorted(users - mine) if _lives(pid, reader)),
+        tuple((code, name, pid) for code, name, users in named for pid in sorted(users - mine)),
     )
 
 
