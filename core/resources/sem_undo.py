@@ -116,7 +116,9 @@ class _Lists:
                 return place, {id: one for id, one in found.items() if any(one)}
             except OSError as error:
                 reason = os.strerror(error.errno or 0)
-        raise CollectError(f"pid {tid}: adjustments of semaphores (SEM_UNDO)", f"cannot be read: {reason}")
+        raise CollectError(
+            f"pid {tid}: adjustments of semaphores (SEM_UNDO)", f"cannot be read: {reason}", hint="try again"
+        )
 
 
 def _differ(one: int, other: int) -> bool:
