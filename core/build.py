@@ -6,7 +6,7 @@ Used by `restore` (from a directory) and by the live destination (from pages tha
 import os
 import resource
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -116,6 +116,12 @@ class Skeleton:
         self.mapped = tuple(mapped)
         if self.landing is not None:
             self.landing.anonymous, self.landing.huge = anonymous_ranges(mapped), huge_ranges(mapped)
+
+    def let_go_of(self, segments: Collection[int]) -> None:
+        """Unmap what it has of these."""
+        left = [vma for vma in self.mapped if vma.segment not in segments]
+        if len(left) < len(self.mapped):
+            self.update(left)
 
     def hand(self, wanted: Sequence[tuple[int, int]]) -> None:
         """Give it descriptors of segments: (id, number), ascending by number; below those its table is empty."""

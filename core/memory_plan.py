@@ -1,7 +1,7 @@
 """Compiles the address space of one task from its images: what is mapped where, with which file or segment. Pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from core.errors import ImageError
 from core.images import kinds
@@ -31,6 +31,14 @@ class MemoryPlan:
         """Where the images may have pages that do not land: the kernel's own, and rings of asynchronous I/O."""
         rings = [(one.start, one.end) for one in self.mapped if one.entry.status & VmaStatus.AIORING]
         return Ranges.of([*self.kernel.values(), *rings])
+
+    def without_removed(self, here: Mapping[int, SegmentSpec]) -> "MemoryPlan":
+        """Without the System V segments that are none of those that are `here`."""
+        gone = {id for id, spec in self.segments.items() if spec.sysv is not None and id not in here}
+        if not gone:
+            return self
+        left = {id: spec for id, spec in self.segments.items() if id not in gone}
+        return replace(self, mapped=tuple(vma for vma in self.mapped if vma.segment not in gone), segments=left)
 
     def as_vmas(self) -> list[Vma]:
         """All of it, by borders alone: what our own area must keep out of."""

@@ -21,7 +21,7 @@ from core.mould import vmas_with
 from core.options import RestoreOptions
 from core.plan.births import TaskShape
 from core.plan.ghost_names import GHOST_MEMORY
-from core.plan.segments import merge_specs, segments_of
+from core.plan.segments import SegmentSpec, merge_specs, segments_of
 from core.prepare import Stopwatch, without_collector
 from core.proc.reader import ProcReader
 from core.resources import ipc_namespace
@@ -109,8 +109,9 @@ class LiveDestination:
         self._enter_ipc(tree)
         self.ghosts.make(tree)
         shapes = tree_shapes(tree)
-        plans = self._plan_memories(memories)
-        self.segments.make(merge_specs([segments_of(tree), *(plan.segments for plan in plans.values())]))
+        here = segments_of(tree)  # told after the memories
+        plans = {pid: plan.without_removed(here) for pid, plan in self._plan_memories(memories).items()}
+        self._make_segments(merge_specs([here, *(plan.segments for plan in plans.values())]))
         kernel = {pid: plan.kernel for pid, plan in plans.items()}  # another one: it has executed a program
         if self.tree is not None and shapes == self._shapes and kernel == self._kernel:
             for pid, plan in plans.items():
@@ -127,6 +128,13 @@ class LiveDestination:
         """Before anything is made for it: where the tree has an IPC namespace of its own, so has the copy."""
         if not self.segments.own_ipc:
             self.segments.own_ipc = self._stack.enter_context(ipc_namespace.made(tree))
+
+    def _make_segments(self, specs: Mapping[int, SegmentSpec]) -> None:
+        """What the tree has no longer goes first, from the skeletons too: another one may have the same index."""
+        gone = set(self.segments.ids()).difference(specs)
+        for skeleton in self.tree.skeletons.values() if self.tree is not None and gone else ():
+            skeleton.let_go_of(gone)
+        self.segments.make(specs)
 
     def _plan_memories(self, memories: Mapping[int, ImageSet]) -> dict[int, MemoryPlan]:
         """Those of the round before where the images are the very same."""
@@ -183,7 +191,7 @@ class LiveDestination:
         self.ghosts.settle(images)
         build.refuse_files(images)
         plan = compile_tree(images, self.reader.status(os.getpid()).cap_bnd, self.options)
-        self.segments.make(plan.segments)
+        self._make_segments(plan.segments)
         self.terminals.make(images)
         self.ipc.make(images)
         self.queues.make(images)

@@ -90,15 +90,17 @@ class Named(Protocol):
         """Of the kernel."""
 
 
+INDEXES: Final = 1 << 15  # of an id, below how often they were all given; more with ipcmni_extend, which few boot with
 NAMES: Final = {"shm": "segment", "msg": "message queue", "sem": "semaphore set"}
 REMOVING: Final = {"shm": "-m", "msg": "-q", "sem": "-s"}
 
 
 def refuse_taken(need: SysvNeed, here: Sequence[Named]) -> Blocker | None:
-    """Why it cannot be made where `here` are those of its kind. Pure."""
+    """Why it cannot be made where `here` are those of its kind. Pure. Source: ipc_idr_alloc in Linux' ipc/util.c."""
     for one in here:
-        if one.id == need.id or (need.key and one.key == need.key):
-            taken = "id" if one.id == need.id else "key"
+        has_index = one.id % INDEXES == need.id % INDEXES
+        if has_index or (need.key and one.key == need.key):
+            taken = "id" if one.id == need.id else "index in its id" if has_index else "key"
             reason = f"its {taken} is taken over there (by id {one.id}, key {one.key:#x})"
             hint = f"ipcrm {REMOVING[need.kind]} {one.id} over there, if nobody needs that"
             subject = f"System V {NAMES[need.kind]} {need.id} (key {need.key:#x})"

@@ -39,12 +39,11 @@ PERMISSIONS: Final = 0o777
 
 @dataclass(slots=True)
 class _Made:
-    """One segment here: `fd` opens for reading and writing, `read_fd` for reading; `attached`: where we have it."""
+    """One segment here: `fd` opens for reading and writing, `read_fd` for reading."""
 
     spec: SegmentSpec
     fd: int
     read_fd: int
-    attached: int = 0
     memory: mmap.mmap | None = None  # what pages land through, where it cannot be written to as a file
     own_sysv: bool = False  # to be removed when the restore fails
     settled: bool = False
@@ -206,8 +205,11 @@ def _make_sysv(spec: SegmentSpec) -> _Made:
         if id != desc.id:
             raise OSError(errno.EEXIST, f"id {desc.id} is taken")
         address = syscall("shmat", id, 0, 0)
-        fd = open_mapping(address, os.O_RDWR)
-        return _Made(spec, fd, _reopened(fd), attached=address, own_sysv=True)
+        try:
+            fd = open_mapping(address, os.O_RDWR)
+        finally:
+            syscall("shmdt", address)  # the id goes when the last task that has it wants it to
+        return _Made(spec, fd, _reopened(fd), own_sysv=True)
     except BaseException:
         syscall("shmctl", id, IPC_RMID, 0)
         raise
@@ -263,9 +265,6 @@ def _unmap(made: _Made) -> None:
 
 def _let_go(made: _Made) -> None:
     made.memory = None  # and not unmapped: somebody may be landing there
-    if made.attached:
-        syscall("shmdt", made.attached)
-        made.attached = 0
     for fd in (made.fd, made.read_fd):
         if fd >= 0:
             os.close(fd)

@@ -1,6 +1,7 @@
 """A live move that begins and ends on this machine: the copy lives in a PID namespace of its own, so both have room."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,17 +13,46 @@ from tests.roundtrip.targets import LEAF_NAME
 BUFFERS = 1
 
 
+class There:
+    """The destination in a thread of its own: both halves may be in IPC namespaces that are not ours."""
+
+    def __init__(self, destination: LiveDestination) -> None:
+        self.destination = destination
+        self._thread = ThreadPoolExecutor(max_workers=1)
+
+    def prepare(self, pid: int) -> None:
+        """As the destination's."""
+        self._thread.submit(self.destination.prepare, None, pid).result()
+
+    def begin_round(self, tree: ImageSet, memories: Mapping[int, ImageSet]) -> list[int]:
+        """As the destination's."""
+        return self._thread.submit(self.destination.begin_round, tree, memories).result()
+
+    def finish(self, images: ImageSet, gone: Mapping[int, Ranges]) -> Parked:
+        """As the destination's."""
+        return self._thread.submit(self.destination.finish, images, gone).result()
+
+    def resume(self) -> None:
+        """As the destination's."""
+        self._thread.submit(self.destination.resume).result()
+
+    def close(self) -> None:
+        """Nothing of a copy that was not told to run is left."""
+        self._thread.submit(self.destination.abort).result()
+        self._thread.shutdown()
+
+
 @dataclass(frozen=True, slots=True)
 class Move:
     """Both halves when the copy is ready and the source held."""
 
     source: LiveSource
-    destination: LiveDestination
+    there: There
     parked: Parked
 
     def commit(self) -> int:
         """Resume the copy and end the source; the copy's PID here."""
-        self.destination.resume()
+        self.there.resume()
         self.source.kill()
         return self.parked.pids[0]
 
@@ -41,11 +71,11 @@ def moved(
     `between`: called after the first round, each followed by another one. `give_up`: the source is let go instead.
     """
     source = LiveSource(pid, LEAF_NAME, DumpOptions(hold=hold, track=track))
-    destination = LiveDestination(f"{LEAF_NAME}-copy", RestoreOptions(pid_mode="namespace", hold=hold))
+    there = There(LiveDestination(f"{LEAF_NAME}-copy", RestoreOptions(pid_mode="namespace", hold=hold)))
     try:
-        yield Move(source, destination, _move(source, destination, between))
+        yield Move(source, there, _move(source, there, between))
     finally:
-        destination.abort()
+        there.close()
         if give_up:
             source.thaw()
         else:
@@ -53,23 +83,24 @@ def moved(
         source.close()
 
 
-def _move(source: LiveSource, destination: LiveDestination, between: Sequence[Callable[[], None]]) -> Parked:
+def _move(source: LiveSource, there: There, between: Sequence[Callable[[], None]]) -> Parked:
     source.attach()
-    destination.prepare(None, source.pid)
-    _round(source, destination, source.scan().tree)
+    there.prepare(source.pid)
+    _round(source, there, source.scan().tree)
     for act in between:
         act()
-        _round(source, destination, source.scan().tree)
+        _round(source, there, source.scan().tree)
     froze = source.freeze()
-    _round(source, destination, froze.tree)
-    parked = destination.finish(froze.images, froze.gone)
+    _round(source, there, froze.tree)
+    parked = there.finish(froze.images, froze.gone)
     source.hold()
     return parked
 
 
-def _round(source: LiveSource, destination: LiveDestination, tree: ImageSet) -> None:
+def _round(source: LiveSource, there: There, tree: ImageSet) -> None:
     processes = {process.own_pid: process for process in source.processes.values()}
-    fresh = destination.begin_round(tree, {pid: process.memory for pid, process in processes.items()})
+    destination = there.destination
+    fresh = there.begin_round(tree, {pid: process.memory for pid, process in processes.items()})
     for pid, process in processes.items():
         if pid in fresh:
             process.forget_sent()

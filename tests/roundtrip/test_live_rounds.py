@@ -17,7 +17,7 @@ TRACKERS: tuple[TrackChoice, ...] = ("uffd-wp", "hash", *(("soft-dirty",) if pro
 READER = ProcReader()
 PROGRAMS = [
     "memory_writer.c", "memory_churn.c", "memory_holes.c", "memory_marks.c", "memory_lockall_onfault.c",
-    "file_mapping_private.c", "heap_growth.c", "memory_huge.c", "memory_huge_churn.c",
+    "file_mapping_private.c", "heap_growth.c", "memory_huge.c", "memory_huge_churn.c", "memory_sysv_index.c",
 ]  # fmt: skip
 
 

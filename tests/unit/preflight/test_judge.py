@@ -39,13 +39,13 @@ def codes(target: TargetRecord, here: Destination) -> list[str]:
     return [blocker.code for blocker in verdict.blockers]
 
 
-@pytest.mark.parametrize(("key", "id"), [(7, 99), (0, 40), (0x4D, 99), (0, 99)])
-def test_what_is_of_system_v_needs_its_key_and_its_id(key: int, id: int) -> None:
+@pytest.mark.parametrize(("key", "id"), [(7, 99), (0, 40), (0, 40 + 3 * 32768), (0x4D, 99), (0, 99)])
+def test_what_is_of_system_v_needs_its_key_and_the_index_in_its_id(key: int, id: int) -> None:
     """There are 40 with key 7, and 41 with none: IPC_PRIVATE is in nobody's way."""
     there = [SysvSegment(7, 40, 0o600, 1, 2, 3, 0, 0, 0, 0, 0), SysvSegment(0, 41, 0o600, 1, 2, 3, 0, 0, 0, 0, 0)]
     for kind in ("shm", "msg", "sem"):
         found = codes(replace(TARGET, sysv=(SysvNeed(key, id, kind),)), Destination(HOST, sysv={kind: there}))
-        assert found == ([f"{kind}-taken"] if key == 7 or id == 40 else [])
+        assert found == ([f"{kind}-taken"] if key == 7 or id % 32768 == 40 else [])
     assert not codes(replace(TARGET, sysv=(SysvNeed(key, id, "msg"),)), Destination(HOST, sysv={"shm": there}))
 
 
