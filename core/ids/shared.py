@@ -6,7 +6,8 @@ Asks kcmp(2) through the function it is given; must not look at anything else of
 import errno
 import os
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
@@ -40,6 +41,22 @@ def _close_all(fds: list[int]) -> None:
 
 
 @dataclass(slots=True)
+class Alike:
+    """Those of `references` that look alike, group after group, and who they are: `places` among all."""
+
+    references: list[FileReference] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    pids: list[int] = field(default_factory=list)
+    fds: list[int] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
+
+    def in_order(self, order: Sequence[int]) -> "Alike":
+        """The same, as the kernel orders them: it is asked least about those."""
+        parts = ([part[index] for index in order] for part in (self.places, self.pids, self.fds, self.groups))
+        return Alike(self.references, *parts)
+
+
+@dataclass(slots=True)
 class KnownFiles:
     """What was found of descriptors before: their numbers, and the kernel's order of those that look alike. Never
     believed: it makes asking again cheaper, and numbers stay."""
@@ -47,6 +64,25 @@ class KnownFiles:
     next_id: Callable[[], int] = field(default_factory=lambda: count_from(1))
     numbers: dict[Descriptor, int] = field(default_factory=dict)
     ranks: dict[Descriptor, int] = field(default_factory=dict)
+    alike: Alike = field(default_factory=Alike)
+    answer: list[int] = field(default_factory=list)  # of the kernel, about these
+    found: list[tuple[int, bool]] = field(default_factory=list)  # what it comes to
+
+
+def _find_alike(references: Sequence[FileReference], ranks: Mapping[Descriptor, int]) -> Alike:
+    """`ranks`: the order of those that look alike as it was last found, which makes for few comparisons."""
+    keys = [key for _, key in references]
+    counts = Counter(keys)
+    groups: dict[Hashable, list[int]] = {}
+    for place, key in enumerate(keys):
+        if counts[key] > 1:
+            groups.setdefault(key, []).append(place)
+    for group in groups.values():
+        group.sort(key=lambda place: ranks.get(references[place][0], LAST))
+    places = [place for group in groups.values() for place in group]
+    asked = [references[place][0] for place in places]
+    parts = [number for number, group in enumerate(groups.values()) for _ in group]
+    return Alike(list(references), places, [pid for pid, _ in asked], [fd for _, fd in asked], parts)
 
 
 class SharedIds:
@@ -78,52 +114,41 @@ class SharedIds:
 
     def number_files(self, references: Sequence[FileReference], known: KnownFiles) -> list[tuple[int, bool]]:
         """file() of many at once; who is of an open file that had a number before keeps it. `known` learns these."""
-        firsts = self._compare_files(references, known.ranks)
-        numbers: dict[Descriptor, int] = {}
-        taken: set[int] = set()
-        found = []
-        for reference, key in references:
-            first = reference if firsts is None else firsts.get(reference, reference)
-            id = numbers.get(first)
-            if id is not None:
-                found.append((id, False))
-                continue
-            id = known.numbers.get(reference)
-            if firsts is None:
-                id, is_new = self._file.insert(reference, key)
-                found.append((id, is_new))
-                continue
-            if id is None or id in taken:
-                id = self.next_file_id()
-            taken.add(id)
-            numbers[first] = id
-            found.append((id, True))
-        known.numbers = {reference: id for (reference, _), (id, _) in zip(references, found, strict=True)}
-        return found
-
-    def _compare_files(
-        self, references: Sequence[FileReference], ranks: dict[Descriptor, int]
-    ) -> dict[Descriptor, Descriptor] | None:
-        """The first of those that are one open file, for those that look alike; None: kcmp(2) tells no order here.
-
-        `ranks`: their order as it was last found, and then as it is."""
-        groups: dict[Hashable, list[Descriptor]] = {}
-        for reference, key in references:
-            groups.setdefault(key, []).append(reference)
-        tied = [group for group in groups.values() if len(group) > 1]
-        for group in tied:
-            group.sort(key=lambda one: ranks.get(one, LAST))
-        places = [place for place, group in enumerate(tied) for _ in group]
-        alike = [reference for group in tied for reference in group]
+        if known.alike.references != references:
+            known.alike, known.answer, known.found = _find_alike(references, known.ranks), [], []
+        alike = known.alike
         try:
-            shared = find_shared([pid for pid, _ in alike], KCMP_FILE, [fd for _, fd in alike], places)
+            shared = find_shared(alike.pids, KCMP_FILE, alike.fds, alike.groups)
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:
                 raise
-            return None
-        ranks.clear()
-        ranks.update((alike[place], rank) for rank, place in enumerate(shared.order))
-        return {one: alike[place] for one, place in zip(alike, shared.places, strict=True)}
+            return [self._file.insert(reference, key) for reference, key in references]
+        if not known.found or shared.places != known.answer:
+            known.found = self._number(alike, shared.places, known.numbers)
+            known.numbers = {one: id for (one, _), (id, _) in zip(references, known.found, strict=True)}
+            known.alike = alike.in_order(shared.order)
+            known.ranks = {references[place][0]: rank for rank, place in enumerate(known.alike.places)}
+            firsts: dict[int, int] = {}
+            known.answer = [firsts.setdefault(shared.places[index], rank) for rank, index in enumerate(shared.order)]
+        return known.found
+
+    def _number(self, alike: Alike, shared: Sequence[int], before: Mapping[Descriptor, int]) -> list[tuple[int, bool]]:
+        """Each one's number, and whether it is the first that has it. `shared`: by whom among those that look alike."""
+        firsts: dict[int, int] = {}
+        pairs = sorted(zip(alike.places, shared, strict=True))
+        others = {place: first for place, index in pairs if (first := firsts.setdefault(index, place)) != place}
+        taken: set[int] = set()
+        found: list[tuple[int, bool]] = []
+        for place, (descriptor, _) in enumerate(alike.references):
+            if place in others:
+                found.append((found[others[place]][0], False))
+                continue
+            id = before.get(descriptor)
+            if id is None or id in taken:
+                id = self.next_file_id()
+            taken.add(id)
+            found.append((id, True))
+        return found
 
     def _task(self, kind: int, tree: KcmpTree[int], pid: int) -> tuple[int, bool]:
         """Number of an object of a task: who shares it with one before has its number."""

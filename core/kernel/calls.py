@@ -126,7 +126,7 @@ def find_shared(
     error = lib.mg_find_shared(ffi.new("int[]", pids), numbers, parts, count, kind, same, order, comparisons)
     if error < 0:
         raise OSError(-error, f"kcmp: {os.strerror(-error)}")
-    return Shared(list(same), list(order), int(comparisons[0]))
+    return Shared(ffi.unpack(same, count), ffi.unpack(order, count), int(comparisons[0]))
 
 
 def prlimit(pid: int, resource: int, limits: tuple[int, int] | None = None) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from core.kernel.calls import uncleared
 from core.native._kernel import ffi, lib
 
 AT_ONCE: Final = 4096  # descriptors to a buffer
-HEAD: Final = struct.Struct("<7i3I7Q2q8i")  # struct mg_sight
+HEAD: Final = struct.Struct("<7i3I7Q2q9i4x")  # struct mg_sight
 _INT: Final = struct.Struct("<i")
 
 
@@ -70,6 +70,7 @@ class Head(NamedTuple):
     capacity: int
     filter: int
     urgent: int
+    seals: int
 
 
 class Asked:
@@ -191,11 +192,16 @@ def look(
     return records
 
 
+def is_error(record: bytes) -> bool:
+    """It tells of an error."""
+    return bool(_INT.unpack_from(record, _INT.size)[0])
+
+
 def parse_sight(record: bytes) -> Sight | None:
     """What it tells; None of one that tells of an error."""
-    head = Head(*HEAD.unpack_from(record))
-    if head.error:
+    if is_error(record):
         return None
+    head = Head(*HEAD.unpack_from(record))
     link = record[HEAD.size : HEAD.size + head.link_size]
     start = HEAD.size + head.link_size + 8 & ~7  # behind its NUL
     info = record[start : start + head.info_size]

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Container, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from core.kernel.calls import syscall
 
@@ -29,6 +29,7 @@ SHOW_PEER, SHOW_ICONS, SHOW_RQLEN = 0x4, 0x8, 0x10
 PEER, ICONS, RQLEN, SHUTDOWN = 2, 3, 4, 6
 
 _HEADER: Final = struct.Struct("<IHHII")  # struct nlmsghdr
+_LENGTH_AND_KIND: Final = struct.Struct("<IH")  # its beginning
 _REQUEST: Final = struct.Struct("<BBHIIIII")  # struct unix_diag_req
 _REPLY: Final = struct.Struct("<BBBBIII")  # struct unix_diag_msg
 _ATTRIBUTE: Final = struct.Struct("<HH")  # struct nlattr
@@ -49,6 +50,10 @@ class UnixState:
     shutdown: int = 0
 
 
+Replies: TypeAlias = dict[bytes, tuple[int, UnixState] | None]
+"""By what the kernel answered: the inode of a socket, and its state."""
+
+
 def read_states(sockets: Iterable[tuple[int, int]]) -> dict[int, UnixState]:
     """What the kernel tells of each socket (our descriptor of it, its inode), by inode; silent ones are left out."""
     found: dict[int, UnixState] = {}
@@ -60,7 +65,7 @@ def add_states(
     sockets: Iterable[tuple[int, int]],
     found: dict[int, UnixState],
     many: Container[int] = (),
-    replies: dict[bytes, UnixState] | None = None,
+    replies: Replies | None = None,
 ) -> None:
     """read_states() to `found`, in which `sockets` may look for what need not be asked for any more. `many`: inodes
     that are looked for among all of a network namespace at once. `replies`: what was read of replies before."""
@@ -81,25 +86,23 @@ def add_states(
                 found[inode] = state
 
 
-def _dump(
-    channel: socket.socket, wanted: Container[int], replies: dict[bytes, UnixState]
-) -> Iterator[tuple[int, UnixState]]:
+def _dump(channel: socket.socket, wanted: Container[int], replies: Replies) -> Iterator[tuple[int, UnixState]]:
     """Those of `wanted` in the channel's network namespace, by inode; others that go meanwhile may hide some."""
     channel.sendto(_request(0, NLM_F_REQUEST | NLM_F_DUMP), (0, 0))
     while True:
-        reply = memoryview(channel.recv(DUMP_ROOM))
+        reply = channel.recv(DUMP_ROOM)
         position = 0
         while position + _HEADER.size <= len(reply):
-            length, kind, _, _, _ = _HEADER.unpack_from(reply, position)
+            length, kind = _LENGTH_AND_KIND.unpack_from(reply, position)
             if kind in (NLMSG_DONE, NLMSG_ERROR) or length < _HEADER.size + _REPLY.size:
                 return
-            inode = int(_REPLY.unpack_from(reply, position + _HEADER.size)[4])
-            if inode in wanted:
-                message = bytes(reply[position : position + length])
-                state = replies.get(message[_HEADER.size :]) or parse_state(message)
-                if state is not None:
-                    replies[message[_HEADER.size :]] = state
-                    yield inode, state
+            body = reply[position + _HEADER.size : position + length]
+            known = replies.get(body)
+            if known is None and (inode := int(_REPLY.unpack_from(body)[4])) in wanted:
+                state = parse_state(reply[position : position + length])
+                known = replies[body] = (inode, state) if state is not None else None
+            if known is not None and known[0] in wanted:
+                yield known
             position += length + 3 & ~3
 
 

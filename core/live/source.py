@@ -39,7 +39,7 @@ from core.prepare import (
     zombies_of,
 )
 from core.proc.reader import ProcReader, content_of
-from core.resources import aio, posix_mqueue, sysv_ipc, table_collect
+from core.resources import aio, foresight, posix_mqueue, sysv_ipc
 from core.resources.sightings import Sightings
 from core.tracee.family import Family, has_ended, read_family, read_settled, refuse_strays, release, without
 from core.tracee.freezer import FrozenProcess, freeze
@@ -194,7 +194,7 @@ class LiveSource:
         for process in self.processes.values():
             with suppress(OSError):  # it has ended
                 process.note_direct()
-        table_collect.foresee(self._pidfds(), self.reader, self.options, self._sightings)
+        foresight.foresee(self._pidfds(), self.reader, self.options, self._sightings, self.shared.segments)
         stopped_s = 0.0
         if any(process.needs_stop for process in self.processes.values()):
             stopped_s = self._look_stopped()

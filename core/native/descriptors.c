@@ -42,20 +42,18 @@ static unsigned char *take(struct writer *writer, size_t size, size_t step)
 static int read_text(int directory, const char *name, int open_text, struct writer *writer)
 {
 	unsigned char *place = take(writer, 0, 8);
-	int fd = open_text < 0 ? openat(directory, name, O_RDONLY | O_CLOEXEC) : open_text, size = 0;
-	long got;
+	int fd = open_text < 0 ? openat(directory, name, O_RDONLY | O_CLOEXEC) : open_text;
+	long size;
 
 	if (fd < 0)
 		return -errno;
-	do {
-		got = pread(fd, place + size, writer->end - place - size, size);
-		if (got > 0)
-			size += got;
-	} while (got > 0 && place + size < writer->end);
+	size = pread(fd, place, writer->end - place, 0); /* all of it: seq_file(9) shows it as one record */
 	if (open_text < 0)
 		close(fd);
-	if (got)
-		return got < 0 ? -errno : -EFBIG;
+	if (size < 0)
+		return -errno;
+	if (place + size >= writer->end)
+		return -EFBIG;
 	writer->at = place + size;
 	return size;
 }
@@ -216,6 +214,11 @@ static int read_inode(int fd, const struct mg_sight **known, struct mg_sight *si
 			return -errno;
 		sight->filesystem = where.f_type;
 		sight->block_size = where.f_bsize;
+	}
+	if (S_ISREG(found.st_mode) && !found.st_nlink) {
+		int seals = fcntl(fd, F_GET_SEALS);
+
+		sight->seals = seals < 0 ? -errno : seals;
 	}
 	if (S_ISFIFO(found.st_mode) || S_ISSOCK(found.st_mode)) {
 		struct pollfd polled = {.fd = fd, .events = POLLED};

@@ -22,6 +22,7 @@ struct mg_sight {
 	int waiting, capacity;			    /* of a pipe: FIONREAD, F_GETPIPE_SZ */
 	int filter;				    /* of a socket: SO_GET_FILTER: its length or -errno */
 	int urgent;				    /* of a stream of AF_UNIX: a byte of MSG_OOB waits */
+	int seals;				    /* of a regular file without a name: F_GET_SEALS, or -errno */
 };
 
 /* Look at `count` descriptors of the process `pid` (of `pidfd`): spans[i] says where in

@@ -10,7 +10,7 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,7 +22,7 @@ from core.images.pb.files_pb2 import FileEntry
 from core.kernel.calls import address_of, pidfd_getfd, syscall
 from core.kernel.descriptors import Asked, Sight
 from core.kernel.posix_mqueue import device, is_message_queue
-from core.kernel.unix_diag import UnixState, add_states
+from core.kernel.unix_diag import Replies, UnixState, add_states
 from core.options import DumpOptions
 from core.plan.ops import FdAllocator, Program, Syscall
 from core.plan.socket_options import LOOKED_AT, borrowed_socket
@@ -32,6 +32,7 @@ from core.proc.reader import ProcReader
 from core.proc.text import shown
 
 O_LARGEFILE: Final = 0o100000
+O_ACCMODE: Final = os.O_ACCMODE
 # What fcntl(F_SETFL) can change; the kernel ignores the rest.
 SETTABLE: Final = os.O_APPEND | os.O_NONBLOCK | os.O_ASYNC | os.O_DIRECT | os.O_NOATIME
 F_SETOWN_EX: Final = 15
@@ -139,7 +140,7 @@ class OpenTable:
     holders: Mapping[int, str] = field(default_factory=dict)  # who holds sockets outside, by inode; preflight knows
     pids: frozenset[int] = frozenset()  # whose files they are
     own_pids: frozenset[int] = frozenset()  # what the processes of the tree call themselves; none: not asked for
-    links: Mapping[str, Sequence[OpenFile]] = field(default_factory=dict)  # by link; of make_table
+    access: Mapping[str, int] = field(default_factory=dict)  # of pipes by link: 1 << O_ACCMODE of all their ends
     queue_device: int = 0  # of the message queues of this thread's IPC namespace, if there are any in the table
     unseen: bool = False  # more is in flight than anybody looked at: the tasks run
 
@@ -164,22 +165,22 @@ class MadeAlone(Kind, Protocol):
         """Ops that make it, and the number it gets."""
 
 
-def make_table(
-    files: Iterable[OpenFile], options: DumpOptions, replies: dict[bytes, UnixState] | None = None
-) -> OpenTable:
+def make_table(files: Iterable[OpenFile], options: DumpOptions, replies: Replies | None = None) -> OpenTable:
     """The table of these files, with what the kernel tells of their UNIX sockets. `replies`: see add_states."""
     kept = tuple(files)
-    sockets = [file for file in kept if file.is_unix_socket]
-    unseen = any(file.carries for file in kept) and not any(file.carrier for file in kept)
+    sockets = [file for file in kept if file.socket is not None and file.is_unix_socket]
+    untold = [file for file in kept if file.sight is None]
+    unseen = any(file.carries for file in untold) and not any(file.carrier for file in untold)
     states: dict[int, UnixState] = {}
     inodes = {file.stat.st_ino for file in sockets} if len(sockets) >= MANY_SOCKETS else set()
     add_states(_with_inodes(sockets, states), states, inodes, replies)
-    links: dict[str, list[OpenFile]] = {}
+    access: dict[str, int] = {}
     for file in kept:
-        links.setdefault(file.link, []).append(file)
-    pids = frozenset(file.pid for file in kept)
-    queue_device = device() if any(file.is_message_queue for file in kept) else 0
-    return OpenTable(kept, options, states, pids=pids, links=links, unseen=unseen, queue_device=queue_device)
+        if file.link[:5] == "pipe:":
+            access[file.link] = access.get(file.link, 0) | 1 << (file.info.flags & O_ACCMODE)
+    pids = frozenset([file.pid for file in kept])
+    queue_device = device() if any(file.is_message_queue for file in untold) else 0
+    return OpenTable(kept, options, states, pids=pids, access=access, unseen=unseen, queue_device=queue_device)
 
 
 def _with_inodes(files: Iterable[OpenFile], known: Mapping[int, UnixState]) -> Iterator[tuple[int, int]]:

@@ -32,15 +32,15 @@ def is_told(sight: Sight) -> bool:
 
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
     """An end that another process holds."""
-    return None if table.unseen else _refuse_lonely(file, table)
+    access = table.access.get(file.link, 0)
+    return None if access & access - 1 or table.unseen else _refuse_lonely(file)  # ends of two kinds are here
 
 
-def _refuse_lonely(file: OpenFile, table: OpenTable) -> Blocker | None:
+def _refuse_lonely(file: OpenFile) -> Blocker | None:
     """An end whose other end is open, but not here."""
-    ends = table.links.get(file.link, (file,))
-    if not any(map(reads, ends)) and not polls(file.local_fd, select.POLLERR):
+    if not reads(file) and not polls(file.local_fd, select.POLLERR):
         return file.blocker("pipe-shared", "another process reads this pipe", "start it with output to a file")
-    if not any(map(writes, ends)) and not polls(file.local_fd, select.POLLHUP):
+    if not writes(file) and not polls(file.local_fd, select.POLLHUP):
         return file.blocker("pipe-shared", "another process writes into this pipe", "start it with input from a file")
     return None
 

@@ -14,6 +14,7 @@ from typing import Final, Self
 
 from core.errors import Blocker, CollectError, Refused
 from core.images import kinds
+from core.images.codec import Record
 from core.images.pb.filesystem_pb2 import MemfdInodeEntry
 from core.images.pb.namespaces_pb2 import IpcDescEntry, IpcShmEntry
 from core.images.store import ImageSet
@@ -171,10 +172,13 @@ class Segments:
 
     def opened_before(self, device: int, inode: int) -> Segment | None:
         """The memfd of that inode, when it has been opened() once: what is held open keeps its number."""
-        known = self._by_inode.get((False, device, inode))
-        if known is not None:
-            self._areas.setdefault(known.id, set())
-        return known
+        return self._by_inode.get((False, device, inode))
+
+    def add_memfd(self, segment: Segment, entry: Record[MemfdInodeEntry], images: ImageSet) -> None:
+        """describe() of one that is open, with its image as memfd_entry() makes it of what it is now."""
+        self._areas.setdefault(segment.id, set())
+        if self._is_new(segment, images):
+            images.extend(kinds.MEMFD_INODE, [entry])
 
     def _hold(self, kind: SegmentKind, way: str, link: str) -> Segment:
         try:
@@ -251,7 +255,8 @@ class Segments:
                 raise ValueError("files are described elsewhere")
             case SegmentKind.MEMFD:
                 if self._is_new(segment, images):
-                    images.add(kinds.MEMFD_INODE, _memfd_entry(segment))
+                    found, seals = os.fstat(segment.fd), fcntl.fcntl(segment.fd, F_GET_SEALS)
+                    images.add(kinds.MEMFD_INODE, memfd_entry(segment, found, seals))
                 return SegmentUse(segment.kind, segment.id, segment.size)
             case SegmentKind.SYSV:
                 entry = self._sysv_entry(segment, images)
@@ -318,12 +323,11 @@ def _goes_with_last() -> bool:
         return file.read().strip() != "0"
 
 
-def _memfd_entry(segment: Segment) -> MemfdInodeEntry:
-    found = os.fstat(segment.fd)
+def memfd_entry(segment: Segment, found: os.stat_result, seals: int) -> MemfdInodeEntry:
+    """Its image, of what fstat(2) and F_GET_SEALS tell."""
     entry = MemfdInodeEntry(
         name=segment.link.removeprefix(MEMFD_PREFIX).removesuffix(DELETED), uid=found.st_uid, gid=found.st_gid,
-        size=found.st_size, shmid=segment.id, seals=fcntl.fcntl(segment.fd, F_GET_SEALS), inode_id=segment.id,
-        mode=stat.S_IMODE(found.st_mode),
+        size=found.st_size, shmid=segment.id, seals=seals, inode_id=segment.id, mode=stat.S_IMODE(found.st_mode),
     )  # fmt: skip
     if flags := size_flags(segment.page_size):
         entry.hugetlb_flag = MFD_HUGETLB | flags

@@ -13,9 +13,11 @@ from typing import Final
 
 from core.ids.shared import FileReference, KnownFiles
 from core.images.codec import Record
-from core.images.pb.files_pb2 import FdinfoEntry, FileEntry
-from core.kernel.descriptors import look, parse_sight
-from core.kernel.unix_diag import UnixState
+from core.images.pb.descriptors_pb2 import PipeDataEntry
+from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
+from core.images.pb.filesystem_pb2 import MemfdInodeEntry
+from core.kernel.descriptors import is_error, look, parse_sight
+from core.kernel.unix_diag import Replies, UnixState
 from core.plan.socket_options import LOOKED_AT
 from core.proc.reader import ProcReader
 from core.resources.context import Kind, OpenFile, file_of_sight
@@ -25,15 +27,25 @@ MANY: Final = 32  # descriptors of one task: of fewer fdinfo is not kept open
 
 @dataclass(slots=True)
 class Seen:
-    """One descriptor whose record tells all. `entry`: made of it and of `state`; `line`: of it in its table."""
+    """One descriptor whose record tells all, and what was made of it: of its open file if that was met there first."""
 
     file: OpenFile
     kind: Kind
-    by_table: bool  # the other files of the table have a say in whether it is refused
+    by_table: bool  # others have a say in whether it is refused: those of the table
+    by_state: bool  # and in its entry: the kernel's word of a UNIX socket, the number of a memfd's memory
     reference: FileReference
-    entry: Record[FileEntry] | None = None
+    id: int = 0  # of the open file: what follows was made for it
+    entry: Record[FileEntry] | None = None  # of the record and of `state`
+    type: FdTypes = FdTypes.UND  # as the entry has it
     state: UnixState | None = None
-    line: Record[FdinfoEntry] | None = None
+    line: Record[FdinfoEntry] | None = None  # of its table
+    memory: Record[MemfdInodeEntry] | None = None  # behind a memfd
+    content: Record[PipeDataEntry] | None = None  # of a pipe that is read here
+
+    def note_number(self, id: int) -> None:
+        """The open file has it: what was made for another number is void."""
+        if self.id != id:
+            self.id, self.entry, self.line = id, None, None
 
 
 @dataclass(slots=True)
@@ -48,11 +60,20 @@ class _Task:
     places: dict[int, int] = field(default_factory=dict)  # of records in `joined`
     texts: dict[int, int] = field(default_factory=dict)  # ours of fdinfo, which holds nothing open but itself
 
-    def look(self, fds: Sequence[int], make: Callable[[OpenFile], Seen | None]) -> list[Seen | None]:
-        """One of each; `make`: of a file that was not seen before."""
+    def fds(self, reader: ProcReader) -> list[int]:
+        """All that are open, or of many what were: they are as many as then, and look() finds it out if they differ.
+
+        The kernel counts them since Linux 6.2."""
+        if len(self.records) >= MANY and os.stat(reader.path(self.pid, "fd")).st_size == len(self.records):
+            return sorted(self.records)
+        return reader.fds(self.pid)
+
+    def look(self, fds: Sequence[int], make: Callable[[OpenFile], Seen | None]) -> list[Seen | None] | None:
+        """One of each; None: one is not open any more. `make`: of a file that was not seen before."""
         get = self.seen.get
         places, texts = ([known.get(fd, -1) for fd in fds] for known in (self.places, self.texts))
         found = look(self.pid, self.pidfd, fds, LOOKED_AT, self.joined, places, texts)
+        is_whole = True
         for fd, record in zip(fds, found, strict=True):
             if record is None:
                 continue
@@ -60,12 +81,13 @@ class _Task:
             if record != self.records.get(fd):
                 self.seen[fd], self.records[fd] = None, record  # should it not come to more
                 sight = parse_sight(record)
+                is_whole &= sight is not None
                 self.seen[fd] = make(file_of_sight(self.pid, fd, sight, self.pidfd)) if sight is not None else None
-        return [get(fd) for fd in fds]
+        return [get(fd) for fd in fds] if is_whole else None
 
     def settle(self, fds: Sequence[int]) -> None:
         """What is gone is forgotten; the next look compares with this one."""
-        self.records = {fd: self.records[fd] for fd in fds}
+        self.records = {fd: self.records[fd] for fd in fds if not is_error(self.records[fd])}
         self.seen = {fd: self.seen[fd] for fd in fds}
         self.places, place = {}, 0
         for fd, record in self.records.items():
@@ -91,7 +113,7 @@ class Sightings:
     """Of the tasks of a tree, for one migration: kept from look to look. `close` gives back what is ours."""
 
     files: KnownFiles = field(default_factory=KnownFiles)
-    replies: dict[bytes, UnixState] = field(default_factory=dict)  # of the kernel about UNIX sockets, as they were read
+    replies: Replies = field(default_factory=dict)  # of the kernel about UNIX sockets, as they were read
     _tasks: dict[tuple[int, int], _Task] = field(default_factory=dict)
 
     def look(
@@ -99,8 +121,12 @@ class Sightings:
     ) -> list[tuple[int, Seen | None]]:
         """Every descriptor of a task, ascending, with what was made of it where its record is the same still."""
         task = self._tasks.setdefault((pid, pidfd), _Task(pid, pidfd))
-        fds = reader.fds(pid)
-        return list(zip(fds, task.look(fds, make), strict=True))
+        fds = task.fds(reader)
+        found = task.look(fds, make)
+        if found is None:
+            fds = reader.fds(pid)
+            found = task.look(fds, make) or [task.seen.get(fd) for fd in fds]
+        return list(zip(fds, found, strict=True))
 
     def settle(self, pid: int, pidfd: int, fds: Sequence[int], reader: ProcReader) -> None:
         """After a look while the task runs: what the next one compares with. OSError: it has closed one."""

@@ -3,25 +3,21 @@
 What a kind is, its own module knows; file_table names the kinds.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from fcntl import FD_CLOEXEC
-from typing import Final, Protocol
 
-from core.errors import CollectError, MigrateError, Refused
-from core.ids.shared import Descriptor, FileReference, KnownFiles, SharedIds
+from core.errors import CollectError, Refused
+from core.ids.shared import Descriptor, KnownFiles, SharedIds
 from core.images import kinds
 from core.images.codec import Record
+from core.images.pb.descriptors_pb2 import PipeDataEntry
 from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
 from core.images.store import ImageSet
-from core.kernel.descriptors import Sight
 from core.options import DumpOptions
 from core.proc.prefetched import PrefetchedReader
 from core.proc.reader import ProcReader
 from core.resources import (
-    eventfd,
     fifo,
     file_locks,
     memfd,
@@ -29,8 +25,6 @@ from core.resources import (
     posix_mqueue,
     regular_file,
     terminal,
-    timerfd,
-    udp_socket,
     uncarried,
     unix_queue,
     unix_socket,
@@ -40,26 +34,15 @@ from core.resources.context import (
     OpenFile,
     OpenTable,
     make_table,
-    may_tell_all,
     read_in_flight,
     read_open_file,
 )
 from core.resources.file_table import kind_of, refuse
+from core.resources.foresight import content_of, entry_of, is_whole, line_of, make_seen, memory_of, named, reference
 from core.resources.ghost_file import Ghosts
 from core.resources.shared_memory import Segments
 from core.resources.sightings import Seen, Sightings
 from core.resources.unix_queue import Packet
-
-
-class Told(Kind, Protocol):
-    """A kind of which a record may tell all."""
-
-    def is_told(self, sight: Sight) -> bool:
-        """This one does."""
-
-
-TOLD: Final[tuple[Told, ...]] = (memfd, regular_file, pipe, udp_socket, unix_socket, eventfd, timerfd)
-BY_TABLE: Final[tuple[Kind, ...]] = (pipe, unix_socket)  # whose refusal depends on the table
 
 
 def collect(
@@ -84,40 +67,6 @@ class TaskTable:
     pid: int
     pidfd: int
     files_id: int
-
-
-def make_seen(file: OpenFile) -> Seen | None:
-    """The file of a record, with its kind; None when there is more to it than the record tells."""
-    sight, kind = file.sight, kind_of(file)
-    told = next((one for one in TOLD if one is kind), None)
-    if sight is None or told is None or not may_tell_all(sight) or not told.is_told(sight):
-        return None
-    return Seen(file, told, told in BY_TABLE, _named(file))
-
-
-def foresee(tasks: Sequence[tuple[int, int]], reader: ProcReader, options: DumpOptions, sightings: Sightings) -> None:
-    """While they run, make what collect_tables will need if it is the same still. `tasks`: pid and pidfd of each."""
-    sightings.keep(tasks)
-    with suppress(OSError, MigrateError):  # somebody closed one meanwhile, or ended: what was made stays good
-        if any(mount.is_network for pid, _ in tasks[:1] for mount in reader.mountinfo(pid)):
-            return  # a server that does not answer would hold us up
-        seen = [one for pid, pidfd in tasks for one in _look_ahead(pid, pidfd, reader, sightings)]
-        sightings.replies.clear()
-        table = make_table([one.file for one in seen], options, sightings.replies)
-        ids = SharedIds(next_file_id=sightings.files.next_id)
-        numbers = ids.number_files([one.reference for one in seen], sightings.files)
-        types: dict[int, FdTypes] = {}
-        for one, (id, is_new) in zip(seen, numbers, strict=True):
-            if is_new and _is_whole(one, table):
-                types[id] = _entry_of(one, id, table).message.type
-            if id in types:
-                _line_of(one.file, one, id, types[id])
-
-
-def _look_ahead(pid: int, pidfd: int, reader: ProcReader, sightings: Sightings) -> list[Seen]:
-    found = sightings.look(pid, pidfd, reader, make_seen)
-    sightings.settle(pid, pidfd, [fd for fd, _ in found], reader)
-    return [seen for _, seen in found if seen is not None]
 
 
 def collect_tables(
@@ -151,14 +100,12 @@ def collect_tables(
         told = (seen.kind.refuse(file, table) for file, seen in opened if seen is not None and seen.by_table)
         if blockers := [*filter(None, told), *refuse(table, (*unseen, *in_flight))]:
             raise Refused(blockers)
-        for task in tasks:
-            images.add_empty(kinds.FDINFO, task.files_id)
         opened += [(file, None) for file in in_flight]
-        references = [_named(file) if seen is None else seen.reference for file, seen in opened]
+        references = [named(file) if seen is None else seen.reference for file, seen in opened]
         numbers = ids.number_files(references, sightings.files)
         new = _collect_files(opened, numbers, table, images, ids, ghosts, segments, {t.pid: t.files_id for t in tasks})
-        found = zip(opened, numbers, strict=True)
-        locked = [(file, own_pids[file.pid], id) for (file, _), (id, _) in found if file.info.locks]
+        found = [(one[0], id) for one, (id, _) in zip(opened, numbers, strict=True) if one[1] is None]
+        locked = [(file, own_pids[file.pid], id) for file, id in found if file.info.locks]
         for lock in file_locks.collect(locked):
             images.add(kinds.FILE_LOCKS, lock)
         unseen += in_flight
@@ -166,7 +113,7 @@ def collect_tables(
             images.add(kinds.TTY_INFO, tty_info)
             if waiting is not None:
                 images.add(kinds.TTY_DATA, waiting)
-        _collect_pipe_contents([file for file, seen in opened if seen is None or seen.kind is pipe], images)
+        _collect_pipe_contents([one for one in opened if one[1] is None or one[1].kind is pipe], images)
         for message_queue in posix_mqueue.collect_queues(unseen, own_pids):
             images.add(kinds.MQUEUE, message_queue)
         ids_of = {name: id for (name, _), (id, _) in zip(references, numbers, strict=True)} if queues else {}
@@ -184,6 +131,9 @@ def _open_table(
     if untold and isinstance(reader, PrefetchedReader):
         reader.fetch_descriptors(task.pid, untold)
     try:
+        if not untold:
+            found = [(seen.file, seen) for _, seen in looked if seen is not None]
+            looked = []
         for fd, seen in looked:
             if seen is not None:
                 found.append((seen.file, seen))
@@ -192,7 +142,8 @@ def _open_table(
         yield found
     finally:
         for file, _ in found:
-            file.duplicate.close()
+            if file.duplicate.number >= 0:
+                file.duplicate.close()
 
 
 def _collect_files(
@@ -202,59 +153,46 @@ def _collect_files(
     """Entries of all open files, and which of them are new; the tables' lines."""
     types = {entry.id: entry.type for entry in images.all(kinds.FILES)}
     new: set[int] = set()
-    lines: dict[int, list[Record[FdinfoEntry]]] = {}
+    lines: dict[int, list[Record[FdinfoEntry]]] = {pid: [] for pid in files_id_of}
     told: list[Record[FileEntry]] = []
     for (file, seen), (id, is_new) in zip(opened, numbers, strict=True):
-        if is_new and seen is not None and _is_whole(seen, table):
+        if seen is not None and seen.id != id:
+            seen.note_number(id)
+        if is_new:
+            if seen is not None and seen.entry is not None and not seen.by_state:  # as it was foreseen
+                told.append(seen.entry)
+                types[id] = seen.type
+            elif seen is not None and is_whole(seen, table):
+                record = entry_of(seen, id, table)
+                if seen.kind is memfd:
+                    record.message.memfd.inode_id = _describe_memfd(seen, segments, images)
+                told.append(record)
+                types[id] = seen.type
+            else:
+                images.extend(kinds.FILES, told)
+                told = []
+                entry = _collect_file(file, id, table, images, segments)
+                types[id] = entry.type
+                _collect_path(file, entry, images, ids, ghosts)
             new.add(id)
-            record = _entry_of(seen, id, table)
-            types[id] = record.message.type
-            if seen.kind is memfd:
-                record.message.memfd.inode_id = _describe_memfd(file, segments, images)
-            told.append(record)
-        elif is_new:
-            new.add(id)
-            images.extend(kinds.FILES, told)
-            told = []
-            entry = _collect_file(file, id, table, images, segments)
-            types[id] = entry.type
-            _collect_path(file, entry, images, ids, ghosts)
-        if not file.carrier:
-            lines.setdefault(file.pid, []).append(_line_of(file, seen, id, types[id]))
+        if seen is not None and seen.line is not None:
+            lines[file.pid].append(seen.line)
+        elif not file.carrier:
+            lines[file.pid].append(line_of(file, seen, id, types[id]))
     images.extend(kinds.FILES, told)
-    for pid, several in lines.items():
-        images.extend(kinds.FDINFO, several, files_id_of[pid])
+    for pid, files_id in files_id_of.items():
+        images.extend(kinds.FDINFO, lines[pid], files_id)
     return new
 
 
-def _is_whole(seen: Seen, table: OpenTable) -> bool:
-    """Nothing but its entry has to be made."""
-    return seen.kind is not unix_socket or unix_socket.is_plain(seen.file, table)
-
-
-def _entry_of(seen: Seen, id: int, table: OpenTable) -> Record[FileEntry]:
-    """Made of the record and, of a UNIX socket, of its state: anew when that has changed, or the number has."""
-    state = table.unix.get(seen.file.stat.st_ino) if seen.kind is unix_socket else None
-    if seen.entry is None or seen.entry.message.id != id or seen.state != state:
-        seen.entry, seen.state = Record(seen.kind.collect(seen.file, id, table)), state
-    return seen.entry
-
-
-def _line_of(file: OpenFile, seen: Seen | None, id: int, type: FdTypes) -> Record[FdinfoEntry]:
-    known = seen.line if seen is not None else None
-    if known is not None and known.message.id == id and known.message.type == type:
-        return known
-    made = Record(FdinfoEntry(id=id, flags=FD_CLOEXEC if file.cloexec else 0, type=type, fd=file.fd))
-    if seen is not None:
-        seen.line = made
-    return made
-
-
-def _describe_memfd(file: OpenFile, segments: Segments, images: ImageSet) -> int:
+def _describe_memfd(seen: Seen, segments: Segments, images: ImageSet) -> int:
     """Number of the memory behind the descriptor of a memfd."""
-    segment = segments.opened_before(file.stat.st_dev, file.stat.st_ino)
-    if segment is None:
-        segment = segments.opened(f"/proc/{file.pid}/fd/{file.fd}", file.link)
+    segment = memory_of(seen, segments)
+    if segment is not None and seen.memory is not None:
+        segments.add_memfd(segment, seen.memory, images)
+        return segment.id
+    file = seen.file
+    segment = segments.opened(f"/proc/{file.pid}/fd/{file.fd}", file.link)
     if segment is None:
         raise CollectError(file.subject, "cannot be opened as memory")
     return segments.describe(segment, images).shmid
@@ -291,10 +229,6 @@ def _collect_file(file: OpenFile, id: int, table: OpenTable, images: ImageSet, s
     return entry
 
 
-def _reference(file: OpenFile) -> Descriptor:
-    return (os.getpid(), file.local_fd) if file.carrier else (file.pid, file.fd)
-
-
 @dataclass(frozen=True, slots=True)
 class _Queue:
     """What waits in a UNIX socket: each packet with the files that are in flight with it."""
@@ -328,9 +262,9 @@ def _collect_queues(
 ) -> None:
     """Packets of the sockets that no table before had."""
     for queue in queues:
-        id = ids[_reference(queue.file)]
+        id = ids[reference(queue.file)]
         for packet, carried in queue.packets if id in new else ():
-            rights = [ids[_reference(file)] for file in carried]
+            rights = [ids[reference(file)] for file in carried]
             entry = unix_queue.packet_entry(packet, id, rights)
             if entry.ucred.pid:
                 entry.ucred.pid = _own_pid(entry.ucred.pid, reader)
@@ -345,12 +279,6 @@ def _own_pid(pid: int, reader: ProcReader) -> int:
         return 0
 
 
-def _named(file: OpenFile) -> FileReference:
-    """With what two descriptors of one open file agree in: not its path, which has names. The rest is for kcmp(2)."""
-    link = "" if file.link.startswith("/") else file.link
-    return _reference(file), (link, file.stat.st_dev, file.stat.st_ino, file.info.pos, file.flags)
-
-
 def _kind_or_raise(file: OpenFile) -> Kind:
     kind = kind_of(file)
     if kind is None:
@@ -358,11 +286,17 @@ def _kind_or_raise(file: OpenFile) -> Kind:
     return kind
 
 
-def _collect_pipe_contents(files: Sequence[OpenFile], images: ImageSet) -> None:
+def _collect_pipe_contents(opened: Iterable[tuple[OpenFile, Seen | None]], images: ImageSet) -> None:
     """Once for every pipe that the task can read."""
     done = {entry.pipe_id for entry in images.all(kinds.PIPES_DATA)}
     named = {entry.pipe_id for entry in images.all(kinds.FIFO_DATA)}
-    for file in files:
+    told: list[Record[PipeDataEntry]] = []
+    for file, seen in opened:
+        if seen is not None:
+            if (known := seen.content or content_of(seen)) is not None and known.message.pipe_id not in done:
+                told.append(known)
+                done.add(known.message.pipe_id)
+            continue
         if fifo.claims(file) and fifo.reads(file) and fifo.pipe_id(file) not in named:
             content = fifo.collect_content(file)
             images.add(kinds.FIFO_DATA, content.entry, payload=content.payload)
@@ -371,3 +305,5 @@ def _collect_pipe_contents(files: Sequence[OpenFile], images: ImageSet) -> None:
             content = pipe.collect_content(file)
             images.add(kinds.PIPES_DATA, content.entry, payload=content.payload)
             done.add(content.entry.pipe_id)
+    if told:
+        images.extend(kinds.PIPES_DATA, told)

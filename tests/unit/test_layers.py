@@ -136,7 +136,7 @@ def test_pure_modules_do_no_io() -> None:
 
 def test_resources_never_import_each_other() -> None:
     shared = {"core.resources", "core.resources.context"}
-    name_every_kind = ("file_table", "table_collect", "table_plan", "file_presence")
+    name_every_kind = ("file_table", "foresight", "table_collect", "table_plan", "file_presence")
     table = {f"core.resources.{name}" for name in name_every_kind}
     kinds = {module for module in MODULES if within(module, "core.resources")} - shared - table
     assert {(module, name) for module in kinds for name in IMPORTS[module] & (kinds | table)} == set()

@@ -22,12 +22,13 @@ from core.images.store import ImageSet
 from core.kernel.calls import pidfd_open
 from core.options import DumpOptions, FileChoices
 from core.proc.reader import ProcReader
+from core.resources import foresight, unix_socket
 from core.resources import sightings as sightings_module
-from core.resources import table_collect, unix_socket
+from core.resources.foresight import foresee
 from core.resources.ghost_file import Ghosts
 from core.resources.shared_memory import Segments
 from core.resources.sightings import Sightings
-from core.resources.table_collect import TaskTable, collect_tables, foresee
+from core.resources.table_collect import TaskTable, collect_tables
 from core.resources.table_plan import MEMBERS
 from tests.requires import require_root
 from tests.waiting import wait_until
@@ -220,7 +221,7 @@ def test_a_change_after_the_early_look_is_collected(
             foresee([(target.process.pid, target.pidfd)], READER, OPTIONS, sightings)
         target.do(change)
         found = outcome(target, sightings)
-        monkeypatch.setattr(table_collect, "TOLD", ())
+        monkeypatch.setattr(foresight, "TOLD", ())
         assert found == outcome(target, None)
 
 
@@ -235,7 +236,7 @@ def test_fdinfo_that_is_kept_open_tells_of_whatever_has_the_number(
         target.do("os.dup2(b, a); os.lseek(b, 5, 0); os.close(count); os.close(timer); timer = os.eventfd(3)")
         found = outcome(target, sightings)
         with monkeypatch.context() as patch:
-            patch.setattr(table_collect, "TOLD", ())
+            patch.setattr(foresight, "TOLD", ())
             assert found == outcome(target, None)
         sightings.close()
         assert set(READER.fds(os.getpid())) == ours
@@ -284,6 +285,6 @@ def test_a_service_outside_is_told_beside_the_socket_that_is_connected_to_it(
         with service.accept()[0]:
             foresee([(target.process.pid, target.pidfd)], READER, OPTIONS, sightings)
             found = outcome(target, sightings)
-            monkeypatch.setattr(table_collect, "TOLD", ())
+            monkeypatch.setattr(foresight, "TOLD", ())
             assert found == outcome(target, None)
             assert "uflags: 1\n" in "".join(found)

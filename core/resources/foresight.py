@@ -1,0 +1,129 @@
+"""What is made of descriptors while their tasks run, of their records: in the freeze it is right where those are."""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from fcntl import FD_CLOEXEC
+from typing import Final, Protocol
+
+from core.errors import MigrateError
+from core.ids.shared import Descriptor, FileReference, SharedIds
+from core.images.codec import Record
+from core.images.pb.descriptors_pb2 import PipeDataEntry
+from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
+from core.kernel.descriptors import Sight
+from core.options import DumpOptions
+from core.proc.reader import ProcReader
+from core.resources import eventfd, memfd, pipe, regular_file, timerfd, udp_socket, unix_socket
+from core.resources.context import Kind, OpenFile, OpenTable, make_table, may_tell_all
+from core.resources.file_table import kind_of
+from core.resources.shared_memory import Segment, Segments, memfd_entry
+from core.resources.sightings import Seen, Sightings
+
+
+class Told(Kind, Protocol):
+    """A kind of which a record may tell all."""
+
+    def is_told(self, sight: Sight) -> bool:
+        """This one does."""
+
+
+TOLD: Final[tuple[Told, ...]] = (memfd, regular_file, pipe, udp_socket, unix_socket, eventfd, timerfd)
+BY_TABLE: Final[tuple[Kind, ...]] = (pipe, unix_socket)  # whose refusal depends on the table
+BY_STATE: Final[tuple[Kind, ...]] = (memfd, unix_socket)  # whose entry depends on more than record and number
+
+
+def make_seen(file: OpenFile) -> Seen | None:
+    """The file of a record, with its kind; None when there is more to it than the record tells."""
+    sight, kind = file.sight, kind_of(file)
+    told = next((one for one in TOLD if one is kind), None)
+    if sight is None or told is None or not may_tell_all(sight) or not told.is_told(sight):
+        return None
+    return Seen(file, told, told in BY_TABLE, told in BY_STATE, named(file))
+
+
+def foresee(
+    tasks: Sequence[tuple[int, int]], reader: ProcReader, options: DumpOptions, sightings: Sightings,
+    segments: Segments | None = None,
+) -> None:  # fmt: skip
+    """While they run, make what collect_tables will need if it is the same still. `tasks`: pid and pidfd of each;
+    `segments`: the memory of memfds as far as it is known."""
+    sightings.keep(tasks)
+    with suppress(OSError, MigrateError):  # somebody closed one meanwhile, or ended: what was made stays good
+        if any(mount.is_network for pid, _ in tasks[:1] for mount in reader.mountinfo(pid)):
+            return  # a server that does not answer would hold us up
+        seen = [one for pid, pidfd in tasks for one in _look_ahead(pid, pidfd, reader, sightings)]
+        sightings.replies.clear()
+        table = make_table([one.file for one in seen], options, sightings.replies)
+        ids = SharedIds(next_file_id=sightings.files.next_id)
+        numbers = ids.number_files([one.reference for one in seen], sightings.files)
+        types: dict[int, FdTypes] = {}
+        for one, (id, is_new) in zip(seen, numbers, strict=True):
+            one.note_number(id)
+            if one.kind is pipe:
+                content_of(one)
+            if is_new and is_whole(one, table):
+                types[id] = entry_of(one, id, table).message.type
+                if segments is not None and one.kind is memfd:
+                    memory_of(one, segments)
+            if id in types:
+                line_of(one.file, one, id, types[id])
+
+
+def _look_ahead(pid: int, pidfd: int, reader: ProcReader, sightings: Sightings) -> list[Seen]:
+    found = sightings.look(pid, pidfd, reader, make_seen)
+    sightings.settle(pid, pidfd, [fd for fd, _ in found], reader)
+    return [seen for _, seen in found if seen is not None]
+
+
+def named(file: OpenFile) -> FileReference:
+    """With what two descriptors of one open file agree in: not its path, which has names. The rest is for kcmp(2)."""
+    link = "" if file.link.startswith("/") else file.link
+    return reference(file), hash((link, file.stat.st_dev, file.stat.st_ino, file.info.pos, file.flags))
+
+
+def reference(file: OpenFile) -> Descriptor:
+    """Whose descriptor it is, for kcmp(2): of what is in flight, ours."""
+    return (os.getpid(), file.local_fd) if file.carrier else (file.pid, file.fd)
+
+
+def is_whole(seen: Seen, table: OpenTable) -> bool:
+    """Nothing but its entry has to be made."""
+    return seen.kind is not unix_socket or unix_socket.is_plain(seen.file, table)
+
+
+def entry_of(seen: Seen, id: int, table: OpenTable) -> Record[FileEntry]:
+    """Made of the record and, of a UNIX socket, of its state: anew when that has changed, or the number has."""
+    state = table.unix.get(seen.file.stat.st_ino) if seen.kind is unix_socket else None
+    if seen.entry is None or (seen.state is not state and seen.state != state):
+        seen.entry, seen.state = Record(seen.kind.collect(seen.file, id, table)), state
+        seen.type = seen.entry.message.type
+    return seen.entry
+
+
+def line_of(file: OpenFile, seen: Seen | None, id: int, type: FdTypes) -> Record[FdinfoEntry]:
+    """Of the table that it is in."""
+    if seen is not None and seen.line is not None:
+        return seen.line
+    made = Record(FdinfoEntry(id=id, flags=FD_CLOEXEC if file.cloexec else 0, type=type, fd=file.fd))
+    if seen is not None:
+        seen.line = made
+    return made
+
+
+def memory_of(seen: Seen, segments: Segments) -> Segment | None:
+    """The memory behind a memfd, when it was met before: its image is made of the record."""
+    file = seen.file
+    segment = segments.opened_before(file.stat.st_dev, file.stat.st_ino)
+    is_known = seen.memory is not None and segment is not None and seen.memory.message.shmid == segment.id
+    if segment is not None and file.sight is not None and not is_known:
+        seen.memory = Record(memfd_entry(segment, file.stat, file.sight.head.seals))
+    return segment
+
+
+def content_of(seen: Seen) -> Record[PipeDataEntry] | None:
+    """Of a pipe that the record tells all of, where it is read."""
+    if seen.content is None and pipe.reads(seen.file):
+        content = pipe.collect_content(seen.file)
+        seen.content = Record(content.entry, content.payload)
+    return seen.content
