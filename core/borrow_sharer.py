@@ -25,7 +25,7 @@ def borrow_sharer(
     statuses = reader.brief_statuses({pid: frozen.tids})[pid]
     lender = find_lender(
         prepared.memory, reader.maps(pid), threads_of(same), reader.status(pid),
-        own_ids={tid: status.own_tid for tid, status in statuses.items()}, gadgets=prepared.gadgets,
+        own_ids=statuses.own_tids, gadgets=prepared.gadgets,
     )  # fmt: skip
     borrowed = stack.enter_context(borrow(lender, frozen.leader))
     return Subject(

@@ -317,7 +317,7 @@ def _run_steps(tree: Sequence[Made], stage: Stage, reader: ProcReader) -> None:
 def _adopt(stem: Stem, plan: TaskPlan, reader: ProcReader) -> None:
     tids = reader.tids(stem.pid)
     statuses = reader.brief_statuses({stem.pid: tids})[stem.pid]
-    own = {status.own_tid: tid for tid, status in statuses.items()}
+    own = {own_tid: tid for tid, own_tid in statuses.own_tids.items()}
     made = threads_made(plan)
     stem.adopt_threads(made, [own[tid] for tid in made])
 

@@ -127,7 +127,7 @@ def _borrow(
     current = reader.maps(pid)
     read_flags(prepared, reader)
     statuses = reader.brief_statuses({pid: frozen.tids})[pid]
-    own_ids = {tid: status.own_tid for tid, status in statuses.items()}
+    own_ids = statuses.own_tids
     lender = find_lender(
         prepared.memory, current, threads_of(same), reader.status(pid), own_ids=own_ids, gadgets=prepared.gadgets
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from core.collect_tasks import Tasks, read_facts
-from core.collect_threads import Answers, Cores, ask_all
+from core.collect_threads import Answers, Asked, Cores, ask_all, collect_crowd
 from core.errors import CollectError, Refused
 from core.ids.shared import SharedIds
 from core.images import kinds
@@ -30,6 +30,7 @@ from core.proc.maps import Vma
 from core.proc.prefetched import PrefetchedReader
 from core.proc.reader import ProcReader
 from core.proc.stat import Stat
+from core.proc.statuses import Statuses
 from core.resources import (
     address_space,
     aio,
@@ -72,7 +73,7 @@ class Subject:
     pidfd: int
     tgid: int  # as Member has it, and `pid`
     own_pid: int
-    statuses: dict[int, BriefStatus]  # of every thread, by tid as we see it
+    statuses: Statuses  # of every thread, by tid as we see it
     parent: int = 0  # as the tree itself calls it; 0 for the root
     vma_entries: Sequence[VmaEntry] = ()  # of `vmas`, when they were collected before
     guards: Ranges = EMPTY  # pages of MADV_GUARD_INSTALL
@@ -89,9 +90,14 @@ class Subject:
         """Whether it is the one that is asked for its memory."""
         return not self.memory_of
 
+    @property
+    def own_tids(self) -> dict[int, int]:
+        """What its threads call themselves, by tid as we see it."""
+        return self.statuses.own_tids
+
     def own_tid(self, tid: int) -> int:
         """What the thread calls itself."""
-        return self.statuses[tid].own_tid
+        return self.own_tids[tid]
 
 
 def _renumber(entry: VmaEntry, vma: Vma, files: NamedFiles) -> VmaEntry:
@@ -202,9 +208,9 @@ def collect_tree(
     _collect_tables(subjects, kobj_ids, images, ids, options, ghosts, segments, zombies, sightings)
     images.add(kinds.TIMENS, collect_clocks(subjects[0].reader, [one.pid for one in subjects]), time_namespace.IMAGE_ID)
     cores, tasks = Cores(seccomp.Filters()), Tasks()
-    for subject, entry, answers in zip(subjects, kobj_ids, _ask(subjects), strict=True):
+    for subject, entry, asked in zip(subjects, kobj_ids, _ask(subjects), strict=True):
         nameless = partial(ghosts.describe, images, subject.reader.path(subject.pid, "root"))
-        _collect_process(subject, answers, images, named, entry, cores, tasks, nameless, ghosts, segments)
+        _collect_process(subject, asked, images, named, entry, cores, tasks, nameless, ghosts, segments)
     if cores.filters.entry.seccomp_filters:
         images.add(kinds.SECCOMP, cores.filters.entry)
     for zombie in zombies:
@@ -299,25 +305,26 @@ def _collect_ids(subject: Subject, vm: int, ids: SharedIds, ipc: int) -> TaskKob
 
 
 def _collect_process(
-    subject: Subject, answers: Sequence[Answers], images: ImageSet, named: NamedFiles, ids: TaskKobjIdsEntry,
+    subject: Subject, asked: Asked, images: ImageSet, named: NamedFiles, ids: TaskKobjIdsEntry,
     cores: Cores, tasks: Tasks, nameless: Nameless, ghosts: Ghosts, segments: Segments,
 ) -> None:  # fmt: skip
-    leader, stat = answers[0], subject.stat or subject.reader.stat(subject.pid)
+    leader, stat = asked.answers[0], subject.stat or subject.reader.stat(subject.pid)
     images.add(kinds.IDS, ids, subject.own_pid)
     images.add(kinds.PSTREE, process_tree.collect_pstree(_identity(subject, leader.status)))
     if subject.has_memory:
         images.add(kinds.MM, _collect_address_space(subject, stat, leader, named, ghosts, segments), subject.own_pid)
     images.add(kinds.FS, _collect_fs(subject, leader.status, named, nameless), subject.own_pid)
-    for answer in answers:
+    for answer in asked.answers:
         core = cores.collect(answer)
         if answer.asked.process is not None:
             task = core.tc if subject.pid == subject.tgid else TaskCoreEntry()
             facts = read_facts(subject.pid, stat.flags, subject.frozen.stop_signal, subject.reader)
-            own_tids = {tid: subject.own_tid(tid) for tid in subject.statuses}
-            tasks.fill(subject.pid, answer, facts, own_tids, subject.reader, task)
+            tasks.fill(subject.pid, answer, facts, subject.own_tids, subject.reader, task)
             if subject.pid != subject.tgid:
                 images.add(kinds.CORE, _collect_ended_leader(subject, core, task), subject.own_pid)
         images.add(kinds.CORE, core, answer.status.own_tid)
+    if asked.crowd is not None:
+        collect_crowd(asked.crowd, cores, images)
 
 
 def _collect_ended_leader(subject: Subject, core: CoreEntry, task: TaskCoreEntry) -> CoreEntry:
@@ -328,7 +335,7 @@ def _collect_ended_leader(subject: Subject, core: CoreEntry, task: TaskCoreEntry
     return process_tree.collect_ended_leader(core, task, creds, status.name, exit_code)
 
 
-def _ask(subjects: Sequence[Subject]) -> list[list[Answers]]:
+def _ask(subjects: Sequence[Subject]) -> list[Asked]:
     timers = [subject.reader.timers(subject.pid) for subject in subjects]
     return ask_all([(one.frozen, one.borrow, one.statuses, its) for one, its in zip(subjects, timers, strict=True)])
 

@@ -1,23 +1,30 @@
 """Asks every thread of a frozen tree what only it can tell, all of them at once, and puts their core images together.
 
-Thousands of threads differ in little: what they have in common is put together once.
+Thousands of threads differ in little: what they have in common is put together once. Those of a process with many are
+asked and encoded by native calls; what these cannot tell is done thread by thread, which says what an image holds.
 """
 
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Final
 
-from core.images.pb.core_pb2 import CoreEntry
+from core.images import kinds
+from core.images.codec import Unparsed
+from core.images.pb.core_pb2 import SECCOMP_DISABLED, CoreEntry, ThreadCoreEntry
 from core.images.pb.signals_pb2 import SignalQueueEntry
+from core.images.store import ImageSet
 from core.kernel import ptrace
-from core.kernel.thread_facts import ThreadFacts, parse_scheduling, read_facts
+from core.kernel.thread_cores import Crowd, Pieces, Places
+from core.kernel.thread_facts import AllFacts, ThreadFacts, parse_scheduling, read_facts
 from core.kernel.threads import registers_of, xstate_of
 from core.kernel.xsave import usable_size
 from core.native._kernel import ffi
 from core.plan.encode import OP, RESULT, RESULT_WORD, Template, assemble
 from core.plan.ops import Program
 from core.proc.brief import BriefStatus
+from core.proc.statuses import Statuses
 from core.proc.timers import PosixTimer
 from core.resources import (
     address_space,
@@ -36,7 +43,11 @@ from core.resources import (
 )
 from core.tracee.borrow import Borrow, Results
 from core.tracee.freezer import FrozenProcess
-from core.tracee.together import Work, run_together
+from core.tracee.together import Work, run_alike, run_together
+
+MANY: Final = 8  # threads beside the leader
+# Fields of ThreadCoreEntry between those that each thread has of its own: see Pieces.
+FIELDS: Final = (range(3, 6), range(8, 13), range(16, 17), range(50001, 60000))
 
 
 class Questions:
@@ -62,6 +73,9 @@ class Questions:
             program += self.process_settings.program + self.process_marks.program + self.marks_of_mm.program
         self.template: Template = assemble(program)
         self._common = struct.Struct(f"<{OP.size * len(own)}x" + f"{RESULT}xq" * len(common))
+        self._common_results = [
+            (at + RESULT, at + OP.size) for at in range(OP.size * len(own), OP.size * len(own + common), OP.size)
+        ]
         self._of_process = _joined(self._process_parts())
         self._outs = [
             self.template.outs[key] for key in sorted(self.template.outs) if len(own) <= key[0] < len(own + common)
@@ -82,6 +96,11 @@ class Questions:
         """Answers that are the same for processes that are alike."""
         return b"".join([results.content[start:end] for start, end in self._of_process])
 
+    @property
+    def common_places(self) -> list[tuple[int, int]]:
+        """Where the answers of common() lie in what came back."""
+        return [*self._common_results, *((place, place + size) for place, size in self._outs)]
+
     def common(self, results: Results) -> tuple[object, ...]:
         """Answers that are mostly the same for all threads."""
         outs = [results.content[place : place + size] for place, size in self._outs]
@@ -100,7 +119,8 @@ def _joined(parts: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 @cache
-def _questions(*, leader: bool) -> Questions:
+def questions(*, leader: bool = False) -> Questions:
+    """What every thread is asked, or every leader without timers."""
     return Questions(leader=leader)
 
 
@@ -116,32 +136,82 @@ class Answers:
     results: Results
 
 
-def ask_all(
-    processes: Sequence[tuple[FrozenProcess, Borrow, dict[int, BriefStatus], Sequence[PosixTimer]]],
-) -> list[list[Answers]]:
-    """Ask every thread of every process: frozen, what it lends us, status by tid, POSIX timers. Leaders come first."""
+@dataclass(frozen=True, slots=True)
+class AskedCrowd:
+    """All threads of a process but the first."""
+
+    frozen: FrozenProcess
+    statuses: Statuses
+    facts: AllFacts
+    answers: "ffi.CData"  # of all, one behind the other
+
+    @property
+    def tids(self) -> list[int]:
+        """Of those threads."""
+        return self.frozen.tids[1:]
+
+    def of(self, index: int) -> Answers:
+        """What one of them is and said."""
+        asked, tid = questions(), self.tids[index]
+        size = len(asked.template.content)
+        content = bytes(ffi.buffer(self.answers + index * size, size))
+        raw = self.frozen.threads.array[1 + index]
+        return Answers(tid, raw, self.statuses[tid], self.facts.of(index), asked, Results(asked.template, content))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Threads of a process, the leader first: with `crowd` that one alone."""
+
+    answers: list[Answers]
+    crowd: AskedCrowd | None
+
+
+Process = tuple[FrozenProcess, Borrow, Statuses, Sequence[PosixTimer]]
+
+
+def ask_all(processes: Sequence[Process], many: int = MANY) -> list[Asked]:
+    """Ask every thread of every process; `many`: for so many threads beside the leader it is done all at once."""
+    crowds = [len(frozen.tids) > many and frozen.tids[0] == frozen.pid for frozen, _, _, _ in processes]
+    counts = [1 if crowd else len(frozen.tids) for (frozen, _, _, _), crowd in zip(processes, crowds, strict=True)]
+    return [
+        Asked(answers, _ask_crowd(*process[:3]) if crowd else None)
+        for process, crowd, answers in zip(processes, crowds, _ask_each(processes, counts), strict=True)
+    ]
+
+
+def _ask_crowd(frozen: FrozenProcess, borrow: Borrow, statuses: Statuses) -> AskedCrowd:
+    answers = run_alike(borrow, frozen.threads, 1, questions().template)
+    return AskedCrowd(frozen, statuses, AllFacts(frozen.tids[1:]), answers)
+
+
+def _ask_each(processes: Sequence[Process], counts: Sequence[int]) -> list[list[Answers]]:
+    """Ask the first threads of every process, `counts` of each: frozen, what it lends us, statuses, POSIX timers.
+
+    Leaders come first.
+    """
     asked = [
-        [_leader_questions(timers) if tid == frozen.pid else _questions(leader=False) for tid in frozen.tids]
-        for frozen, _, _, timers in processes
+        [_leader_questions(timers) if tid == frozen.pid else questions() for tid in frozen.tids[:count]]
+        for (frozen, _, _, timers), count in zip(processes, counts, strict=True)
     ]
     works = [
-        Work(borrow, frozen.threads, [questions.template for questions in group])
+        Work(borrow, frozen.threads, [one.template for one in group])
         for (frozen, borrow, _, _), group in zip(processes, asked, strict=True)
     ]
     results = run_together(works)
     return [
         [
-            Answers(tid, raw, statuses[tid], facts, questions, result)
-            for tid, raw, facts, questions, result in zip(
-                frozen.tids, frozen.threads.raws, read_facts(frozen.tids), group, found, strict=True
+            Answers(tid, raw, statuses[tid], facts, its, result)
+            for tid, raw, facts, its, result in zip(
+                frozen.tids[:count], frozen.threads.raws, read_facts(frozen.tids[:count]), group, found, strict=False
             )
         ]
-        for (frozen, _, statuses, _), group, found in zip(processes, asked, results, strict=True)
+        for (frozen, _, statuses, _), count, group, found in zip(processes, counts, asked, results, strict=True)
     ]
 
 
 def _leader_questions(timers: Sequence[PosixTimer]) -> Questions:
-    return Questions(leader=True, timers=timers) if timers else _questions(leader=True)
+    return Questions(leader=True, timers=timers) if timers else questions(leader=True)
 
 
 @dataclass(slots=True)
@@ -184,6 +254,7 @@ class Cores:
 
 
 def _collect_common(answers: Answers) -> CoreEntry:
+    """What is equal for threads of equal rights, scheduling and common answers."""
     asked, results = answers.asked, answers.results
     core = CoreEntry(mtype=CoreEntry.X86_64)
     entry = core.thread_core
@@ -200,3 +271,49 @@ def collect_queue(tid: int, pending: int, *, shared: bool) -> SignalQueueEntry:
     """Queued signals of a thread or (`shared`) its process; read only where something is pending."""
     queued = ptrace.peek_signals(tid, shared=shared) if pending else []
     return signals.collect_queue(queued, pending)
+
+
+def collect_crowd(asked: AskedCrowd, cores: Cores, images: ImageSet) -> None:
+    """Add the image of every one of them; CollectError for what cannot be carried."""
+    size = len(questions().template.content)
+    crowd = Crowd(
+        asked.frozen.threads, 1, asked.facts, asked.answers, size, asked.statuses.texts(asked.tids), _places(),
+        usable_size(),
+    )  # fmt: skip
+    found = crowd.sort()
+    own_tids = asked.statuses.own_tids
+    ids = [own_tids[tid] for tid in asked.tids]
+    encoded = crowd.encode([_pieces(_collect_common(asked.of(index))) for index in found.firsts])
+    images.extend_each(kinds.CORE, {id: Unparsed(CoreEntry, one) for id, one in zip(ids, encoded, strict=True) if one})
+    for index in found.alone:
+        images.add(kinds.CORE, cores.collect(asked.of(index)), ids[index])
+
+
+def _places() -> Places:
+    asked = questions()
+    template = asked.template
+    return Places(
+        common=asked.common_places,
+        keyring=template.places[id(asked.marks.keyring)] * OP.size + RESULT,
+        clear_child_tid=template.outs[template.places[id(asked.thread.clear_child_tid)], 1][0],
+        stack=template.outs[template.places[id(asked.stack)], 1][0],
+    )
+
+
+def _pieces(common: CoreEntry) -> Pieces:
+    entry = common.thread_core
+    entry.seccomp_mode = SECCOMP_DISABLED
+    info = common.thread_info
+    info.fpregs.CopyFrom(registers.NO_FPREGS)
+    scheduled, rights, cgroup, settings = (_fields(entry, numbers) for numbers in FIELDS)
+    return Pieces(scheduled, rights, cgroup, settings, info.SerializePartialToString())
+
+
+def _fields(entry: ThreadCoreEntry, numbers: range) -> bytes:
+    """Those fields alone, encoded."""
+    part = ThreadCoreEntry()
+    part.CopyFrom(entry)
+    for descriptor, _ in part.ListFields():
+        if descriptor.number not in numbers:
+            part.ClearField(descriptor.name)
+    return part.SerializePartialToString()

@@ -25,12 +25,41 @@ class Record(Generic[M]):
     payload: bytes = b""
 
 
+class Unparsed(Record[M]):
+    """A record whose message, encoded already, is parsed when it is asked for. Nothing follows the message."""
+
+    __slots__ = ("_class", "_encoded", "_parsed")
+    _class: type[M]
+    _encoded: bytes
+    _parsed: M | None
+
+    def __init__(self, message_class: type[M], encoded: bytes) -> None:
+        object.__setattr__(self, "_class", message_class)
+        object.__setattr__(self, "_encoded", encoded)
+        object.__setattr__(self, "_parsed", None)
+        object.__setattr__(self, "payload", b"")
+
+    @property
+    def message(self) -> M:
+        """From now on it is what the record holds."""
+        if self._parsed is None:
+            object.__setattr__(self, "_parsed", self._class.FromString(self._encoded))
+        return self._parsed  # type: ignore[return-value]  # see above
+
+    @property
+    def encoded(self) -> bytes:
+        """The message's bytes, as long as nobody has asked for it, who may have changed it; else nothing."""
+        return self._encoded if self._parsed is None else b""
+
+
 def encode_file(kind: Kind[M], name: str, records: Iterable[Record[M]]) -> bytes:
     """The bytes of a whole file; ImageError for a message that lacks required fields or does not fit its payload."""
     return kind.header + b"".join(_encode_record(kind, name, record) for record in records)
 
 
 def _encode_record(kind: Kind[M], name: str, record: Record[M]) -> bytes:
+    if isinstance(record, Unparsed) and record.encoded:
+        return len(record.encoded).to_bytes(4, "little") + record.encoded
     try:
         body = record.message.SerializeToString()
     except EncodeError as error:

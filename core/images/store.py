@@ -8,7 +8,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,6 +48,13 @@ class ImageSet:
     def extend(self, kind: Kind[M], records: Sequence[Record[M]], id: int | None = None) -> None:
         """add() of many, which belong there."""
         self._create(kind, id).extend(records)  # type: ignore[arg-type]  # they belong there
+
+    def extend_each(self, kind: Kind[M], records: Mapping[int, Record[M]]) -> None:
+        """A file for each id, with that record, which belongs there; ValueError when one is there already."""
+        for id, record in records.items():
+            if (kind, id) in self._files:
+                raise ValueError(f"{kind.file_name(id)}: is there already")
+            self._files[_key(kind, id)] = [record]  # type: ignore[list-item]  # it belongs there
 
     def add_empty(self, kind: Kind[M], id: int | None = None) -> None:
         """Make the file even though it holds no message, as for a task without descriptors."""

@@ -41,18 +41,25 @@ def parse_scheduling(content: bytes) -> Scheduling:
     return Scheduling(content[AFFINITY:].rstrip(b"\0"), *LAYOUT.unpack_from(content))
 
 
+class AllFacts:
+    """Those of many threads, in one native call; OSError names the first that cannot be read."""
+
+    def __init__(self, tids: Sequence[int]) -> None:
+        self.array = ffi.new("struct mg_facts[]", len(tids))
+        for one, tid in zip(self.array, tids, strict=True):
+            one.tid = tid
+        if lib.mg_read_facts(self.array, len(tids)):
+            failed = next(one for one in self.array if one.error)
+            raise OSError(failed.error, f"thread {failed.tid}: scheduling: {os.strerror(failed.error)}")
+
+    def of(self, index: int) -> ThreadFacts:
+        """Those of one of them."""
+        one = self.array[index]
+        content = ffi.buffer(ffi.addressof(one))
+        return ThreadFacts(content[START : START + AFFINITY + one.affinity_size], bool(one.has_io_ports))
+
+
 def read_facts(tids: Sequence[int]) -> list[ThreadFacts]:
-    """Of every one of these threads, in one native call; OSError names the first that cannot be read."""
-    array = ffi.new("struct mg_facts[]", len(tids))
-    for one, tid in zip(array, tids, strict=True):
-        one.tid = tid
-    if lib.mg_read_facts(array, len(tids)):
-        failed = next(one for one in array if one.error)
-        raise OSError(failed.error, f"thread {failed.tid}: scheduling: {os.strerror(failed.error)}")
-    content, size = memoryview(ffi.buffer(array)), ffi.sizeof("struct mg_facts")
-    return [
-        ThreadFacts(
-            bytes(content[start + START : start + START + AFFINITY + one.affinity_size]), bool(one.has_io_ports)
-        )
-        for start, one in zip(range(0, size * len(tids), size), array, strict=True)
-    ]
+    """Of every one of these threads; OSError names the first that cannot be read."""
+    facts = AllFacts(tids)
+    return [facts.of(index) for index in range(len(tids))]

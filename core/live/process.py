@@ -24,11 +24,11 @@ from core.memory.ranges import EMPTY, EVERYTHING, Ranges
 from core.memory_plan import memory_plan
 from core.options import DumpOptions
 from core.prepare import Prepared, read_flags
-from core.proc.brief import BriefStatus
 from core.proc.direct_io import uses_direct_io
 from core.proc.main_thread import main_thread
 from core.proc.maps import Vma, parse_maps
 from core.proc.reader import ProcReader
+from core.proc.statuses import Statuses
 from core.resources import aio
 from core.resources.address_space import bare_mm
 from core.resources.ghost_file import Ghosts
@@ -318,13 +318,13 @@ class LiveProcess:
         self.sent = self.sent.union(self.pending)
         self.pending = self.kept = EMPTY
 
-    def subject(self, member: Member, statuses: dict[int, BriefStatus]) -> Subject:
+    def subject(self, member: Member, statuses: Statuses) -> Subject:
         """What is collected of it; it is frozen. `member`: as it was found then; `statuses`: by thread."""
         if self.frozen is None:
             raise TraceeError(self.pid, "is not frozen")
         borrowed = self._need_borrow()
-        for tid, status in statuses.items():
-            borrowed.add_task(tid, status.own_tid)
+        for tid, own_tid in statuses.own_tids.items():
+            borrowed.add_task(tid, own_tid)
         return Subject(
             self.frozen, borrowed, self.current, self.prepared.vma_flags, self.reader, self.prepared.pidfd,
             self.prepared.tgid, self.own_pid, statuses, member.parent, self._entries,

@@ -247,6 +247,28 @@ static int begin(const struct mg_job *job, const struct mg_borrowed *how, unsign
 	return result ? result : start(job, how);
 }
 
+/* The first of `quiet` that the thread does not block; 0: it blocks all. */
+static int find_quiet(const struct mg_thread *thread, const int *quiet, int quiet_count)
+{
+	for (int i = 0; i < quiet_count; i++)
+		if (!(thread->sigmask >> (quiet[i] - 1) & 1))
+			return quiet[i];
+	return 0;
+}
+
+void mg_make_jobs(struct mg_job *jobs, const struct mg_thread *threads, int count, const struct mg_job *like,
+		  unsigned int slot, int slots, const int *own_tids, const int *quiet, int quiet_count)
+{
+	for (int i = 0; i < count; i++) {
+		jobs[i] = *like;
+		jobs[i].thread = &threads[i];
+		jobs[i].place += (unsigned long long)(i % slots) * slot;
+		jobs[i].own_tid = own_tids[i];
+		jobs[i].yield_signal = find_quiet(&threads[i], quiet, quiet_count);
+		jobs[i].content += (size_t)i * like->program->size;
+	}
+}
+
 int mg_run_jobs(struct mg_job *jobs, int count, const struct mg_borrowed *how)
 {
 	unsigned char *frame = malloc(mg_frame_size(how->xstate_size));

@@ -23,8 +23,19 @@ HEADERS = (
     "sharing.h",
     "mqueue.h",
     "descriptors.h",
+    "cores.h",
 )
-SOURCES = ("kernel.c", "memory.c", "pages.c", "borrow.c", "collect.c", "sharing.c", "mqueue.c", "descriptors.c")
+SOURCES = (
+    "kernel.c",
+    "memory.c",
+    "pages.c",
+    "borrow.c",
+    "collect.c",
+    "sharing.c",
+    "mqueue.c",
+    "descriptors.c",
+    "cores.c",
+)
 BLOBS = ("blob.S",)
 EXECUTABLES = ("stem", "init")
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-missing-field-initializers")

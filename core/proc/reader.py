@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from core.errors import CollectError
 from core.proc import bulk, sysvipc
 from core.proc.auxv import parse_auxv
-from core.proc.brief import BriefStatus, parse_brief
 from core.proc.bulk import What
 from core.proc.fdinfo import FdInfo, parse_fdinfo
 from core.proc.limits import Limit, parse_limits
@@ -20,6 +19,7 @@ from core.proc.mountinfo import Mount, parse_mountinfo
 from core.proc.sockets import InetSocket, UnixSocket, parse_inet, parse_inodes, parse_unix
 from core.proc.stat import Stat, parse_stat
 from core.proc.status import Status, parse_status
+from core.proc.statuses import Statuses
 from core.proc.text import printable
 from core.proc.timers import PosixTimer, parse_timers
 
@@ -95,14 +95,13 @@ class ProcReader:
             for (pid, name), one in zip(files, found, strict=True)
         ]
 
-    def brief_statuses(self, threads: Mapping[int, Sequence[int]]) -> dict[int, dict[int, BriefStatus]]:
+    def brief_statuses(self, threads: Mapping[int, Sequence[int]]) -> dict[int, Statuses]:
         """What matters of the status of these threads, by process and tid."""
-        places = [(pid, tid) for pid, tids in threads.items() for tid in tids]
-        found = self.contents([(pid, f"task/{tid}/status") for pid, tid in places])
-        statuses: dict[int, dict[int, BriefStatus]] = {pid: {} for pid in threads}
-        for (pid, tid), one in zip(places, found, strict=True):
-            statuses[pid][tid] = parse_brief(content_of(one))
-        return statuses
+        found = iter(self.contents([(pid, f"task/{tid}/status") for pid, tids in threads.items() for tid in tids]))
+        return {
+            pid: Statuses({tid: content_of(text) for tid, text in zip(tids, found, strict=False)})
+            for pid, tids in threads.items()
+        }
 
     def _explained(self, error: OSError, pid: int | str, name: str) -> OSError:
         gone = error.errno == errno.ESRCH or (error.errno == errno.ENOENT and not os.path.exists(f"{self._proc}/{pid}"))

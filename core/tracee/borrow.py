@@ -162,6 +162,11 @@ class Borrow:
         """What the thread calls itself."""
         return self._own_ids.get(tid, tid)
 
+    @property
+    def quiet(self) -> tuple[int, ...]:
+        """Signals by which programs may report, the best first."""
+        return self._quiet
+
     def yield_signal(self, tid: int, sigmask: int) -> int:
         """The signal by which a program in this thread reports."""
         return choose_yield_signal(sigmask, self._quiet, lambda: _pending(tid))

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from core.errors import TraceeError
-from core.kernel.threads import ThreadBlock
+from core.kernel.calls import uncleared
+from core.kernel.threads import ThreadBlock, ThreadState
 from core.native._kernel import ffi, lib
 from core.plan.encode import OP, RESULT, RESULT_WORD, Template
 from core.tracee.borrow import Borrow, Results, failure_of, giving_back, template_slot, too_large
@@ -94,7 +95,7 @@ def _run_wave(wave: Sequence[_Slot], works: Sequence[Work], native: _NativeProgr
         job.yield_signal = borrow.yield_signal(thread.tid, thread.sigmask)
         used += len(template.content)
     if lib.mg_run_jobs(jobs, len(wave), frame_layout()):
-        _recover(jobs, wave, works)
+        _recover(jobs, [works[slot.work].threads[slot.index] for slot in wave])
     used = 0
     for job, slot, template in zip(jobs, wave, templates, strict=True):
         content = bytes(room[used : used + len(template.content)])
@@ -105,9 +106,52 @@ def _run_wave(wave: Sequence[_Slot], works: Sequence[Work], native: _NativeProgr
         used += len(template.content)
 
 
-def _recover(jobs: "ffi.CData", wave: Sequence[_Slot], works: Sequence[Work]) -> None:
+def run_alike(borrow: Borrow, threads: ThreadBlock, first: int, template: Template) -> "ffi.CData":
+    """One program run in every thread from the `first` on: what each one's brought back, one behind the other.
+
+    All threads are stopped again and as they were. Errors as those of run_together().
+    """
+    count, size, slot = len(threads) - first, len(template.content), template_slot(template)
+    slots = borrow.area.size // slot
+    if not slots:
+        raise too_large(threads[first].tid, template)
+    content, jobs = uncleared("unsigned char[]", count * size), uncleared("struct mg_job[]", count)
+    native, like = _NativePrograms(), ffi.new("struct mg_job *")
+    like.program, like.code, like.place, like.content = (
+        native.of(template), borrow.area.address, borrow.area.writable, content,
+    )  # fmt: skip
+    tids = threads.tids[first:]
+    own_ids, quiet = [borrow.own_id(tid) for tid in tids], borrow.quiet
+    lib.mg_make_jobs(jobs, threads.array + first, count, like, slot, slots, own_ids, quiet, len(quiet))
+    _choose_signals(jobs, threads, first, borrow)
+    for start in range(0, count, slots):
+        many = min(slots, count - start)
+        if lib.mg_run_jobs(jobs + start, many, frame_layout()):
+            _recover(jobs[start : start + many], [threads[first + start + place] for place in range(many)])
+    return _without_failed(jobs, content, template)
+
+
+def _choose_signals(jobs: "ffi.CData", threads: ThreadBlock, first: int, borrow: Borrow) -> None:
+    """Of those that block all that are quiet."""
+    for place in range(len(jobs)):
+        if not jobs[place].yield_signal:
+            thread = threads.array[first + place]
+            jobs[place].yield_signal = borrow.yield_signal(thread.tid, thread.sigmask)
+
+
+def _without_failed(jobs: "ffi.CData", content: "ffi.CData", template: Template) -> "ffi.CData":
+    """`content`; an error when an op failed that may not."""
+    for place in range(len(jobs)):
+        if index := jobs[place].failed_op:
+            result = place * len(template.content) + (index - 1) * OP.size + RESULT
+            value = RESULT_WORD.unpack_from(ffi.buffer(content), result)[0]
+            raise failure_of(jobs[place].thread.tid, template, index - 1, value)
+    return content
+
+
+def _recover(jobs: "ffi.CData", threads: Sequence[ThreadState]) -> None:
     """Put every thread back, wherever it is; TraceeError for the first that failed."""
-    with giving_back(*(works[slot.work].threads[slot.index] for slot in wave)):
+    with giving_back(*threads):
         failed = next(job for job in jobs if job.error)
         reason = f"does not come back from a borrowed program (errno {failed.error})"
         if failed.fatal_signal:

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from core.errors import ImageError
 from core.images import kinds
-from core.images.codec import Record, decode_file, encode_file
+from core.images.codec import Record, Unparsed, decode_file, encode_file
 from core.images.kinds import Kind, parse_file_name
-from core.images.pb.core_pb2 import TaskCoreEntry
+from core.images.pb.core_pb2 import CoreEntry, TaskCoreEntry
 from core.images.pb.descriptors_pb2 import PipeDataEntry
 from core.images.pb.pstree_pb2 import PstreeEntry
 from tests.unit.images.samples import KINDS, chunked_ghost, file_name, sample_records
@@ -126,3 +126,15 @@ def test_fields_we_do_not_know_are_kept() -> None:
     body = PstreeEntry(pid=1, ppid=0, pgid=1, sid=1).SerializeToString() + b"\xfa\xff\x03\x03new"
     content = kinds.PSTREE.header + len(body).to_bytes(4, "little") + body
     assert encode_file(kinds.PSTREE, "x", decode_file(kinds.PSTREE, "x", content)) == content
+
+
+def test_an_encoded_record_is_parsed_when_it_is_asked_for_and_keeps_what_is_changed_then() -> None:
+    encoded = CoreEntry(mtype=CoreEntry.X86_64).SerializeToString()
+    record = Unparsed(CoreEntry, encoded)
+    assert (
+        decode_file(kinds.CORE, "core-1.img", encode_file(kinds.CORE, "core-1.img", [record]))[0].message
+        == record.message
+    )
+    record.message.thread_core.futex_rla = record.message.thread_core.futex_rla_len = 7
+    [read] = decode_file(kinds.CORE, "core-1.img", encode_file(kinds.CORE, "core-1.img", [record]))
+    assert read.message.thread_core.futex_rla == 7
