@@ -36,9 +36,13 @@ class There:
         """As the destination's."""
         self._thread.submit(self.destination.resume).result()
 
+    def abort(self) -> None:
+        """As the destination's."""
+        self._thread.submit(self.destination.abort).result()
+
     def close(self) -> None:
         """Nothing of a copy that was not told to run is left."""
-        self._thread.submit(self.destination.abort).result()
+        self.abort()
         self._thread.shutdown()
 
 

@@ -175,7 +175,7 @@ def test_a_parked_copy_stands_still_until_it_is_resumed(name: str, hold: HoldCho
 def test_an_aborted_copy_is_gone_and_the_source_runs_on(hold: HoldChoice, tmp_path: Path) -> None:
     with ready("threads50.c", tmp_path) as run, home_cgroup(run.pid), moved(run.pid, hold) as move:
         copy = move.parked.pids[0]
-        move.destination.abort()
+        move.there.abort()
         assert not READER.exists(copy)
         assert move.source.holder is not None
         resume_parked(move.source.holder.path)
