@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
+from core.ids.orders import TaskOrders
 from core.ids.tree import KcmpTree, count_from
 from core.kernel.calls import find_shared, kcmp
 
@@ -101,11 +102,12 @@ class SharedIds:
         self._same: dict[int, dict[int, int]] = {}  # by kind: pid → the first of those that share
         weakref.finalize(self, _close_all, self._held)
 
-    def compare(self, pids: Sequence[int]) -> None:
+    def compare(self, pids: Sequence[int], orders: TaskOrders | None = None) -> None:
         """Learn at once what these tasks share besides memory, which is asked for one by one later."""
+        orders = orders or TaskOrders()
         for kind in (KCMP_FILES, KCMP_FS, KCMP_SIGHAND):
             try:
-                places = find_shared(pids, kind).places
+                places = orders.find_shared(pids, kind)
                 self._same[kind] = {pid: pids[place] for pid, place in zip(pids, places, strict=True)}
             except OSError as error:
                 if error.errno != errno.EOPNOTSUPP:

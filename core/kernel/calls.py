@@ -112,15 +112,17 @@ class Shared(NamedTuple):
 
 
 def find_shared(
-    pids: Sequence[int], kind: int, fds: Sequence[int] | None = None, groups: Sequence[int] | None = None
-) -> Shared:
+    pids: Sequence[int], kind: int, fds: Sequence[int] | None = None, groups: Sequence[int] | None = None,
+    likely: Sequence[int] | None = None,
+) -> Shared:  # fmt: skip
     """Which processes share an object of kcmp(2)'s `kind`. `fds`: the descriptor of each, of open files. `groups`,
-    ascending: those of different groups are known to differ.
+    ascending: those of different groups are known to differ. `likely`: their places in the order that is expected.
 
-    In O(n log n) comparisons, n when they come in order. EOPNOTSUPP: this kernel does not tell an order.
+    In O(n log n) comparisons, n when they are in order. EOPNOTSUPP: this kernel does not tell an order.
     """
     count = len(pids)
-    same, order, comparisons = ffi.new("int[]", count), ffi.new("int[]", count), ffi.new("long long *")
+    same, comparisons = ffi.new("int[]", count), ffi.new("long long *")
+    order = ffi.new("int[]", list(range(count)) if likely is None else likely)
     numbers = ffi.NULL if fds is None else ffi.new("int[]", fds)
     parts = ffi.NULL if groups is None else ffi.new("int[]", groups)
     error = lib.mg_find_shared(ffi.new("int[]", pids), numbers, parts, count, kind, same, order, comparisons)

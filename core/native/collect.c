@@ -254,21 +254,36 @@ static int compare(const void *one, const void *other, void *context)
 	return order == SAME ? a - b : order;
 }
 
+/* All of sorted[first … end - 1] are the same: same[] is the lowest. */
+static void note_same(const int *sorted, int first, int end, int *same)
+{
+	int lowest = sorted[first];
+
+	for (int i = first + 1; i < end; i++)
+		if (sorted[i] < lowest)
+			lowest = sorted[i];
+	for (int i = first; i < end; i++)
+		same[sorted[i]] = lowest;
+}
+
 /* same[] by the order of sorted[]; 0 when that is not one. `sure`: it was, and what is not in it has changed since, so
  * that it is not the same as what lies before it. */
 static int find_in_order(struct comparing *comparing, const int *sorted, int count, int *same, int sure)
 {
 	int first = 0;
 
-	for (int i = 0; i < count; i++) {
-		int order = i ? compare_indexes(comparing, sorted[i - 1], sorted[i]) : DIFFERENT;
+	for (int i = 1; i < count; i++) {
+		int order = compare_indexes(comparing, sorted[i - 1], sorted[i]);
 
 		if ((order == DISORDER && !sure) || comparing->error)
 			return 0;
-		if (order != SAME)
-			first = i;
-		same[sorted[i]] = sorted[first];
+		if (order == SAME)
+			continue;
+		note_same(sorted, first, i, same);
+		first = i;
 	}
+	if (count)
+		note_same(sorted, first, count, same);
 	return 1;
 }
 
@@ -277,8 +292,6 @@ int mg_find_shared(const int *pids, const int *fds, const int *groups, int count
 {
 	struct comparing comparing = {pids, fds, groups, kind, 0, comparisons};
 
-	for (int i = 0; i < count; i++)
-		sorted[i] = i;
 	if (find_in_order(&comparing, sorted, count, same, 0) || comparing.error)
 		return comparing.error;
 	qsort_r(sorted, count, sizeof(*sorted), compare, &comparing);

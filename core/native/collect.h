@@ -16,8 +16,8 @@ void mg_read_files(const char *names, int count, int kind, unsigned char *buffer
 
 /* Which of the processes share an object of kcmp(2)'s `kind`: same[i] is the
  * index of the first in pids[] that has the same one as pids[i]. `groups`: known
- * to differ where these do, ascending; NULL: one group. `sorted`: their indexes in the
- * kernel's order, within the groups; when they come in that order one comparison each is
- * enough. `comparisons` counts the kcmp calls. -EOPNOTSUPP: this kernel does not tell an order. */
+ * to differ where these do, ascending; NULL: one group. `sorted`: their indexes in an order that
+ * is tried first, and then in the kernel's, within the groups; when that is the same one
+ * comparison each is enough. `comparisons` counts the kcmp calls. -EOPNOTSUPP: this kernel does not tell an order. */
 int mg_find_shared(const int *pids, const int *fds, const int *groups, int count, int kind, int *same, int *sorted,
 		   long long *comparisons);

@@ -6,21 +6,22 @@ from collections.abc import Sequence
 from typing import Final
 
 from core.errors import Blocker
+from core.ids.orders import TaskOrders
 from core.ids.shared import KCMP_VM, SharedIds
-from core.kernel.calls import find_shared
 from core.proc.reader import ProcReader
 from core.tracee.family import has_gone
 
 EXIT_HINT: Final = "such a child (__WCLONE) cannot be made anew: wait until it has ended"
 
 
-def find_sharers(pids: Sequence[int], reader: ProcReader) -> dict[int, int]:
+def find_sharers(pids: Sequence[int], reader: ProcReader, orders: TaskOrders | None = None) -> dict[int, int]:
     """Of `pids`: who has the memory of one before it, and the first of those. Who has ended shares with nobody."""
+    orders = orders or TaskOrders()
     firsts: dict[int, int] = {}
     living = list(pids)
     while len(living) > 1:
         try:
-            firsts = _find_firsts(living)
+            firsts = _find_firsts(living, orders)
             break
         except ProcessLookupError:
             left = [pid for pid in living if not has_gone(pid, reader)]
@@ -31,7 +32,7 @@ def find_sharers(pids: Sequence[int], reader: ProcReader) -> dict[int, int]:
     if not shared:
         return {}
     left = [pid for pid in living if pid in shared and not has_gone(pid, reader)]
-    return firsts if len(left) == len(shared) else find_sharers(left, reader)
+    return firsts if len(left) == len(shared) else find_sharers(left, reader, orders)
 
 
 def refuse_exit_signal(pid: int, reader: ProcReader) -> Blocker | None:
@@ -43,9 +44,9 @@ def refuse_exit_signal(pid: int, reader: ProcReader) -> Blocker | None:
     return Blocker("exit-signal", f"pid {pid}", f"tells its parent of its end {how}, not by SIGCHLD", EXIT_HINT)
 
 
-def _find_firsts(pids: Sequence[int]) -> dict[int, int]:
+def _find_firsts(pids: Sequence[int], orders: TaskOrders) -> dict[int, int]:
     try:
-        places = find_shared(pids, KCMP_VM).places
+        places = orders.find_shared(pids, KCMP_VM)
         return {pid: pids[place] for pid, place in zip(pids, places, strict=True) if pids[place] != pid}
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from core.ids.orders import TaskOrders
 from core.ids.shared import KCMP_FILES, KCMP_FS, KCMP_SIGHAND, KCMP_VM, SharedIds
 from core.kernel.calls import find_shared
 
@@ -37,6 +38,17 @@ def test_nothing_is_shared_after_a_fork_and_it_takes_n_log_n_comparisons() -> No
             same, _, comparisons = find_shared(pids, kind)
             assert same == list(range(len(pids)))
             assert comparisons <= 2 * len(pids) * math.log2(len(pids))
+
+
+def test_tasks_in_the_order_that_was_found_before_take_a_comparison_each() -> None:
+    with children(40) as pids:
+        order = find_shared(pids, KCMP_VM).order
+        assert find_shared(pids, KCMP_VM, likely=order).comparisons == len(pids) - 1
+        assert find_shared(pids, KCMP_VM, likely=order[::-1]).order == order
+        orders = TaskOrders()
+        twice = [*pids, *reversed(pids)]
+        for tasks in (pids, pids[::-1], twice, twice[::-1], pids[10:], twice):
+            assert orders.find_shared(tasks, KCMP_VM) == [tasks.index(pid) for pid in tasks]
 
 
 def test_the_same_task_shares_everything_with_itself() -> None:
