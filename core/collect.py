@@ -5,13 +5,14 @@ A table of contents over core/resources; nothing here stops, maps or releases an
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
+from core.collect_memory import collect_mm
 from core.collect_tasks import Tasks, read_facts
 from core.collect_threads import Answers, Asked, Cores, ask_all, collect_crowd
 from core.errors import CollectError, Refused
+from core.foreseen import Foreseen
 from core.ids.shared import SharedIds
 from core.images import kinds
 from core.images.inventory import make_inventory
@@ -24,7 +25,7 @@ from core.images.store import ImageSet
 from core.kernel.ipc_namespace import with_us
 from core.memory.ranges import EMPTY, Ranges
 from core.options import DumpOptions
-from core.plan.segments import SegmentKind, SegmentUse
+from core.proc.auxv import parse_auxv
 from core.proc.brief import BriefStatus
 from core.proc.maps import Vma
 from core.proc.prefetched import PrefetchedReader
@@ -46,7 +47,6 @@ from core.resources import (
     table_collect,
     time_namespace,
     vma_marks,
-    vmas,
 )
 from core.resources.ghost_file import Ghosts
 from core.resources.named_files import O_DIRECTORY, NamedFiles, Nameless
@@ -78,6 +78,7 @@ class Subject:
     vma_entries: Sequence[VmaEntry] = ()  # of `vmas`, when they were collected before
     guards: Ranges = EMPTY  # pages of MADV_GUARD_INSTALL
     stat: Stat | None = None  # when it was read after the stop
+    has_paths: bool = False  # all that it maps from files, as of `vma_entries`
     memory_of: int = 0  # pid of another subject that has the same memory, and is asked for it: no `vmas` here
 
     @property
@@ -100,76 +101,6 @@ class Subject:
         return self.own_tids[tid]
 
 
-def _renumber(entry: VmaEntry, vma: Vma, files: NamedFiles) -> VmaEntry:
-    """The entry, with the number that its file has among `files`."""
-    if vma.path.startswith("/"):
-        entry.shmid = files.add(vma.path)
-    return entry
-
-
-def collect_mm(
-    pid: int, vma_list: Sequence[Vma], flags: dict[int, frozenset[str]], files: NamedFiles, ghosts: Ghosts,
-    segments: Segments, known: Sequence[VmaEntry] = (),
-) -> list[VmaEntry]:  # fmt: skip
-    """Entries of all VMAs; files they map are added to `files` and `ghosts`, other shared memory to `segments`.
-
-    `known`: what they were when the same VMAs were collected with other files, whose numbers they lose.
-    """
-    reader, entries = ProcReader(), []
-    known = known if len(known) == len(vma_list) else ()  # else some were gone when they were looked at
-    for index, vma in enumerate(vma_list):
-        if known and not vma.shared and not vma.path.endswith(" (deleted)"):
-            entries.append(_renumber(known[index], vma, files))
-            continue
-        try:
-            use = _collect_use(pid, vma, _may_write(vma, flags), files, ghosts, segments, reader)
-        except FileNotFoundError:  # it runs, and has unmapped it since: the next look tells
-            continue
-        if known and use is None and not vma.path.endswith(" (deleted)"):
-            entries.append(_renumber(known[index], vma, files))
-            continue
-        if use is None and vma.path.startswith("/") and not (vma.is_private_huge or vma.is_aio_ring):
-            files.add(vma.path)
-        entries.append(vmas.collect(vma, flags_of(vma, flags), files.ids, use))
-        vma_marks.collect(entries[-1], vma, flags_of(vma, flags))
-    return entries
-
-
-def meet(
-    pid: int, vma_list: Sequence[Vma], flags: dict[int, frozenset[str]], files: NamedFiles, ghosts: Ghosts,
-    segments: Segments,
-) -> tuple[SegmentUse | None, ...]:  # fmt: skip
-    """What these VMAs map, as collect_mm() finds it: the rest of an entry is told by the VMA itself and its flags."""
-    reader, uses = ProcReader(), []
-    for vma in vma_list:
-        with suppress(FileNotFoundError):  # as above
-            uses.append(_collect_use(pid, vma, _may_write(vma, flags), files, ghosts, segments, reader))
-    return tuple(uses)
-
-
-def _collect_use(
-    pid: int, vma: Vma, may_write: bool, files: NamedFiles, ghosts: Ghosts, segments: Segments, reader: ProcReader
-) -> SegmentUse | None:
-    """What the VMA maps that has no path over there. FileNotFoundError when it is mapped no more."""
-    if (segment := segments.mapped(pid, vma)) is not None:
-        use = segments.describe(segment, files.images)
-        return replace(use, shmid=files.add_memfd(segment.id)) if use.kind is SegmentKind.MEMFD else use
-    ghost = ghosts.add_mapped(pid, vma, reader, writable=may_write)
-    if ghost is None:
-        return None
-    found, tell = os.fstat(ghost.fd), partial(ghosts.describe_as, files.images, ghost=ghost)
-    return SegmentUse(SegmentKind.FILE, files.add_ghost(ghost.id, ghost.path, found, tell), found.st_size)
-
-
-def _may_write(vma: Vma, flags: dict[int, frozenset[str]]) -> bool:
-    return vma.shared and (vma.writable or "mw" in flags_of(vma, flags))
-
-
-def flags_of(vma: Vma, flags: dict[int, frozenset[str]]) -> frozenset[str]:
-    """VmFlags of a VMA as last read, none for one that is new."""
-    return flags.get(vma.start, frozenset())
-
-
 @dataclass(frozen=True, slots=True)
 class Zombie:
     """A task of the tree that has ended and was not waited for. `exit_code` as in wait(2)."""
@@ -184,19 +115,20 @@ class Zombie:
 
 def collect_tree(
     subjects: Sequence[Subject], zombies: Sequence[Zombie], options: DumpOptions, ghosts: Ghosts, segments: Segments,
-    sightings: Sightings | None = None,
+    foreseen: Foreseen | None = None,
 ) -> ImageSet:  # fmt: skip
     """Everything about the frozen processes of a tree but their pages; the root first, parents before children.
 
-    What deleted files and shared memory hold is left out too: they are in `ghosts` and `segments`. `sightings`: what
-    was foreseen of descriptors.
+    What deleted files and shared memory hold is left out too: they are in `ghosts` and `segments`. `foreseen`: what
+    was made before.
     """
+    foreseen = foreseen or Foreseen()
     subjects = _prefetched(subjects)
     rings = {one.pid: found for one in subjects if (found := aio.rings(one.vmas))}
     contexts = aio.wait_idle(list(rings))  # before anything that a request changes when it ends: eventfds, sizes
     images = ImageSet()
-    ids = SharedIds(next_file_id=sightings.files.next_id if sightings else None)
-    ids.compare([subject.pid for subject in subjects])
+    ids = SharedIds(next_file_id=foreseen.sightings.files.next_id)
+    ids.compare([subject.pid for subject in subjects], foreseen.orders)
     named = NamedFiles(images, f"/proc/{subjects[0].pid}/root", ids.next_file_id)
     places = {subject.pid: place for place, subject in enumerate(subjects, 1)}
     kobj_ids = [_collect_ids(one, places[one.memory_of or one.pid], ids, segments.ipc_namespace) for one in subjects]
@@ -205,12 +137,12 @@ def collect_tree(
     inventory = make_inventory(process_tree.host_ids(), root_cg_set=process_tree.CGROUP_SET)
     inventory.xsave_layout.extend(registers.collect_layout())
     images.add(kinds.INVENTORY, inventory)
-    _collect_tables(subjects, kobj_ids, images, ids, options, ghosts, segments, zombies, sightings)
+    _collect_tables(subjects, kobj_ids, images, ids, options, ghosts, segments, zombies, foreseen.sightings)
     images.add(kinds.TIMENS, collect_clocks(subjects[0].reader, [one.pid for one in subjects]), time_namespace.IMAGE_ID)
     cores, tasks = Cores(seccomp.Filters()), Tasks()
     for subject, entry, asked in zip(subjects, kobj_ids, _ask(subjects), strict=True):
         nameless = partial(ghosts.describe, images, subject.reader.path(subject.pid, "root"))
-        _collect_process(subject, asked, images, named, entry, cores, tasks, nameless, ghosts, segments)
+        _collect_process(subject, asked, images, named, entry, cores, tasks, nameless, ghosts, segments, foreseen)
     if cores.filters.entry.seccomp_filters:
         images.add(kinds.SECCOMP, cores.filters.entry)
     for zombie in zombies:
@@ -278,11 +210,14 @@ def _collect_tables(
     ghosts: Ghosts,
     segments: Segments,
     zombies: Sequence[Zombie],
-    sightings: Sightings | None,
+    sightings: Sightings,
 ) -> None:
     """Descriptor tables of all tasks, each once."""
     owners = {entry.files_id: subject for subject, entry in reversed(list(zip(subjects, kobj_ids, strict=True)))}
-    tables = [table_collect.TaskTable(one.pid, one.pidfd, files_id) for files_id, one in reversed(owners.items())]
+    tables = [
+        table_collect.TaskTable(one.pid, one.pidfd, files_id, one.statuses[one.pid].own_pid)
+        for files_id, one in reversed(owners.items())
+    ]
     table_collect.collect_tables(
         tables,
         subjects[0].reader,
@@ -307,12 +242,14 @@ def _collect_ids(subject: Subject, vm: int, ids: SharedIds, ipc: int) -> TaskKob
 def _collect_process(
     subject: Subject, asked: Asked, images: ImageSet, named: NamedFiles, ids: TaskKobjIdsEntry,
     cores: Cores, tasks: Tasks, nameless: Nameless, ghosts: Ghosts, segments: Segments,
+    foreseen: Foreseen,
 ) -> None:  # fmt: skip
     leader, stat = asked.answers[0], subject.stat or subject.reader.stat(subject.pid)
     images.add(kinds.IDS, ids, subject.own_pid)
     images.add(kinds.PSTREE, process_tree.collect_pstree(_identity(subject, leader.status)))
     if subject.has_memory:
-        images.add(kinds.MM, _collect_address_space(subject, stat, leader, named, ghosts, segments), subject.own_pid)
+        mm = _collect_address_space(subject, stat, leader, named, ghosts, segments, foreseen)
+        images.add(kinds.MM, mm, subject.own_pid)
     images.add(kinds.FS, _collect_fs(subject, leader.status, named, nameless), subject.own_pid)
     for answer in asked.answers:
         core = cores.collect(answer)
@@ -351,15 +288,19 @@ def _identity(subject: Subject, status: BriefStatus) -> process_tree.TaskIdentit
 
 
 def _collect_address_space(
-    subject: Subject, stat: Stat, leader: Answers, named: NamedFiles, ghosts: Ghosts, segments: Segments
-) -> MmEntry:
+    subject: Subject, stat: Stat, leader: Answers, named: NamedFiles, ghosts: Ghosts, segments: Segments,
+    foreseen: Foreseen,
+) -> MmEntry:  # fmt: skip
     pid = subject.pid
     if leader.asked.mm is None:
         raise CollectError(f"pid {pid}", "its leader was not asked for its address space")
     exe = named.add(subject.reader.exe(pid))
-    entries = collect_mm(pid, subject.vmas, subject.vma_flags, named, ghosts, segments, subject.vma_entries)
-    auxv = subject.reader.auxv(pid)
-    mm = address_space.collect(stat, auxv, entries, exe, leader.asked.mm, leader.results)
+    auxv = subject.reader.content(pid, "auxv")
+    mm = foreseen.spaces.take(pid, subject.vma_entries, stat, auxv, named) if subject.has_paths else None
+    if mm is None:
+        entries = collect_mm(pid, subject.vmas, subject.vma_flags, named, ghosts, segments, subject.vma_entries)
+        mm = address_space.begin(stat, parse_auxv(auxv, subject.reader.path(pid, "auxv")), entries)
+    address_space.collect(mm, exe, leader.asked.mm, leader.results)
     coredump_filter = subject.reader.coredump_filter(pid)
     vma_marks.collect_mm(leader.asked.marks_of_mm, leader.results, subject.guards, mm)
     process_settings.collect_mm(leader.asked.process_settings, leader.results, coredump_filter, mm)

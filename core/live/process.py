@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from core.borrow_sharer import threads_of
-from core.collect import Subject, collect_mm, meet
+from core.collect import Subject
+from core.collect_memory import Space, meet, memory_image
 from core.errors import CollectError, MigrateError, TraceeError
 from core.ids.tree import count_from
 from core.images import kinds
@@ -30,7 +31,6 @@ from core.proc.maps import Vma, parse_maps
 from core.proc.reader import ProcReader
 from core.proc.statuses import Statuses
 from core.resources import aio
-from core.resources.address_space import bare_mm
 from core.resources.ghost_file import Ghosts
 from core.resources.named_files import NamedFiles
 from core.resources.shared_memory import Segments
@@ -70,6 +70,7 @@ class LiveProcess:
     _maps: bytes = b""  # that `current`, `memory` and `_entries` were made from
     _entries: Sequence[VmaEntry] = ()
     _to_meet: tuple[Vma, ...] = ()  # those of `current` that may be other than they were while `_maps` is the same
+    _has_paths: bool = False  # all that is mapped from files
     _made_from: tuple[object, ...] = ()  # what `memory` was made from: maps, and what those were
     _vdso: bytes = b""  # content of its [vdso]
     _lender: Lender | None = None
@@ -209,6 +210,7 @@ class LiveProcess:
             self.has_rings = bool(aio.rings(self.current))
             self._vdso = self._read_vdso()
         made_from = (maps, *self._meet())  # before the image, as it may run: the image is never older
+        self._has_paths = made_from[1:] == (None,) * len(self._to_meet)
         is_new = not self._entries or made_from != self._made_from
         memory, tracker = self._memory_image() if is_new else self.memory, self._need_tracker()
         if tracker.by_content and self.has_looked:
@@ -228,6 +230,11 @@ class LiveProcess:
             self.pending = self.present()
             everything = Ranges.of((vma.start, vma.end) for vma in self.shared_vmas)
             self.shared = replace(self.shared, unknown=everything)
+
+    @property
+    def space(self) -> Space:
+        """Its memory at the last look."""
+        return Space(self.pid, self.current, self._entries)
 
     @property
     def may_share(self) -> bool:
@@ -250,13 +257,8 @@ class LiveProcess:
 
     def _memory_image(self) -> ImageSet:
         """VMAs and the files they map: what a skeleton is made from."""
-        images = ImageSet()
-        named = NamedFiles(images, f"/proc/{self.pid}/root", count_from(1))
-        known = (self.ghosts, self.segments, self._entries)
-        self._entries = collect_mm(self.pid, self.current, self.prepared.vma_flags, named, *known)
-        mm = bare_mm(self._entries)
-        mm.vdso = self._vdso
-        images.add(kinds.MM, mm, self.own_pid)
+        known = (self._vdso, self.prepared.vma_flags, self.ghosts, self.segments)
+        images, self._entries = memory_image(self.space, self.own_pid, *known)
         return images
 
     def _read_vdso(self) -> bytes:
@@ -328,7 +330,7 @@ class LiveProcess:
         return Subject(
             self.frozen, borrowed, self.current, self.prepared.vma_flags, self.reader, self.prepared.pidfd,
             self.prepared.tgid, self.own_pid, statuses, member.parent, self._entries,
-            self.last.guard if self.last else EMPTY, member.stat if self.pid == member.tgid else None,
+            self.last.guard if self.last else EMPTY, member.stat if self.pid == member.tgid else None, self._has_paths,
         )  # fmt: skip
 
     def let_run(self) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from core.borrow_sharer import borrow_sharer
 from core.collect import Subject
 from core.errors import MigrateError, TraceeError
+from core.ids.orders import TaskOrders
 from core.kernel import ptrace
 from core.live.process import LiveProcess
 from core.prepare import Prepared, prepare
@@ -39,6 +40,7 @@ class Sharers:
     """All of a tree, by our pid. A meeting begins with find(), and ends with meet() of each and settle()."""
 
     reader: ProcReader
+    orders: TaskOrders
     known: dict[int, Sharer] = field(default_factory=dict)
     _holders: Mapping[int, int] = field(default_factory=dict)  # of who shares, and holds it not: who holds it
 
@@ -48,7 +50,7 @@ class Sharers:
         for pid, process in processes.items():
             if process.sharers and (pid not in living or process.is_over):
                 process.abandon(frozen)
-        firsts = find_sharers(living, self.reader)
+        firsts = find_sharers(living, self.reader, self.orders)
         shared = {*firsts, *firsts.values()}
         holders: dict[int, int] = {}
         for pid in living:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from core.action_scripts import Action, Network
 from core.collect import collect_tree
 from core.errors import MigrateError, NotBorrowable, ScriptError, TraceeError
+from core.foreseen import Foreseen
 from core.images.pb.tty_pb2 import TtyInfoEntry
 from core.images.store import ImageSet
 from core.kernel.ipc_namespace import in_ipc_namespace_of
@@ -39,8 +40,7 @@ from core.prepare import (
     zombies_of,
 )
 from core.proc.reader import ProcReader, content_of
-from core.resources import aio, foresight, posix_mqueue, sysv_ipc
-from core.resources.sightings import Sightings
+from core.resources import aio, posix_mqueue, sysv_ipc
 from core.tracee.family import Family, has_ended, read_family, read_settled, refuse_strays, release, without
 from core.tracee.freezer import FrozenProcess, freeze
 from core.tracee.holder import Holder, hold_processes
@@ -67,7 +67,7 @@ class LiveSource:
     _family: Family = field(default_factory=Family)
     _held: bool = False
     _casting: Casting = field(default_factory=Casting)
-    _sightings: Sightings = field(default_factory=Sightings)
+    _foreseen: Foreseen = field(default_factory=Foreseen)
     _terminals: list[TtyInfoEntry] = field(default_factory=list)  # that sessions of the tree are led from
     _images: ImageSet = field(default_factory=ImageSet)  # of the freeze
     _network: Network = field(init=False)
@@ -76,7 +76,7 @@ class LiveSource:
     def __post_init__(self) -> None:
         self._network = Network(self.options.scripts, self.pid)
         self._network_files = NetworkFiles(self.reader)
-        self.sharers = Sharers(self.reader)
+        self.sharers = Sharers(self.reader, self._foreseen.orders)
 
     @property
     def everybody(self) -> dict[int, LiveProcess | Sharer]:
@@ -194,12 +194,13 @@ class LiveSource:
         for process in self.processes.values():
             with suppress(OSError):  # it has ended
                 process.note_direct()
-        foresight.foresee(self._pidfds(), self.reader, self.options, self._sightings, self.shared.segments)
+        self._foreseen.look(self._pidfds(), self.reader, self.options, self.shared.segments)
         stopped_s = 0.0
         if any(process.needs_stop for process in self.processes.values()):
             stopped_s = self._look_stopped()
         else:
             self._look()
+        self._foreseen.spaces.look([one.space for one in self.processes.values()], self.reader)
         self._look_at_shared()
         stand_in = self.options.files.terminal == "new"
         self._terminals = find_controlling(self._family, self._prepared().values(), self.reader, stand_in=stand_in)
@@ -318,7 +319,7 @@ class LiveSource:
     def _collect(self, family: Family, frozen: dict[int, FrozenProcess]) -> ImageSet:
         members = {member.pid: member for member in family.living}
         statuses = self.reader.brief_statuses({pid: one.tids for pid, one in frozen.items()})
-        known = self.ghosts.ghosts, self.shared.segments, self._sightings
+        known = self.ghosts.ghosts, self.shared.segments, self._foreseen
         with ExitStack() as lent:
             subjects = [
                 self.processes[pid].subject(member, statuses[pid])
@@ -394,6 +395,6 @@ class LiveSource:
             process.close()
         self.ghosts.close()
         self.shared.close()
-        self._sightings.close()
+        self._foreseen.close()
         self._mappers.close()
         self._stack.close()

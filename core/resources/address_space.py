@@ -40,18 +40,29 @@ class MmQuestions:
         return (self.brk, self.dumpable, self.thp_disable)
 
 
-def collect(
-    stat: Stat, auxv: Sequence[int], vmas: Sequence[VmaEntry], exe_id: int, questions: MmQuestions, results: Results
-) -> MmEntry:
-    """The mm image: marks from /proc/PID/stat, auxv as 64-bit words, what only the task knows from `results`."""
+def marks_of(stat: Stat) -> tuple[int, ...]:
+    """The marks that begin() takes from there."""
+    return (
+        stat.start_code, stat.end_code, stat.start_data, stat.end_data, stat.start_stack, stat.start_brk,
+        stat.arg_start, stat.arg_end, stat.env_start, stat.env_end,
+    )  # fmt: skip
+
+
+def begin(stat: Stat, auxv: Sequence[int], vmas: Sequence[VmaEntry]) -> MmEntry:
+    """What of the mm image others than the task know: marks from /proc/PID/stat, auxv as 64-bit words."""
     return MmEntry(
         mm_start_code=stat.start_code, mm_end_code=stat.end_code, mm_start_data=stat.start_data,
         mm_end_data=stat.end_data, mm_start_stack=stat.start_stack, mm_start_brk=stat.start_brk,
-        mm_brk=results.value(questions.brk), mm_arg_start=stat.arg_start, mm_arg_end=stat.arg_end,
-        mm_env_start=stat.env_start, mm_env_end=stat.env_end, exe_file_id=exe_id, mm_saved_auxv=auxv,
-        vmas=vmas, dumpable=results.value(questions.dumpable),
-        thp_disabled=results.value(questions.thp_disable) > 0,
+        mm_arg_start=stat.arg_start, mm_arg_end=stat.arg_end, mm_env_start=stat.env_start, mm_env_end=stat.env_end,
+        mm_saved_auxv=auxv, vmas=vmas,
     )  # fmt: skip
+
+
+def collect(entry: MmEntry, exe_id: int, questions: MmQuestions, results: Results) -> None:
+    """What only the task knows, and the number of its executable."""
+    entry.mm_brk, entry.exe_file_id = results.value(questions.brk), exe_id
+    entry.dumpable = results.value(questions.dumpable)
+    entry.thp_disabled = results.value(questions.thp_disable) > 0
 
 
 def plan(entry: MmEntry, exe_path: str, fds: FdAllocator) -> Program:

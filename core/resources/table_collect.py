@@ -62,11 +62,12 @@ def collect(
 
 @dataclass(frozen=True, slots=True)
 class TaskTable:
-    """Whose descriptor table, and its number in the images."""
+    """Whose descriptor table, and its number in the images. `own_pid`: what the process calls itself; 0: not known."""
 
     pid: int
     pidfd: int
     files_id: int
+    own_pid: int = 0
 
 
 def collect_tables(
@@ -93,8 +94,8 @@ def collect_tables(
         unseen = [file for file, seen in opened if seen is None]
         queues = _look_at_queues(unseen, reader, ids)
         in_flight = [file for queue in queues for _, carried in queue.packets for file in carried]
-        statuses = reader.brief_statuses({task.pid: [task.pid] for task in tasks})
-        own_pids = {pid: threads[pid].own_pid for pid, threads in statuses.items()}
+        statuses = reader.brief_statuses({task.pid: [task.pid] for task in tasks if not task.own_pid})
+        own_pids = {task.pid: task.own_pid or statuses[task.pid][task.pid].own_pid for task in tasks}
         table = make_table((*(file for file, _ in opened), *in_flight), options, sightings.replies)
         table = replace(table, own_pids=frozenset((*own_pids.values(), *dead)))
         told = (seen.kind.refuse(file, table) for file, seen in opened if seen is not None and seen.by_table)

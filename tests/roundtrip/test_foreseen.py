@@ -1,0 +1,211 @@
+"""What was made of a process while it ran is in its images only where it is the same still."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.collect_memory import ForeseenSpaces
+from core.foreseen import Foreseen
+from core.images import kinds
+from core.images.pb.core_pb2 import CoreEntry
+from core.images.pb.filesystem_pb2 import FsEntry
+from core.images.pb.memory_pb2 import MmEntry
+from core.images.store import ImageSet
+from core.live.source import LiveSource
+from core.options import DumpOptions
+from core.resources.named_files import paths_by_id
+from core.tracee.family import release
+from tests.requires import require_root
+from tests.roundtrip.one_host import LEAF_NAME
+from tests.waiting import wait_until
+
+MAKES = """
+import ctypes, mmap, os, resource, signal, struct, sys
+folder, turn = sys.argv[1], 0
+os.chdir(folder)
+libc = ctypes.CDLL(None, use_errno=True)
+def prctl(*arguments):
+    if libc.prctl(*map(ctypes.c_ulong, arguments)) < 0:
+        raise OSError(ctypes.get_errno(), str(arguments))
+def write(name, content):
+    with open(name, "w") as file:
+        file.write(content)
+def of_file(name, flags):
+    fd = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+    os.truncate(fd, 8192)
+    try:
+        return mmap.mmap(fd, 8192, flags=flags)
+    finally:
+        os.close(fd)
+def set_marks(start=0, end=0, auxv=b""):
+    with open("/proc/self/stat") as stat:
+        words = [0, 0] + stat.read().rpartition(")")[2].split()
+    with open("/proc/self/auxv", "rb") as file:
+        known = ctypes.create_string_buffer(file.read() if not auxv else auxv)
+    libc.sbrk.restype = ctypes.c_void_p
+    of = lambda *places: [int(words[place]) for place in places]
+    marks = [*of(25, 26, 44, 45, 46), libc.sbrk(0), *of(27), start or of(47)[0], *of(48, 49), of(50)[0] - end]
+    packed = struct.pack("<12QII", *marks, ctypes.addressof(known), len(known) - 1, 0xFFFFFFFF)
+    packed = ctypes.create_string_buffer(packed)
+    prctl(35, 14, ctypes.addressof(packed), 104, 0)
+room = mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+address = ctypes.addressof(ctypes.c_char.from_buffer(room))
+kept = []
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+while True:
+    open(f"{folder}/done-{turn}", "w").close()
+    turn += 1
+    signal.sigwait([signal.SIGUSR1])
+    exec(open(f"{folder}/do").read())
+"""
+CHANGES = (
+    "pass",
+    "kept.append(mmap.mmap(-1, 1 << 16, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))",
+    "kept.pop()",
+    "libc.mprotect(ctypes.c_void_p(address + 4096), 4096, 1)",
+    "libc.madvise(ctypes.c_void_p(address + 16384), 4096, 10)",
+    "libc.madvise(ctypes.c_void_p(address), 4096, 16)",
+    "libc.sbrk(ctypes.c_long(1 << 16))",
+    "libc.mlock(ctypes.c_void_p(address + 32768), 4096)",
+    "libc.mlockall(2)",
+    "libc.munlockall()",
+    "kept.append(of_file('named', mmap.MAP_SHARED))",
+    "kept.append(of_file('private', mmap.MAP_PRIVATE))",
+    "os.rename('private', 'renamed')",
+    "os.unlink('named')",
+    "kept.append(mmap.mmap(-1, 1 << 16))",
+    "kept.clear()",
+    "set_marks(start=address)",
+    "set_marks(end=5)",
+    "set_marks(auxv=struct.pack('<4Q', 6, 4096, 0, 0))",
+    "prctl(4, 0, 0, 0, 0)",  # PR_SET_DUMPABLE
+    "prctl(41, 1, 0, 0, 0)",  # PR_SET_THP_DISABLE
+    "prctl(36, 1, 0, 0, 0)",  # PR_SET_CHILD_SUBREAPER
+    "write('/proc/self/coredump_filter', '0x7')",
+    "write('/proc/self/oom_score_adj', '321')",
+    "write('/proc/self/comm', 'another')",
+    "resource.setrlimit(resource.RLIMIT_CORE, (1, 2))",
+    "libc.personality(0x40000)",
+    "signal.signal(signal.SIGUSR2, signal.SIG_IGN)",
+    "signal.setitimer(signal.ITIMER_VIRTUAL, 1000, 500)",
+    "os.umask(0o31)",
+    "os.mkdir('sub'); os.chdir('sub')",
+    "os.rmdir(os.getcwd())",
+    "os.chdir('/')",
+    "os.setpgid(0, 0)",
+    "os.fork() or (prctl(1, 9, 0, 0, 0), signal.pause())",
+)  # fmt: skip
+
+
+class Target:
+    """A process that does what it is told."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", folder: Path) -> None:
+        self.process, self.folder, self.turn = process, folder, 0
+        self._wait()
+
+    def do(self, line: str) -> None:
+        """And has done it."""
+        (self.folder / "do").write_text(line)
+        self.process.send_signal(signal.SIGUSR1)
+        self._wait()
+
+    def _wait(self) -> None:
+        done = self.folder / f"done-{self.turn}"
+        wait_until(lambda: done.exists() or self.process.poll() is not None, "what it was told is done")
+        assert self.process.poll() is None
+        self.turn += 1
+
+
+@contextmanager
+def a_target(folder: Path) -> Iterator[Target]:
+    require_root()
+    null, command = subprocess.DEVNULL, [sys.executable, "-I", "-S", "-c", MAKES, str(folder)]
+    with subprocess.Popen(command, stdin=null, stdout=null) as process:
+        try:
+            yield Target(process, folder)
+        finally:
+            process.kill()
+
+
+@contextmanager
+def a_source(pid: int) -> Iterator[LiveSource]:
+    source = LiveSource(pid, LEAF_NAME, DumpOptions(hold="cgroup"))
+    try:
+        source.attach()
+        yield source
+    finally:
+        source.thaw()
+        source.close()
+
+
+def plain(images: ImageSet) -> dict[str, str]:
+    """What the images say of processes as such, by file; files are told by their paths."""
+    paths = paths_by_id(images)
+    said = {}
+    for kind, id, records in images:
+        for record in records:
+            one = type(record.message).FromString(record.message.SerializeToString())
+            if isinstance(one, MmEntry):
+                named = [f"{vma.start:x} {paths.get(vma.shmid, vma.shmid)}" for vma in one.vmas if vma.shmid]
+                said[kind.file_name(id)] = f"{paths[one.exe_file_id]} {named} {without_numbers(one)}"
+            elif isinstance(one, FsEntry):
+                said[kind.file_name(id)] = f"{paths[one.cwd_id]} {paths[one.root_id]} {one.umask}"
+            elif isinstance(one, CoreEntry):
+                one.tc.timers.real.Clear()  # its time goes on
+                said[kind.file_name(id)] = str(one)
+            elif kind in (kinds.IDS, kinds.PSTREE):
+                said[kind.file_name(id)] = said.get(kind.file_name(id), "") + str(one)
+    return said
+
+
+def without_numbers(one: MmEntry) -> MmEntry:
+    one.exe_file_id = 0
+    for vma in one.vmas:
+        vma.shmid = 0
+    return one
+
+
+def froze_both_ways(source: LiveSource, monkeypatch: pytest.MonkeyPatch) -> tuple[ImageSet, ImageSet]:
+    """With what was foreseen, and, of the same stop, without; then it runs on."""
+    froze = source.freeze()
+    frozen = {pid: one.frozen for pid, one in source.everybody.items() if one.frozen is not None}
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(source, "_foreseen", Foreseen())
+            for process in source.processes.values():
+                patched.setattr(process, "_entries", ())
+            return froze.images, source._collect(source._family, frozen)
+    finally:
+        source._let_go()
+        release(frozen)
+
+
+def test_whatever_changes_after_the_last_look_is_in_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    take = ForeseenSpaces.take
+
+    def counted(*arguments: Any) -> MmEntry | None:
+        taken.append(take(*arguments))
+        return taken[-1]
+
+    monkeypatch.setattr(ForeseenSpaces, "take", counted)
+    with a_target(tmp_path) as target, a_source(target.process.pid) as source:
+        said, unseen = {}, []
+        for change in CHANGES:
+            source.scan()
+            target.do(change)
+            taken.clear()
+            foreseen, anew = froze_both_ways(source, monkeypatch)
+            assert plain(foreseen) == plain(anew), change
+            assert (taken and taken[0] is not None) or change != "pass"
+            if plain(foreseen) == said and change != "pass":
+                unseen.append(change)
+            said = plain(foreseen)
+        assert unseen == []
