@@ -98,7 +98,8 @@ class LiveProcess:
     def _is_in_area(self, pid: int) -> bool:
         """Whether `pid` has the memory in which our area is."""
         try:
-            return self._borrow is not None and self._borrow.area.is_mapped(self.reader.maps(pid))
+            area = self._borrow.area if self._borrow else None
+            return area is not None and area.is_mapped(self.reader.maps_between(pid, area.address, area.end))
         except (ProcessLookupError, FileNotFoundError):
             return False
 
@@ -383,7 +384,7 @@ class LiveProcess:
         try:
             if self._is_in_area(tid):  # else it has executed another program
                 # The stack has grown since, and others may use it who run.
-                stack = 0 if self.sharers else frame_place(self.reader.maps(tid), [thread])
+                stack = 0 if self.sharers else frame_place(self.reader.maps_named(tid, "[stack]"), [thread])
                 replace(self._lender, stack=stack).unmap_area(thread, self._borrow.area)
                 self._borrow = None
         finally:

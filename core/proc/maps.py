@@ -1,5 +1,6 @@
 """/proc/PID/maps and smaps: the VMAs of an address space and their VmFlags."""
 
+from bisect import bisect_left, bisect_right
 from typing import Final, NamedTuple
 
 from core.proc.text import malformed
@@ -77,6 +78,26 @@ def parse_maps(text: str, file: str = "maps") -> tuple[Vma, ...]:
         if line:
             vmas.append(_parse_vma(line, file, number))
     return tuple(vmas)
+
+
+def parse_named(text: str, name: str, file: str = "maps") -> tuple[Vma, ...]:
+    """Those by this name alone ([stack]), of a text of thousands."""
+    end, lines, at = f" {name}\n", [], 0
+    while (at := text.find(end, at)) >= 0:
+        at += len(end)
+        lines.append(text[text.rfind("\n", 0, at - 1) + 1 : at])
+    return tuple(vma for vma in parse_maps("".join(lines), file) if vma.name == name)
+
+
+def parse_between(text: str, start: int, end: int, file: str = "maps") -> tuple[Vma, ...]:
+    """Those that have something in [start, end) alone, of a text of thousands."""
+    lines = text.split("\n")[:-1]
+    try:
+        first = bisect_right(lines, start, key=lambda line: int(line[line.index("-") + 1 : line.index(" ")], 16))
+        past = bisect_left(lines, end, first, key=lambda line: int(line[: line.index("-")], 16))
+    except ValueError:
+        return tuple(vma for vma in parse_maps(text, file) if vma.start < end and vma.end > start)
+    return parse_maps("\n".join(lines[first:past]), file)
 
 
 def _parse_vma(line: str, file: str, number: int) -> Vma:

@@ -14,7 +14,7 @@ from core.proc.auxv import parse_auxv
 from core.proc.bulk import What
 from core.proc.fdinfo import FdInfo, parse_fdinfo
 from core.proc.limits import Limit, parse_limits
-from core.proc.maps import SmapsVma, Vma, parse_maps, parse_smaps
+from core.proc.maps import SmapsVma, Vma, parse_between, parse_maps, parse_named, parse_smaps
 from core.proc.mountinfo import Mount, parse_mountinfo
 from core.proc.sockets import InetSocket, UnixSocket, parse_inet, parse_inodes, parse_unix
 from core.proc.stat import Stat, parse_stat
@@ -143,10 +143,13 @@ class ProcReader:
         """VMAs, ascending."""
         return parse_maps(self.text(pid, "maps"), self._file(pid, "maps"))
 
-    def vdso(self, pid: int) -> tuple[Vma, ...]:
-        """Its [vdso] alone, or nothing."""
-        text = "".join(line for line in self.text(pid, "maps").splitlines(keepends=True) if line.endswith("[vdso]\n"))
-        return tuple(vma for vma in parse_maps(text, self._file(pid, "maps")) if vma.name == "[vdso]")
+    def maps_between(self, pid: int, start: int, end: int) -> tuple[Vma, ...]:
+        """VMAs that have something in [start, end), ascending."""
+        return parse_between(self.text(pid, "maps"), start, end, self._file(pid, "maps"))
+
+    def maps_named(self, pid: int, name: str) -> tuple[Vma, ...]:
+        """Its [vdso] or [stack] alone, or nothing."""
+        return parse_named(self.text(pid, "maps"), name, self._file(pid, "maps"))
 
     def smaps(self, pid: int) -> tuple[SmapsVma, ...]:
         """VMAs with flags; ten times dearer than maps."""

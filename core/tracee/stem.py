@@ -147,7 +147,7 @@ def _unmap(vma: Vma) -> Syscall:
 def find_syscall_instruction(stem: Stem, reader: ProcReader) -> int:
     """Address of a `syscall` in code that the task keeps; the vDSO has one."""
     memory, tid = stem.memory, stem.leader.tid
-    for vma in reader.vdso(tid) or reader.maps(tid):
+    for vma in reader.maps_named(tid, "[vdso]") or reader.maps(tid):
         if vma.executable and vma.readable and vma.name != "[vsyscall]":
             position = memory.read(vma.start, min(vma.end - vma.start, 1 << 22)).find(SYSCALL_INSTRUCTION)
             if position >= 0:

@@ -7,7 +7,7 @@ import pytest
 from core.errors import CollectError
 from core.proc.auxv import auxv_value, parse_auxv
 from core.proc.limits import UNLIMITED, parse_limits
-from core.proc.maps import parse_maps, parse_smaps
+from core.proc.maps import parse_between, parse_maps, parse_named, parse_smaps
 from core.proc.mountinfo import cgroup2_mount_point, mount_of, parse_mountinfo
 from core.proc.sockets import format_address, parse_inet, parse_inodes, parse_unix
 from core.proc.stat import parse_stat
@@ -81,6 +81,16 @@ def test_maps_of_every_kind() -> None:
     assert (deleted.path, deleted.name) == ("/srv/a b\nc (deleted)", "")
     assert (nameless.path, nameless.readable, nameless.size) == ("", False, 4096)
     assert (vvar.name, vvar.inode) == ("[vvar_vclock]", 0)
+
+
+def test_some_of_many_maps_are_those_of_all() -> None:
+    vmas = parse_maps(MAPS)
+    for name in {vma.name for vma in vmas if vma.name} | {"[none]"}:
+        assert parse_named(MAPS, name) == tuple(vma for vma in vmas if vma.name == name)
+    edges = [edge + shift for vma in vmas for edge in (vma.start, vma.end) for shift in (-1, 0, 1)]
+    for start in edges:
+        for end in (edge for edge in edges if edge > start):
+            assert parse_between(MAPS, start, end) == tuple(vma for vma in vmas if vma.start < end and vma.end > start)
 
 
 def test_smaps_joins_flags_to_their_vma() -> None:
