@@ -6,7 +6,7 @@ Whatever is wrong with the bytes is an ImageError that names the file; nothing i
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, EncodeError, Message
@@ -127,17 +127,37 @@ def _check_count(kind: Kind[M], name: str, count: int) -> None:
 
 def _not_text(message: Message) -> str | None:
     """Name of a string field that is not UTF-8: the parser lets these through and then hands out bytes for str."""
-    if not _reaches_text(message.DESCRIPTOR):
-        return None
-    for field, value in message.ListFields():
-        values = value if field.is_repeated else [value]
-        if field.type == FieldDescriptor.TYPE_STRING and any(isinstance(item, bytes) for item in values):
-            return field.full_name
-        if field.message_type is not None:
-            bad = next(filter(None, map(_not_text, values)), None)
-            if bad is not None:
-                return bad
+    for field in _text_fields(message.DESCRIPTOR):
+        if not field.is_repeated and not message.HasField(field.name):
+            continue
+        value = getattr(message, field.name)
+        values = value if field.is_repeated else (value,)
+        if not field.is_message:
+            if any(isinstance(item, bytes) for item in values):
+                return field.full_name
+        elif (bad := next(filter(None, map(_not_text, values)), None)) is not None:
+            return bad
     return None
+
+
+class _TextField(NamedTuple):
+    """One that is a string, or a message that can hold some."""
+
+    name: str
+    full_name: str
+    is_repeated: bool
+    is_message: bool
+
+
+@cache
+def _text_fields(descriptor: Descriptor) -> tuple[_TextField, ...]:
+    """Those of a type of message whose fields all know whether they are there (proto2)."""
+    return tuple(
+        _TextField(field.name, field.full_name, field.is_repeated, field.message_type is not None)
+        for field in descriptor.fields
+        if field.type == FieldDescriptor.TYPE_STRING
+        or (field.message_type is not None and _reaches_text(field.message_type))
+    )
 
 
 @cache

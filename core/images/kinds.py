@@ -16,7 +16,7 @@ from core.images.pb.cgroup_pb2 import CgroupEntry
 from core.images.pb.core_pb2 import CoreEntry
 from core.images.pb.cpuinfo_pb2 import CpuinfoEntry
 from core.images.pb.descriptors_pb2 import BpfmapDataEntry, MqueueEntry, PipeDataEntry
-from core.images.pb.files_pb2 import FdinfoEntry, FileEntry
+from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
 from core.images.pb.filesystem_pb2 import (
     AutofsEntry,
     BinfmtMiscEntry,
@@ -49,6 +49,9 @@ from core.images.pb.seccomp_pb2 import SeccompEntry
 from core.images.pb.sockets_pb2 import SkPacketEntry, TcpStreamEntry
 from core.images.pb.stats_pb2 import StatsEntry
 from core.images.pb.tty_pb2 import TtyDataEntry, TtyInfoEntry
+
+for _name, _number in FdTypes.items():
+    setattr(FdTypes, _name, _number)  # else it is looked for in descriptors whenever somebody names it
 
 M = TypeVar("M", bound=Message)
 

@@ -301,6 +301,7 @@ class Table:
         self.by_id: dict[int, list[FdinfoEntry]] = {}
         for info in self.infos:
             self.by_id.setdefault(info.id, []).append(info)
+        self._wanted: dict[int, list[Wanted]] = {}
         self._check(kinds.FDINFO.file_name(files_id))
 
     def _check(self, name: str) -> None:
@@ -339,10 +340,11 @@ class Table:
 
     def wanted(self, id: int) -> list[Wanted]:
         """All numbers of a file, ascending."""
-        return [
-            Wanted(info.fd, bool(info.flags & FD_CLOEXEC), f"fd {info.fd} ({describe(self._files[id])})")
-            for info in self.by_id.get(id, ())
-        ]
+        if (found := self._wanted.get(id)) is None:
+            infos, name = self.by_id.get(id, ()), describe(self._files[id])
+            found = [Wanted(info.fd, bool(info.flags & FD_CLOEXEC), f"fd {info.fd} ({name})") for info in infos]
+            self._wanted[id] = found
+        return found
 
     def why(self, id: int) -> str:
         """How messages name a file: by its first number, if it has one here."""
