@@ -98,8 +98,7 @@ class LiveProcess:
     def _is_in_area(self, pid: int) -> bool:
         """Whether `pid` has the memory in which our area is."""
         try:
-            area = self._borrow.area if self._borrow else None
-            return area is not None and area.is_mapped(self.reader.maps_between(pid, area.address, area.end))
+            return self._borrow is not None and self._borrow.area.is_in(pid, self.reader)
         except (ProcessLookupError, FileNotFoundError):
             return False
 

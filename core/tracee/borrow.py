@@ -68,6 +68,10 @@ class Area:
         """Past the last byte."""
         return self.address + PAGE + self.size
 
+    def is_in(self, pid: int, reader: ProcReader) -> bool:
+        """Whether `pid` has all of it."""
+        return self.is_mapped(reader.maps_between(pid, self.address, self.end))
+
     def is_mapped(self, vmas: Sequence[Vma]) -> bool:
         """Whether all of it is there; its two VMAs may be one with others by now."""
         near = ((vma.start, vma.end) for vma in vmas if vma.start < self.end and vma.end > self.address)
