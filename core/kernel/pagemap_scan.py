@@ -77,7 +77,12 @@ def span_array(spans: Spans) -> ffi.CData:
 
 def scan_pages(pagemap_fd: int, spans: Spans, masks: ScanMasks) -> list[PageRegion]:
     """Every region of the spans that fits the masks, ascending; no region crosses a span. OSError on failure."""
-    scan = ffi.new(
+    return list(_regions(pagemap_fd, spans, scan_argument(masks), None))
+
+
+def scan_argument(masks: ScanMasks) -> ffi.CData:
+    """The masks as C wants them."""
+    return ffi.new(
         "struct mg_scan *",
         {
             "flags": lib.MG_SCAN_WP_MATCHING * masks.write_protect | lib.MG_SCAN_CHECK_WPASYNC * masks.only_tracked,
@@ -86,7 +91,6 @@ def scan_pages(pagemap_fd: int, spans: Spans, masks: ScanMasks) -> list[PageRegi
             "return_mask": int(masks.returned),
         },
     )
-    return list(_regions(pagemap_fd, spans, scan, None))
 
 
 def read_pages(pagemap_fd: int, spans: Spans, zero: ZeroFrames) -> list[PageRegion]:

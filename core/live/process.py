@@ -67,7 +67,7 @@ class LiveProcess:
     sharers: Sequence[Prepared] = ()  # processes that have the same memory: it outlives its holder then
     current: tuple[Vma, ...] = ()
     shared: SharedWrites = NOTHING  # by `shared_vmas`, since the look before
-    _maps: bytes = b""  # that `current`, `memory` and `_entries` were made from
+    maps: bytes = b""  # that `current` and what is below was made from
     _entries: Sequence[VmaEntry] = ()
     _to_meet: tuple[Vma, ...] = ()  # those of `current` that may be other than they were while `_maps` is the same
     _has_paths: bool = False  # all that is mapped from files
@@ -150,7 +150,8 @@ class LiveProcess:
             raise TraceeError(self.pid, "is not attached")
         return self._borrow
 
-    def _need_tracker(self) -> DirtyTracker:
+    def need_tracker(self) -> DirtyTracker:
+        """Whoever tracks it. TraceeError."""
         if self._tracker is None:
             raise TraceeError(self.pid, "is not attached")
         return self._tracker
@@ -162,12 +163,12 @@ class LiveProcess:
     @property
     def tracker_name(self) -> str:
         """Which dirty tracker is at work."""
-        return type(self._need_tracker()).__name__
+        return type(self.need_tracker()).__name__
 
     @property
     def needs_stop(self) -> bool:
         """Whether its threads must stand still for look(): nobody tracks what direct I/O in flight will write."""
-        return self._need_tracker().needs_stop or self._hears_of_no_device
+        return self.need_tracker().needs_stop or self._hears_of_no_device
 
     @property
     def _hears_of_no_device(self) -> bool:
@@ -203,16 +204,16 @@ class LiveProcess:
     def look(self, maps: bytes, *, last: bool = False) -> None:
         """Which pages are dirty now (`pending`), and its address space as in `maps`; tracking begins anew unless it is
         the last."""
-        changed, self.shared = maps != self._maps, NOTHING
+        changed, self.shared = maps != self.maps, NOTHING
         if changed:
-            self.current, self._maps, self._entries = self._own_vmas(maps), maps, ()
+            self.current, self.maps, self._entries = self._own_vmas(maps), maps, ()
             self._to_meet = tuple(vma for vma in self.current if vma.shared or vma.is_deleted)
             self.has_rings = bool(aio.rings(self.current))
             self._vdso = self._read_vdso()
         made_from = (maps, *self._meet())  # before the image, as it may run: the image is never older
         self._has_paths = made_from[1:] == (None,) * len(self._to_meet)
         is_new = not self._entries or made_from != self._made_from
-        memory, tracker = self._memory_image() if is_new else self.memory, self._need_tracker()
+        memory, tracker = self._memory_image() if is_new else self.memory, self.need_tracker()
         if tracker.by_content and self.has_looked:
             before, after = (memory_plan(images, self.own_pid).mapped for images in (self.memory, memory))
             tracker.forget(Ranges.of((vma.start, vma.end) for vma in compare(before, after).create))
@@ -228,8 +229,7 @@ class LiveProcess:
         elif not self._is_quiet:
             self._is_quiet = True
             self.pending = self.present()
-            everything = Ranges.of((vma.start, vma.end) for vma in self.shared_vmas)
-            self.shared = replace(self.shared, unknown=everything)
+            self.shared = replace(self.shared, unknown=Ranges.of((one.start, one.end) for one in self.shared_vmas))
 
     @property
     def space(self) -> Space:
@@ -268,14 +268,14 @@ class LiveProcess:
     def forget_sent(self) -> None:
         """The destination has none of our pages: everything there is must be sent, and nothing once it has left."""
         self.sent = EMPTY
-        self._need_tracker().forget(EVERYTHING)
+        self.need_tracker().forget(EVERYTHING)
         there = self.there()
         self.pending = self.pending.union(there) if there else EMPTY
 
     @property
     def compares(self) -> bool:
         """Whether its tracker compares with what was read of it and sent, which common pages are not."""
-        return self._need_tracker().by_content
+        return self.need_tracker().by_content
 
     @property
     def kernel_vmas(self) -> tuple[Vma, ...]:
@@ -299,7 +299,7 @@ class LiveProcess:
 
     def present(self) -> Ranges:
         """All pages that it has now."""
-        return self.last.carried if self.last is not None else self._need_tracker().present(self.current)
+        return self.last.carried if self.last is not None else self.need_tracker().present(self.current)
 
     def page_reader(self, buffers: int) -> ReadPageReader:
         """Reads its pages; those that it shares with relatives stay shared."""
@@ -307,7 +307,7 @@ class LiveProcess:
             self._page_reader.close()
             self._page_reader = None
         if self._page_reader is None:
-            seen = self._need_tracker().note_read
+            seen = self.need_tracker().note_read
             self._page_reader = ReadPageReader(self.pid, buffers=buffers, seen=seen, keep_shared=self.has_relatives)
         return self._page_reader
 
@@ -316,7 +316,7 @@ class LiveProcess:
         if missing and self.frozen is not None:
             raise CollectError(f"pid {self.pid}: pages {missing}", "cannot be read")
         if missing:
-            self._need_tracker().keep_pending(missing)
+            self.need_tracker().keep_pending(missing)
         self.sent = self.sent.union(self.pending)
         self.pending = self.kept = EMPTY
 

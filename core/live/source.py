@@ -18,6 +18,7 @@ from core.images.store import ImageSet
 from core.kernel.ipc_namespace import in_ipc_namespace_of
 from core.live.ending import end_all, give_back_all
 from core.live.ghosts import LiveGhosts
+from core.live.looks import look_at_all
 from core.live.mappers import Mapper, Mappers
 from core.live.mould import Casting
 from core.live.network_files import FileHolder, NetworkFiles
@@ -40,7 +41,7 @@ from core.prepare import (
     zombies_of,
 )
 from core.proc.reader import ProcReader, content_of
-from core.resources import aio, posix_mqueue, sysv_ipc
+from core.resources import posix_mqueue, sysv_ipc
 from core.tracee.family import Family, has_ended, read_family, read_settled, refuse_strays, release, without
 from core.tracee.freezer import FrozenProcess, freeze
 from core.tracee.holder import Holder, hold_processes
@@ -256,8 +257,7 @@ class LiveSource:
         self.ghosts.ghosts.begin_look()
         gone = set()
         maps = self.reader.contents([(pid, "maps") for pid in self.processes])
-        ways = zip(self.processes.items(), maps, strict=True)
-        aio.wait_idle([pid for (pid, one), text in ways if one.frozen and isinstance(text, bytes) and b"[aio]" in text])
+        look_at_all(list(zip(self.processes.values(), maps, strict=True)), last=last)
         for (pid, process), content in zip(self.processes.items(), maps, strict=True):
             try:
                 process.look(content_of(content), last=last)

@@ -49,6 +49,17 @@ def spans_of(vmas: Iterable[Vma], exclude: Ranges = EMPTY) -> Ranges:
     return Ranges.of((vma.start, vma.end) for vma in vmas).subtract(exclude)
 
 
+def walks_over(spans: Ranges, held: Ranges) -> Ranges:
+    """The spans with the holes between them, where nothing of `held` is: all else that is mapped. Pure."""
+    walks: list[tuple[int, int]] = []
+    for start, end in spans:
+        if walks and not held.overlaps(walks[-1][1], start):
+            walks[-1] = walks[-1][0], end
+        else:
+            walks.append((start, end))
+    return Ranges.ordered(walks)
+
+
 def sort_regions(regions: Iterable[PageRegion]) -> PageSets:
     """Regions of private VMAs (ascending) by what must be done with them.
 

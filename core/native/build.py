@@ -24,6 +24,7 @@ HEADERS = (
     "mqueue.h",
     "descriptors.h",
     "cores.h",
+    "scans.h",
 )
 SOURCES = (
     "kernel.c",
@@ -35,6 +36,7 @@ SOURCES = (
     "mqueue.c",
     "descriptors.c",
     "cores.c",
+    "scans.c",
 )
 BLOBS = ("blob.S",)
 EXECUTABLES = ("stem", "init")

@@ -19,6 +19,7 @@ from typing import cast
 from core.kernel import ptrace
 from core.kernel.calls import pidfd_getfd, pidfd_open
 from core.memory.dirty.choose import choose_tracker
+from core.memory.dirty.uffd import scan_last
 from core.memory.pages import ReadPageReader
 from core.memory.present import spans_of
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
@@ -91,7 +92,13 @@ class Copy:
 
     def last_round(self) -> Iterator[str]:
         """Nothing runs any more: take what is dirty, and name every page that the copy has not or has otherwise."""
-        last = self._tracker.collect_last(self._stress.vmas())
+        vmas = self._stress.vmas()
+        alone = self._tracker.collect_last(vmas)
+        scan_last([(self._tracker, vmas)])
+        last = self._tracker.collect_last(vmas)
+        assert (last.dirty.ranges, last.dirty.zero, last.present) == (
+            alone.dirty.ranges, alone.dirty.zero, alone.present,
+        )  # fmt: skip
         self._take(last.dirty.ranges, last.dirty.zero)
         assert last.present.carried == self._tracker.present(self._stress.vmas())
         for start, memory in self._reader.read(last.present.carried):

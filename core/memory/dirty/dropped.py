@@ -32,6 +32,11 @@ class DroppedPages:
         self._looked_at: Sequence[Vma] = ()
         self._samples: dict[int, int] = {}  # block → page of it
 
+    @property
+    def reads_pages(self) -> bool:
+        """Whether look() does, and needs its descriptor."""
+        return bool(self._samples)
+
     def note_told(self, carried: Ranges) -> None:
         """What is in the copy from now on, or will be."""
         self._told = self._told.union(carried.intersect(self._files))

@@ -5,17 +5,22 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 
 from core.errors import CollectError, KernelLacks, TraceeError
 from core.kernel import pagemap_scan, userfaultfd
 from core.kernel.pagemap_scan import PageCategory, ScanMasks
+from core.kernel.process_scans import ScanPlan, Sort, Sorted, scan_processes
 from core.kernel.shmem import shmem_device
 from core.kernel.userfaultfd import TrackedVma
-from core.memory.dirty import DirtyRound, LastRound, SharedWrites, Untracked
+from core.memory.dirty import DirtyRound, DirtyTracker, LastRound, SharedWrites, Untracked
 from core.memory.dirty.dropped import DroppedPages
 from core.memory.pages import PageBatch
 from core.memory.present import (
+    GUARD,
+    NOT_CARRIED,
+    PFNZERO,
     THERE,
     PageSets,
     open_pagemap,
@@ -24,14 +29,32 @@ from core.memory.present import (
     scan_present,
     sort_regions,
     spans_of,
+    walks_over,
 )
 from core.memory.ranges import EMPTY, Ranges, Span
 from core.proc.maps import Vma
 
+NO_FD = -1
 Tried = tuple[Vma, TrackedVma, int]
 WPALLOWED, SWAPPED = int(PageCategory.WPALLOWED), int(PageCategory.SWAPPED)
 HUGE_PAGES = ScanMasks(PageCategory.HUGE, returned=PageCategory.HUGE | PageCategory.PRESENT | PageCategory.SWAPPED)
 CLEAN = WPALLOWED | int(PageCategory.WRITTEN)  # of these two bits a page not written to has WPALLOWED alone
+
+# As sort_regions() has them: all that are carried, zero and guard, those of them that are not clean, and the swapped.
+SORTS = ((NOT_CARRIED, 0), (GUARD | PFNZERO, PFNZERO), (GUARD, GUARD))
+LAST_SORTS = (
+    *(Sort(*rule) for rule in SORTS), *(Sort(*rule, (CLEAN, WPALLOWED)) for rule in SORTS), Sort(SWAPPED, SWAPPED),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Scanned:
+    """What a last look finds in `spans`."""
+
+    spans: Ranges
+    present: PageSets
+    dirty: PageSets
+    swapped: Ranges
 
 
 class UffdTracker:
@@ -55,6 +78,8 @@ class UffdTracker:
         self._vmas: tuple[Vma, ...] = ()  # at the last look, and what is private of them
         self._private: list[Vma] = []
         self._spans = EMPTY
+        self._plan: tuple[Ranges, ScanPlan] | None = None  # of these spans
+        self._scanned: _Scanned | None = None
         self._enable()
 
     def _enable(self) -> None:
@@ -104,21 +129,40 @@ class UffdTracker:
             Untracked(part.start, part.end, vma.path, os.strerror(code)) for vma, part, code in tried if code
         )
         self._dropped.note_told(pages.carried)
+        self.plan_last(vmas)  # when that comes there is no time
         return DirtyRound(pages.carried.union(dropped), pages.zero, pages.guard, time.monotonic() - began, refused)
 
     def collect_last(self, vmas: Sequence[Vma]) -> LastRound:
         """See DirtyTracker. Every page tells by itself whether it is tracked: what is not counts as written."""
         began = time.monotonic()
         private, spans = self._private_of(vmas)
-        with _pagemap(self._pid) as pagemap_fd:
-            masks = _last_masks(_categories())
-            regions = pagemap_scan.scan_pages(pagemap_fd, spans.spans, masks)
-            swapped = Ranges.ordered([(start, end) for start, end, found in regions if found & SWAPPED])
-            dropped = self._dropped.look(pagemap_fd, private, self._exclude, swapped)
-        present, dirty = sort_regions(regions), sort_regions([one for one in regions if one[2] & CLEAN != WPALLOWED])
+        scanned, self._scanned = self._scanned, None
+        if scanned is not None and scanned.spans is spans and not self._dropped.reads_pages:
+            present, dirty = scanned.present, scanned.dirty
+            dropped = self._dropped.look(NO_FD, private, self._exclude, scanned.swapped)
+        else:
+            with _pagemap(self._pid) as pagemap_fd:
+                regions = pagemap_scan.scan_pages(pagemap_fd, spans.spans, last_masks(_categories()))
+                swapped = Ranges.ordered([(start, end) for start, end, found in regions if found & SWAPPED])
+                dropped = self._dropped.look(pagemap_fd, private, self._exclude, swapped)
+            present = sort_regions(regions)
+            dirty = sort_regions([one for one in regions if one[2] & CLEAN != WPALLOWED])
         again = present.carried.intersect(self._unclean.union(self._pending, dropped))
         seconds = time.monotonic() - began
         return LastRound(DirtyRound(dirty.carried.union(again), dirty.zero, dirty.guard, seconds), present)
+
+    def plan_last(self, vmas: Sequence[Vma]) -> ScanPlan:
+        """What collect_last scans."""
+        _, spans = self._private_of(vmas)
+        if self._plan is None or self._plan[0] is not spans:
+            held = Ranges.of((vma.start, vma.end) for vma in vmas).subtract(spans).union(self._exclude)
+            self._plan = spans, ScanPlan(self._pid, walks_over(spans, held).spans, spans.spans)
+        return self._plan[1]
+
+    def note_last(self, found: Sorted) -> None:
+        """What LAST_SORTS say of it; for the next collect_last, if that is of the same VMAs."""
+        ranges = [Ranges(one) for one in found]
+        self._scanned = _Scanned(self._spans, PageSets(*ranges[:3]), PageSets(*ranges[3:6]), ranges[6])
 
     def collect_shared(self, vmas: Sequence[Vma], *, last: bool = False) -> SharedWrites:
         """See DirtyTracker.
@@ -254,8 +298,20 @@ def _dirty_masks(categories: PageCategory) -> ScanMasks:
 
 
 @cache
-def _last_masks(categories: PageCategory) -> ScanMasks:
+def last_masks(categories: PageCategory) -> ScanMasks:
+    """What a last look asks for."""
     return ScanMasks(any_of=THERE, returned=categories | PageCategory.WPALLOWED | PageCategory.SWAPPED)
+
+
+def scan_last(trackers: Sequence[tuple[DirtyTracker, Sequence[Vma]]]) -> None:
+    """All at once for those whose last look comes next, at these VMAs. Who cannot be scanned so scans itself then."""
+    asked = [(one, one.plan_last(vmas)) for one, vmas in trackers if isinstance(one, UffdTracker)]
+    if not asked:
+        return
+    found = scan_processes([plan for _, plan in asked], last_masks(_categories()), LAST_SORTS)
+    for (tracker, _), one in zip(asked, found, strict=True):
+        if one is not None:
+            tracker.note_last(one)
 
 
 def _spans(parts: Iterable[TrackedVma]) -> Ranges:

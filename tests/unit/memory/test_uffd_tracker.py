@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from core.kernel import userfaultfd
 from core.kernel.calls import pidfd_getfd, pidfd_open, syscall
 from core.memory.dirty import DirtyRound, LastRound
 from core.memory.dirty.choose import choose_tracker, probe_tracker_kind
-from core.memory.dirty.uffd import UffdTracker
+from core.memory.dirty.uffd import UffdTracker, scan_last
 from core.memory.pages import ReadPageReader
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges, Span
 from core.proc.maps import Vma
@@ -254,6 +255,16 @@ def test_choose_takes_what_the_kernel_can_do() -> None:
     tracker.close()
 
 
+def last_look(tracker: UffdTracker, vmas: Sequence[Vma]) -> LastRound:
+    """The same whether it was scanned with others before or not."""
+    alone = tracker.collect_last(vmas)
+    scan_last([(tracker, vmas)])
+    together = tracker.collect_last(vmas)
+    assert replace(together.dirty, seconds=0) == replace(alone.dirty, seconds=0)
+    assert together.present == alone.present
+    return together
+
+
 def test_the_last_look_tells_what_is_dirty_and_what_is_there_in_one_go() -> None:
     with area(16) as memory, area(4) as new, tracker_of(memory) as tracker:
         memory.fill(7, 0, 12)
@@ -262,7 +273,7 @@ def test_the_last_look_tells_what_is_dirty_and_what_is_there_in_one_go() -> None
         memory.store(3)
         syscall("madvise", memory.page(11), PAGE_SIZE, mmap.MADV_DONTNEED)
         new.fill(7)
-        last = tracker.collect_last([*memory.vmas, *new.vmas])
+        last = last_look(tracker, [*memory.vmas, *new.vmas])
         dirty = Ranges.of([memory.span(3, 4), memory.span(8, 9), new.span(0, 4)])
         assert last.dirty.ranges == dirty
         assert last.present.carried == Ranges.of([memory.span(0, 11), new.span(0, 4)])
@@ -278,7 +289,35 @@ def test_the_last_look_does_not_trust_the_bits_of_memory_that_lost_its_tracking(
         syscall("mremap", elsewhere.start, size, size, flags, memory.page(4))
         assert len(memory.vmas) == 1, "the scene is a merge"
         memory.store(1)
-        assert tracker.collect_last(memory.vmas).dirty.ranges.contains(*memory.span(1, 2))
+        assert last_look(tracker, memory.vmas).dirty.ranges.contains(*memory.span(1, 2))
+
+
+def test_a_last_look_at_many_tells_each_kind_of_page_and_nothing_between() -> None:
+    with area(600) as memory, area(8, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS) as shared, area(8) as new:
+        first, second = (UffdTracker(os.getpid(), userfaultfd.open_own()) for _ in range(2))
+        try:
+            memory.fill(7, 0, 9)
+            for page in range(10, 600, 2):  # more regions than the kernel tells at a time
+                memory.store(page)
+            shared.fill(7)
+            new.load(2)
+            first.collect_and_rearm([*memory.vmas, *new.vmas])
+            memory.store(3)
+            new.store(5)
+            syscall("madvise", memory.page(7), PAGE_SIZE, mmap.MADV_DONTNEED)
+            vmas = sorted((*memory.vmas, *shared.vmas, *new.vmas))
+            alone = [tracker.collect_last(vmas) for tracker in (first, second)]
+            scan_last([(first, vmas), (second, vmas)])
+            together = [tracker.collect_last(vmas) for tracker in (first, second)]
+            assert [one.present for one in together] == [one.present for one in alone]
+            told = [[replace(one.dirty, seconds=0) for one in several] for several in (together, alone)]
+            assert told[0] == told[1]
+            assert told[0][0].ranges == Ranges.of([memory.span(3, 4), new.span(5, 6)])
+            assert together[0].present.zero == Ranges.of([new.span(2, 3)])
+            assert not together[0].present.carried.overlaps(shared.start, shared.end)
+        finally:
+            first.close()
+            second.close()
 
 
 @contextmanager
@@ -300,7 +339,7 @@ def sent(tracker: UffdTracker, memory: Area) -> None:
 
 
 def is_told(tracker: UffdTracker, memory: Area, is_last: bool) -> tuple[Span, ...]:
-    told = (tracker.collect_last if is_last else tracker.collect_and_rearm)(memory.vmas)
+    told = last_look(tracker, memory.vmas) if is_last else tracker.collect_and_rearm(memory.vmas)
     return (told.dirty if isinstance(told, LastRound) else told).ranges.spans
 
 
