@@ -19,82 +19,8 @@
 
 #include "borrow.h"
 
-#define UC_FLAGS 7	   /* FP_XSTATE | SIGCONTEXT_SS | STRICT_RESTORE_SS */
-#define KEEP_ALTSTACK 0x7f /* flags that sigaltstack(2) refuses: sigreturn leaves the stack as it is */
-#define FP_XSTATE_MAGIC1 0x46505853U
-#define FP_XSTATE_MAGIC2 0x46505845U
-#define SOFTWARE_BYTES 464 /* where in the legacy area the kernel's own words begin */
-#define LEGACY_SIZE 512
 #define STRAY_STOPS 64
 #define ALIGNED(value, to) (((value) + (to)-1) / (to) * (to))
-
-/* The kernel's struct rt_sigframe up to the floating-point area. Source: asm/sigcontext.h, asm/ucontext.h */
-struct frame_head {
-	unsigned long long restorer;
-	unsigned long long flags, link, stack_address;
-	int stack_flags, pad;
-	unsigned long long stack_size;
-	unsigned long long general[18];
-	unsigned short cs, gs, fs, ss;
-	unsigned long long error, trap, old_mask, fault_address, fpu, reserved[8];
-	unsigned long long sigmask;
-};
-
-struct software_words {
-	unsigned int magic, extended_size;
-	unsigned long long features;
-	unsigned int size, padding[7];
-};
-
-_Static_assert(sizeof(struct frame_head) == 8 + 304, "no padding");
-_Static_assert(sizeof(struct software_words) == LEGACY_SIZE - SOFTWARE_BYTES, "fills the legacy area");
-
-int mg_frame_size(int xstate_size)
-{
-	return sizeof(struct frame_head) + 128 + 8 + 64 + xstate_size + 4 + 16;
-}
-
-static int is_restarted(const struct user_regs_struct *regs)
-{
-	long result = regs->rax;
-
-	return (long)regs->orig_rax >= 0 && (result == -512 || result == -513 || result == -514 || result == -516);
-}
-
-int mg_build_frame(const struct mg_thread *thread, const struct mg_borrowed *how, unsigned long long address,
-		   unsigned long long restorer, unsigned char *frame)
-{
-	struct user_regs_struct r = *(const struct user_regs_struct *)thread->regs;
-	unsigned int size = thread->xstate_size < how->xstate_size ? thread->xstate_size : how->xstate_size;
-	unsigned long long fpu = ALIGNED(address + sizeof(struct frame_head) + 128 + 8, 64);
-	struct software_words words = {FP_XSTATE_MAGIC1, size + 4, how->xfeatures, size};
-	unsigned int magic2 = FP_XSTATE_MAGIC2;
-	unsigned char *area = frame + (fpu - address);
-
-	if (is_restarted(&r)) {
-		r.rax = r.orig_rax;
-		r.rip -= 2;
-	}
-	struct frame_head head = {
-		.restorer = restorer,
-		.flags = UC_FLAGS,
-		.stack_flags = KEEP_ALTSTACK,
-		.general = {r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx, r.rdx,
-			    r.rax, r.rcx, r.rsp, r.rip, r.eflags},
-		.cs = r.cs,
-		.gs = r.gs,
-		.fs = r.fs,
-		.ss = r.ss,
-		.fpu = fpu,
-		.sigmask = thread->sigmask,
-	};
-	memset(frame, 0, area - frame);
-	memcpy(frame, &head, sizeof(head));
-	memcpy(area, thread->xstate, size);
-	memcpy(area + SOFTWARE_BYTES, &words, sizeof(words));
-	memcpy(area + size, &magic2, sizeof(magic2));
-	return area + size + sizeof(magic2) - frame;
-}
 
 static void relocate(const struct mg_job *job)
 {
@@ -184,7 +110,8 @@ static int has_ended_its_program(const struct mg_job *job)
 	return op >= job->place + job->program->op_count * sizeof(struct mg_op);
 }
 
-static int wait_end(struct mg_job *job)
+/* `sure`: a stop by the yield signal is the program's end, unless what comes back says otherwise. */
+static int wait_end(struct mg_job *job, int sure)
 {
 	int tid = job->thread->tid, status = 0, result;
 
@@ -198,7 +125,7 @@ static int wait_end(struct mg_job *job)
 			return -ESRCH;
 		if (status >> 16 != PTRACE_EVENT_STOP) {
 			if (WSTOPSIG(status) == job->yield_signal) {
-				result = has_ended_its_program(job);
+				result = sure ? 1 : has_ended_its_program(job);
 				if (result)
 					return result < 0 ? result : 0;
 			} else if (is_deadly(WSTOPSIG(status))) {
@@ -224,18 +151,30 @@ static int failed_op(const struct mg_job *job)
 	return 0;
 }
 
-static int take_back(struct mg_job *job)
+static int read_back(const struct mg_job *job)
 {
 	struct iovec local = {job->content, job->program->size};
 	struct iovec remote = {(void *)job->place, job->program->size};
 	ssize_t got = process_vm_readv(job->thread->tid, &local, 1, &remote, 1, 0);
-	int result = got == (ssize_t)job->program->size ? 0 : got < 0 ? -errno : -EFAULT;
 
-	if (result)
-		return result;
+	return got == (ssize_t)job->program->size ? 0 : got < 0 ? -errno : -EFAULT;
+}
+
+/* What was read back: the thread as it was. */
+static int finish(struct mg_job *job)
+{
+	int result;
+
 	job->failed_op = failed_op(job);
 	result = set_mask(job->thread->tid, job->thread->sigmask);
 	return result ? result : set_registers(job->thread->tid, job->thread->regs);
+}
+
+static int take_back(struct mg_job *job)
+{
+	int result = read_back(job);
+
+	return result ? result : finish(job);
 }
 
 static int begin(const struct mg_job *job, const struct mg_borrowed *how, unsigned char *frame)
@@ -282,12 +221,116 @@ int mg_run_jobs(struct mg_job *jobs, int count, const struct mg_borrowed *how)
 	}
 	for (int i = 0; i < count; i++)
 		if (!jobs[i].error)
-			jobs[i].error = -wait_end(&jobs[i]);
+			jobs[i].error = -wait_end(&jobs[i], 0);
 	for (int i = 0; i < count; i++) {
 		if (!jobs[i].error)
 			jobs[i].error = -take_back(&jobs[i]);
 		failed += jobs[i].error != 0;
 	}
 	free(frame);
+	return failed;
+}
+
+#define PARTS_AT_ONCE 1024 /* UIO_MAXIOV */
+
+/* Copies between us and the process of `tid`, in as few calls as it takes. */
+static int copy_parts(int tid, const struct iovec *local, const struct iovec *remote, int count, int into_it)
+{
+	for (int done = 0; done < count; done += PARTS_AT_ONCE) {
+		int many = count - done < PARTS_AT_ONCE ? count - done : PARTS_AT_ONCE;
+		ssize_t wanted = 0, copied;
+
+		for (int i = done; i < done + many; i++)
+			wanted += local[i].iov_len;
+		copied = into_it ? process_vm_writev(tid, local + done, many, remote + done, many, 0)
+				 : process_vm_readv(tid, local + done, many, remote + done, many, 0);
+		if (copied != wanted)
+			return copied < 0 ? -errno : -EFAULT;
+	}
+	return 0;
+}
+
+/* Programs and frames of all jobs into the task. */
+static int place_all(const struct mg_job *jobs, int count, const struct mg_borrowed *how, unsigned char *frames,
+		     struct iovec *local, struct iovec *remote)
+{
+	int room = mg_frame_size(how->xstate_size);
+
+	for (int i = 0; i < count; i++) {
+		unsigned long long address = frame_address(&jobs[i], how);
+		unsigned char *frame = frames + (size_t)i * room;
+		size_t size = mg_build_frame(jobs[i].thread, how, address, 0, frame);
+
+		relocate(&jobs[i]);
+		local[2 * i] = (struct iovec){jobs[i].content, jobs[i].program->size};
+		remote[2 * i] = (struct iovec){(void *)jobs[i].place, jobs[i].program->size};
+		local[2 * i + 1] = (struct iovec){frame, size};
+		remote[2 * i + 1] = (struct iovec){(void *)address, size};
+	}
+	return copy_parts(jobs->thread->tid, local, remote, 2 * count, 1);
+}
+
+/* Whether what was read back is of a program that came to its end: all ran, or one failed that may not. */
+static int is_complete(const struct mg_job *job)
+{
+	const struct mg_op *ops = (const struct mg_op *)job->content;
+	int failed = failed_op(job);
+
+	return failed ? ops[failed - 1].result != LLONG_MIN : ops[job->program->op_count - 1].result != LLONG_MIN;
+}
+
+/* A stop by the yield signal was not its own: somebody else sent one. */
+static int go_on(struct mg_job *job)
+{
+	int result = mg_ptrace(PTRACE_CONT, job->thread->tid, 0, 0);
+
+	if (!result)
+		result = wait_end(job, 0);
+	return result ? result : read_back(job);
+}
+
+static void run_placed(struct mg_job *jobs, int count, const struct mg_borrowed *how, struct iovec *local,
+		       struct iovec *remote)
+{
+	int unread;
+
+	for (int i = 0; i < count; i++)
+		jobs[i].error = -start(&jobs[i], how);
+	for (int i = 0; i < count; i++) {
+		if (!jobs[i].error)
+			jobs[i].error = -wait_end(&jobs[i], 1);
+		local[i] = (struct iovec){jobs[i].content, jobs[i].program->size};
+		remote[i] = (struct iovec){(void *)jobs[i].place, jobs[i].program->size};
+	}
+	unread = copy_parts(jobs->thread->tid, local, remote, count, 0);
+	for (int i = 0; i < count; i++) {
+		if (!jobs[i].error && unread)
+			jobs[i].error = -unread;
+		if (!jobs[i].error && !is_complete(&jobs[i]))
+			jobs[i].error = -go_on(&jobs[i]);
+		if (!jobs[i].error)
+			jobs[i].error = -finish(&jobs[i]);
+	}
+}
+
+int mg_run_alike(struct mg_job *jobs, int count, const struct mg_borrowed *how)
+{
+	unsigned char *frames = malloc((size_t)count * mg_frame_size(how->xstate_size));
+	struct iovec *local = calloc(count, 2 * sizeof(*local)), *remote = calloc(count, 2 * sizeof(*remote));
+	int error = frames && local && remote ? 0 : -ENOMEM, failed = 0;
+
+	if (!error)
+		error = place_all(jobs, count, how, frames, local, remote);
+	for (int i = 0; i < count; i++) {
+		jobs[i].fatal_signal = 0;
+		jobs[i].error = -error;
+	}
+	if (!error)
+		run_placed(jobs, count, how, local, remote);
+	for (int i = 0; i < count; i++)
+		failed += jobs[i].error != 0;
+	free(frames);
+	free(local);
+	free(remote);
 	return failed;
 }

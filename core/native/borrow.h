@@ -19,3 +19,6 @@ void mg_make_jobs(struct mg_job *jobs, const struct mg_thread *threads, int coun
  * Returns 0, or how many jobs failed: then any of the threads may run or stand
  * wherever, and the caller recovers them all. */
 int mg_run_jobs(struct mg_job *jobs, int count, const struct mg_borrowed *how);
+
+/* The same for threads of one process, whose program has no yields but the last: in fewer calls. */
+int mg_run_alike(struct mg_job *jobs, int count, const struct mg_borrowed *how);

@@ -31,6 +31,7 @@ SOURCES = (
     "memory.c",
     "pages.c",
     "borrow.c",
+    "frame.c",
     "collect.c",
     "sharing.c",
     "mqueue.c",

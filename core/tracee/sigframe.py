@@ -1,6 +1,6 @@
 """The rt_sigframe by which a borrowed thread comes back to itself, should we die, and calls that are made again. Pure.
 
-The frame itself is built by core/native/borrow.c.
+The frame itself is built by core/native/frame.c.
 """
 
 from functools import cache

@@ -126,7 +126,7 @@ def run_alike(borrow: Borrow, threads: ThreadBlock, first: int, template: Templa
     _choose_signals(jobs, threads, first, borrow)
     for start in range(0, count, slots):
         many = min(slots, count - start)
-        if lib.mg_run_jobs(jobs + start, many, frame_layout()):
+        if lib.mg_run_alike(jobs + start, many, frame_layout()):
             _recover(jobs[start : start + many], [threads[first + start + place] for place in range(many)])
     return _without_failed(jobs, content, template)
 

@@ -14,6 +14,7 @@ from core.errors import CollectError
 from core.images import kinds
 from core.images.codec import encode_file
 from core.images.store import ImageSet
+from core.kernel.calls import syscall
 from core.proc.statuses import Statuses
 from core.resources import seccomp
 from tests.requires import require_root
@@ -70,6 +71,19 @@ def test_both_ways_make_the_same_images(name: str, tmp_path: Path, monkeypatch: 
         assert cores_of(together) == cores_of(alone)
 
     looked_at(f"{name}.c", tmp_path, monkeypatch, compare)
+
+
+def test_signals_that_others_send_do_not_end_what_a_thread_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send_and_compare(processes: list[Process]) -> None:
+        [(frozen, borrow, _, _)] = processes
+        alone = cores_of(ask_all(processes, NOBODY))
+        for tid in frozen.tids[1:]:
+            syscall("tgkill", frozen.pid, tid, borrow.quiet[0])
+        assert cores_of(ask_all(processes, EVERYBODY)) == alone
+
+    looked_at("thread_ids.c", tmp_path, monkeypatch, send_and_compare)
 
 
 def test_whatever_differs_in_a_thread_is_in_its_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
