@@ -103,6 +103,11 @@ class OpenFile:
         return self.duplicate.fileno()
 
     @property
+    def inode(self) -> tuple[int, int]:
+        """Device and number."""
+        return self.stat.st_dev, self.stat.st_ino
+
+    @property
     def flags(self) -> int:
         """O_ flags as open(2) takes them, without O_CLOEXEC, which belongs to the descriptor."""
         return self.info.flags & ~os.O_CLOEXEC

@@ -1,7 +1,7 @@
 """What is made of descriptors while their tasks run, of their records: in the freeze it is right where those are."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fcntl import FD_CLOEXEC
 from typing import Final, Protocol
@@ -17,7 +17,7 @@ from core.proc.reader import ProcReader
 from core.resources import eventfd, memfd, pipe, regular_file, timerfd, udp_socket, unix_socket
 from core.resources.context import Kind, OpenFile, OpenTable, make_table, may_tell_all
 from core.resources.file_table import kind_of
-from core.resources.shared_memory import Segment, Segments, memfd_entry
+from core.resources.shared_memory import Segments, memfd_entry
 from core.resources.sightings import Seen, Sightings
 
 
@@ -52,28 +52,38 @@ def foresee(
     with suppress(OSError, MigrateError):  # somebody closed one meanwhile, or ended: what was made stays good
         if any(mount.is_network for pid, _ in tasks[:1] for mount in reader.mountinfo(pid)):
             return  # a server that does not answer would hold us up
-        seen = [one for pid, pidfd in tasks for one in _look_ahead(pid, pidfd, reader, sightings)]
+        opened = [one for pid, pidfd in tasks for one in _look_ahead(pid, pidfd, reader, sightings)]
         sightings.replies.clear()
-        table = make_table([one.file for one in seen], options, sightings.replies)
+        table = make_table([file for file, one in opened if one is not None], options, sightings.replies)
         ids = SharedIds(next_file_id=sightings.files.next_id)
-        numbers = ids.number_files([one.reference for one in seen], sightings.files)
+        references = [named(file) if one is None else one.reference for file, one in opened]
+        numbers = ids.number_files(references, sightings.files)
         types: dict[int, FdTypes] = {}
-        for one, (id, is_new) in zip(seen, numbers, strict=True):
+        for (_, one), (id, is_new) in zip(opened, numbers, strict=True):
+            if one is None:
+                continue
             one.note_number(id)
             if one.kind is pipe:
                 content_of(one)
             if is_new and is_whole(one, table):
                 types[id] = entry_of(one, id, table).message.type
                 if segments is not None and one.kind is memfd:
-                    memory_of(one, segments)
+                    note_memory(one, segments)
             if id in types:
                 line_of(one.file, one, id, types[id])
 
 
-def _look_ahead(pid: int, pidfd: int, reader: ProcReader, sightings: Sightings) -> list[Seen]:
+def _look_ahead(
+    pid: int, pidfd: int, reader: ProcReader, sightings: Sightings
+) -> Iterator[tuple[OpenFile, Seen | None]]:
     found = sightings.look(pid, pidfd, reader, make_seen)
+    untold = {fd: sightings.untold(pid, pidfd, fd) for fd, seen in found if seen is None}
     sightings.settle(pid, pidfd, [fd for fd, _ in found], reader)
-    return [seen for _, seen in found if seen is not None]
+    for fd, seen in found:
+        if seen is not None:
+            yield seen.file, seen
+        elif (file := untold[fd]) is not None:
+            yield file, None
 
 
 def named(file: OpenFile) -> FileReference:
@@ -111,14 +121,21 @@ def line_of(file: OpenFile, seen: Seen | None, id: int, type: FdTypes) -> Record
     return made
 
 
-def memory_of(seen: Seen, segments: Segments) -> Segment | None:
-    """The memory behind a memfd, when it was met before: its image is made of the record."""
-    file = seen.file
-    segment = segments.opened_before(file.stat.st_dev, file.stat.st_ino)
-    is_known = seen.memory is not None and segment is not None and seen.memory.message.shmid == segment.id
-    if segment is not None and file.sight is not None and not is_known:
-        seen.memory = Record(memfd_entry(segment, file.stat, file.sight.head.seals))
-    return segment
+def is_right(seen: Seen, table: OpenTable, segments: Segments) -> bool:
+    """Its entry is, where that is made of more than its record: of what is told of its peer, of its memory's number."""
+    if seen.kind is memfd:
+        segment = segments.opened_before(*seen.file.inode)
+        return segment is not None and segment.id == seen.segment
+    state = seen.state
+    return state is not None and table.unix.get(seen.file.inode[1]) is state and is_whole(seen, table)
+
+
+def note_memory(seen: Seen, segments: Segments) -> None:
+    """Of a memfd that has an entry, when its memory was met before: that has the memory's number."""
+    segment = segments.opened_before(*seen.file.inode)
+    if segment is not None and seen.entry is not None and seen.file.sight is not None:
+        seen.segment = seen.entry.message.memfd.inode_id = segment.id
+        seen.memory = Record(memfd_entry(segment, seen.file.stat, seen.file.sight.head.seals))
 
 
 def content_of(seen: Seen) -> Record[PipeDataEntry] | None:

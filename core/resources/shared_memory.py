@@ -174,10 +174,10 @@ class Segments:
         """The memfd of that inode, when it has been opened() once: what is held open keeps its number."""
         return self._by_inode.get((False, device, inode))
 
-    def add_memfd(self, segment: Segment, entry: Record[MemfdInodeEntry], images: ImageSet) -> None:
+    def add_memfd(self, id: int, entry: Record[MemfdInodeEntry], images: ImageSet) -> None:
         """describe() of one that is open, with its image as memfd_entry() makes it of what it is now."""
-        self._areas.setdefault(segment.id, set())
-        if self._is_new(segment, images):
+        self._areas.setdefault(id, set())
+        if self._is_new(id, images):
             images.extend(kinds.MEMFD_INODE, [entry])
 
     def _hold(self, kind: SegmentKind, way: str, link: str) -> Segment:
@@ -254,13 +254,13 @@ class Segments:
             case SegmentKind.FILE:
                 raise ValueError("files are described elsewhere")
             case SegmentKind.MEMFD:
-                if self._is_new(segment, images):
+                if self._is_new(segment.id, images):
                     found, seals = os.fstat(segment.fd), fcntl.fcntl(segment.fd, F_GET_SEALS)
                     images.add(kinds.MEMFD_INODE, memfd_entry(segment, found, seals))
                 return SegmentUse(segment.kind, segment.id, segment.size)
             case SegmentKind.SYSV:
                 entry = self._sysv_entry(segment, images)
-                if self._is_new(segment, images):
+                if self._is_new(segment.id, images):
                     images.add(kinds.IPCNS_SHM, entry, self.ipc_namespace)
                 return SegmentUse(segment.kind, entry.desc.id, entry.size)
 
@@ -280,11 +280,11 @@ class Segments:
             self._said = _Said(images, memfds | sysv)
         return self._said
 
-    def _is_new(self, segment: Segment, images: ImageSet) -> bool:
+    def _is_new(self, id: int, images: ImageSet) -> bool:
         """True for one that `images` do not have yet; from now on they do."""
         ids = self._said_in(images).ids
-        is_new = segment.id not in ids
-        ids.add(segment.id)
+        is_new = id not in ids
+        ids.add(id)
         return is_new
 
     def _sysv_entry(self, segment: Segment, images: ImageSet) -> IpcShmEntry:

@@ -39,13 +39,14 @@ class Seen:
     type: FdTypes = FdTypes.UND  # as the entry has it
     state: UnixState | None = None
     line: Record[FdinfoEntry] | None = None  # of its table
-    memory: Record[MemfdInodeEntry] | None = None  # behind a memfd
+    segment: int = 0  # the number of the memory behind a memfd, and its image
+    memory: Record[MemfdInodeEntry] | None = None
     content: Record[PipeDataEntry] | None = None  # of a pipe that is read here
 
     def note_number(self, id: int) -> None:
         """The open file has it: what was made for another number is void."""
         if self.id != id:
-            self.id, self.entry, self.line = id, None, None
+            self.id, self.entry, self.line, self.segment = id, None, None, 0
 
 
 @dataclass(slots=True)
@@ -127,6 +128,11 @@ class Sightings:
             fds = reader.fds(pid)
             found = task.look(fds, make) or [task.seen.get(fd) for fd in fds]
         return list(zip(fds, found, strict=True))
+
+    def untold(self, pid: int, pidfd: int, fd: int) -> OpenFile | None:
+        """A file that was looked at and has more to it than its record tells; None when it was closed."""
+        sight = parse_sight(self._tasks[pid, pidfd].records[fd])
+        return file_of_sight(pid, fd, sight, pidfd) if sight is not None else None
 
     def settle(self, pid: int, pidfd: int, fds: Sequence[int], reader: ProcReader) -> None:
         """After a look while the task runs: what the next one compares with. OSError: it has closed one."""

@@ -38,7 +38,17 @@ from core.resources.context import (
     read_open_file,
 )
 from core.resources.file_table import kind_of, refuse
-from core.resources.foresight import content_of, entry_of, is_whole, line_of, make_seen, memory_of, named, reference
+from core.resources.foresight import (
+    content_of,
+    entry_of,
+    is_right,
+    is_whole,
+    line_of,
+    make_seen,
+    named,
+    note_memory,
+    reference,
+)
 from core.resources.ghost_file import Ghosts
 from core.resources.shared_memory import Segments
 from core.resources.sightings import Seen, Sightings
@@ -160,15 +170,13 @@ def _collect_files(
         if seen is not None and seen.id != id:
             seen.note_number(id)
         if is_new:
-            if seen is not None and seen.entry is not None and not seen.by_state:  # as it was foreseen
+            if seen is not None and (seen.by_state or seen.entry is None):
+                _make_entry(seen, id, table, segments)
+            if seen is not None and seen.entry is not None:
                 told.append(seen.entry)
                 types[id] = seen.type
-            elif seen is not None and is_whole(seen, table):
-                record = entry_of(seen, id, table)
-                if seen.kind is memfd:
-                    record.message.memfd.inode_id = _describe_memfd(seen, segments, images)
-                told.append(record)
-                types[id] = seen.type
+                if seen.memory is not None:
+                    segments.add_memfd(seen.segment, seen.memory, images)
             else:
                 images.extend(kinds.FILES, told)
                 told = []
@@ -186,17 +194,22 @@ def _collect_files(
     return new
 
 
-def _describe_memfd(seen: Seen, segments: Segments, images: ImageSet) -> int:
-    """Number of the memory behind the descriptor of a memfd."""
-    segment = memory_of(seen, segments)
-    if segment is not None and seen.memory is not None:
-        segments.add_memfd(segment, seen.memory, images)
-        return segment.id
-    file = seen.file
-    segment = segments.opened(f"/proc/{file.pid}/fd/{file.fd}", file.link)
-    if segment is None:
-        raise CollectError(file.subject, "cannot be opened as memory")
-    return segments.describe(segment, images).shmid
+def _make_entry(seen: Seen, id: int, table: OpenTable, segments: Segments) -> None:
+    """The entry as it has to be now; none where there is more to make than that."""
+    if seen.entry is not None and is_right(seen, table, segments):
+        return
+    if not is_whole(seen, table):
+        seen.entry = None
+        return
+    entry_of(seen, id, table)
+    if seen.kind is memfd:
+        file = seen.file
+        if (
+            segments.opened_before(*file.inode) is None
+            and segments.opened(f"/proc/{file.pid}/fd/{file.fd}", file.link) is None
+        ):
+            raise CollectError(file.subject, "cannot be opened as memory")
+        note_memory(seen, segments)
 
 
 def _collect_path(file: OpenFile, entry: FileEntry, images: ImageSet, ids: SharedIds, ghosts: Ghosts) -> None:

@@ -56,11 +56,12 @@ def measure(scale: Scale, sheet: Sheet) -> None:
         for size in (few, many):
             for _ in range(min(scale.runs, 3)):
                 _collect("mixed", size, sheet)
-        _restore(many, sheet)
+                _restore(size, sheet)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    first, last = (sheet.rows[f"{size:,} mixed: collect, each"].spread[1] for size in (few, many))
-    sheet.ratio(f"collect, each: {many:,} / {few:,} mixed", last, first)
+    for what in ("collect", "restore"):
+        first, last = (sheet.rows[f"{size:,} mixed: {what}, each"].spread[1] for size in (few, many))
+        sheet.ratio(f"{what}, each: {many:,} / {few:,} mixed", last, first)
 
 
 @contextmanager
