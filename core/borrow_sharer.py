@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from core.collect import Subject
-from core.errors import CollectError
 from core.kernel.threads import ThreadState
 from core.prepare import Prepared
 from core.proc.reader import ProcReader
 from core.tracee.freezer import FrozenProcess
 from core.tracee.lender import borrow, find_lender
-from core.tracee.sharers import refuse_exit_signal
 
 
 def borrow_sharer(
@@ -20,8 +18,6 @@ def borrow_sharer(
     """It lends us an area until the stack unwinds. `same`: all that have its memory, first who is asked for it; they
     stand still."""
     pid = prepared.pid
-    if parent and (blocker := refuse_exit_signal(prepared.tgid, reader)):
-        raise CollectError(blocker.subject, blocker.reason, hint=blocker.hint)
     statuses = reader.brief_statuses({pid: frozen.tids})[pid]
     lender = find_lender(
         prepared.memory, reader.maps(pid), threads_of(same), reader.status(pid),

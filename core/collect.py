@@ -245,6 +245,9 @@ def _collect_process(
     foreseen: Foreseen,
 ) -> None:  # fmt: skip
     leader, stat = asked.answers[0], subject.stat or subject.reader.stat(subject.pid)
+    first = stat if subject.pid == subject.tgid else ProcReader().stat(subject.tgid, subject.tgid)
+    if subject.parent and (blocker := process_tree.refuse_exit_signal(subject.tgid, first.exit_signal)):
+        raise Refused([blocker])
     images.add(kinds.IDS, ids, subject.own_pid)
     images.add(kinds.PSTREE, process_tree.collect_pstree(_identity(subject, leader.status)))
     if subject.has_memory:

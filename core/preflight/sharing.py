@@ -1,6 +1,8 @@
 """Refusals of what processes share by clone(2): with outsiders, or memory in a way that cannot be had again."""
 
+import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from core.errors import Blocker
@@ -9,8 +11,8 @@ from core.ids.tree import Order
 from core.kernel.calls import kcmp
 from core.proc.main_thread import main_threads
 from core.proc.reader import ProcReader
+from core.resources.process_tree import refuse_exit_signal
 from core.tracee.family import Family, has_ended
-from core.tracee.sharers import refuse_exit_signal
 from core.tracee.vfork import is_vfork
 
 KINDS: Final = {KCMP_VM: "memory", KCMP_FILES: "descriptor table", KCMP_FS: "working directory and umask"}
@@ -42,8 +44,7 @@ def _judge_group(reader: ProcReader, mine: set[int], group: Sequence[int], kind:
 
 
 def refuse_kinship(reader: ProcReader, family: Family, sharers: Mapping[int, int]) -> list[Blocker]:
-    """Of those who share their memory (`sharers`: see find_sharers): whose parent has it not, and no older sibling; and
-    who ends otherwise than others."""
+    """Of those who share their memory (`sharers`: see find_sharers): whose parent has it not, and no older sibling."""
     found: list[Blocker] = []
     seen: dict[int, set[int]] = {}  # by the first of those that share: who may bear another, and their parents
     for member in family.living:
@@ -52,10 +53,18 @@ def refuse_kinship(reader: ProcReader, family: Family, sharers: Mapping[int, int
         if member.parent not in bearers:
             reason = f"shares its memory with process {first} ({_name(reader, first)}): neither parent nor sibling"
             found.append(Blocker("shared-task", f"pid {member.pid}", reason, COUSIN_HINT))
-        if member.pid in sharers and member.parent and (blocker := refuse_exit_signal(member.tgid, reader)):
-            found.append(blocker)
         bearers |= {member.own_pid, member.parent}
     return found
+
+
+def refuse_exit_signals(reader: ProcReader, family: Family) -> list[Blocker]:
+    """Whose parent is told of its end otherwise than of others; the root has none here. Who goes is left out."""
+    found: list[Blocker | None] = []
+    for member in family.members:
+        with suppress(ProcessLookupError):
+            number = reader.stat(member.tgid, member.tgid).exit_signal if member.parent else signal.SIGCHLD
+            found.append(refuse_exit_signal(member.tgid, number))
+    return [blocker for blocker in found if blocker is not None]
 
 
 def _name(reader: ProcReader, pid: int) -> str:

@@ -1,10 +1,11 @@
 """The task itself: pstree, ids, and the core image of every thread put together from its parts."""
 
 import os
+import signal
 from dataclasses import dataclass
 from typing import Final
 
-from core.errors import ImageError
+from core.errors import Blocker, ImageError
 from core.images import kinds
 from core.images.flags import TaskState
 from core.images.pb.cgroup_pb2 import CgMemberEntry, CgroupEntry, CgSetEntry
@@ -21,6 +22,7 @@ from core.tracee.sigframe import signed
 AT_FDCWD: Final = (1 << 64) - 100
 RSEQ_CS_OFFSET: Final = 8
 CGROUP_SET: Final = 1
+EXIT_HINT: Final = "such a child (__WCLONE) cannot be made anew: wait until it has ended and was waited for"
 LIVE_STATES: Final = (TaskState.ALIVE, TaskState.STOPPED, TaskState.LEADER_ENDED)
 
 
@@ -188,3 +190,12 @@ def write_process_file(pid: int, name: str, content: str) -> str | None:
 def in_syscall(state: ThreadState) -> bool:
     """True when the thread was stopped inside a system call."""
     return signed(state.registers.orig_ax) >= 0
+
+
+def refuse_exit_signal(pid: int, number: int) -> Blocker | None:
+    """A refusal of a child whose parent is told of its end otherwise than of all others (`number`, 0: by no signal):
+    clone(2) may choose."""
+    if number == signal.SIGCHLD:
+        return None
+    how = f"by signal {number}" if number else "by no signal"
+    return Blocker("exit-signal", f"pid {pid}", f"tells its parent of its end {how}, not by SIGCHLD", EXIT_HINT)

@@ -1,17 +1,12 @@
 """Processes that share one memory without being threads of one process (CLONE_VM)."""
 
 import errno
-import signal
 from collections.abc import Sequence
-from typing import Final
 
-from core.errors import Blocker
 from core.ids.orders import TaskOrders
 from core.ids.shared import KCMP_VM, SharedIds
 from core.proc.reader import ProcReader
 from core.tracee.family import has_gone
-
-EXIT_HINT: Final = "such a child (__WCLONE) cannot be made anew: wait until it has ended"
 
 
 def find_sharers(pids: Sequence[int], reader: ProcReader, orders: TaskOrders | None = None) -> dict[int, int]:
@@ -33,15 +28,6 @@ def find_sharers(pids: Sequence[int], reader: ProcReader, orders: TaskOrders | N
         return {}
     left = [pid for pid in living if pid in shared and not has_gone(pid, reader)]
     return firsts if len(left) == len(shared) else find_sharers(left, reader, orders)
-
-
-def refuse_exit_signal(pid: int, reader: ProcReader) -> Blocker | None:
-    """A refusal of a child whose parent is told of its end otherwise than of all others: clone(2) may choose."""
-    number = reader.stat(pid).exit_signal
-    if number == signal.SIGCHLD:
-        return None
-    how = f"by signal {number}" if number else "by no signal"
-    return Blocker("exit-signal", f"pid {pid}", f"tells its parent of its end {how}, not by SIGCHLD", EXIT_HINT)
 
 
 def _find_firsts(pids: Sequence[int], orders: TaskOrders) -> dict[int, int]:
