@@ -39,7 +39,8 @@ _Static_assert(sizeof(((struct mg_thread *)0)->regs) == sizeof(struct user_regs_
 
 extern const unsigned char mg_blob_start[], mg_blob_end[];
 
-#define RSEQ_CS_OFFSET 8 /* in struct rseq */
+#define RSEQ_CS_OFFSET 8      /* in struct rseq */
+#define SECTIONS_AT_ONCE 1024 /* UIO_MAXIOV */
 
 struct rseq_configuration {
 	unsigned long long address;
@@ -170,8 +171,29 @@ static void read_rseq(struct mg_thread *thread)
 	thread->rseq_size = rseq.size;
 	thread->rseq_signature = rseq.signature;
 	thread->rseq_flags = rseq.flags;
-	read_memory(thread->tid, rseq.address + RSEQ_CS_OFFSET, &thread->rseq_critical_section,
-		    sizeof(thread->rseq_critical_section));
+}
+
+/* Of threads of one process, at most SECTIONS_AT_ONCE. Where one cannot be read it is 0, as for who has no rseq. */
+static void read_sections(struct mg_thread *threads, int count)
+{
+	struct iovec local[SECTIONS_AT_ONCE], remote[SECTIONS_AT_ONCE];
+	const ssize_t size = sizeof(threads->rseq_critical_section);
+	int found = 0;
+
+	for (int i = 0; i < count; i++) {
+		if (threads[i].error || !threads[i].rseq_address)
+			continue;
+		local[found] = (struct iovec){&threads[i].rseq_critical_section, size};
+		remote[found++] = (struct iovec){(void *)(threads[i].rseq_address + RSEQ_CS_OFFSET), size};
+	}
+	if (!found || process_vm_readv(threads->tid, local, found, remote, found, 0) == size * found)
+		return;
+	for (int i = 0; i < count; i++) {
+		threads[i].rseq_critical_section = 0;
+		if (!threads[i].error && threads[i].rseq_address)
+			read_memory(threads[i].tid, threads[i].rseq_address + RSEQ_CS_OFFSET,
+				    &threads[i].rseq_critical_section, size);
+	}
 }
 
 static int read_thread(struct mg_thread *thread)
@@ -207,6 +229,8 @@ int mg_read_threads(const int *tids, int count, struct mg_thread *threads, unsig
 		threads[i].error = -read_thread(&threads[i]);
 		failed += threads[i].error != 0;
 	}
+	for (int i = 0; i < count; i += SECTIONS_AT_ONCE)
+		read_sections(threads + i, count - i < SECTIONS_AT_ONCE ? count - i : SECTIONS_AT_ONCE);
 	return failed;
 }
 

@@ -15,7 +15,7 @@ int mg_wait(int tid, int flags, int *status);
  * stop and stays attached until we end). Returns how many stopped. */
 int mg_stop_threads(const int *tids, int count, unsigned long options, int timeout_ms, int *errors);
 
-/* What ptrace tells of stopped threads, into `threads` and `xstates`, of which each has
+/* What ptrace tells of stopped threads of one process, into cleared `threads` and `xstates`, of which each has
  * `xstate_room` bytes. Returns how many could not be read: their error says why. */
 int mg_read_threads(const int *tids, int count, struct mg_thread *threads, unsigned char *xstates,
 		    unsigned int xstate_room);
