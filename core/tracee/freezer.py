@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-from core.errors import TraceeError
+from core.errors import CollectError, TraceeError
 from core.kernel import ptrace
 from core.kernel.threads import ThreadBlock, ThreadState
 from core.proc.main_thread import is_dead
@@ -29,6 +29,7 @@ from core.vdso.mark import NO_CODE, VdsoCode
 OPTIONS = ptrace.O_TRACESYSGOOD | ptrace.O_SUSPEND_SECCOMP
 RSEQ_CS = struct.Struct("<IIQQQ")  # struct rseq_cs: version, flags, start_ip, post_commit_offset, abort_ip
 Failures = dict[int, TraceeError | OSError]  # by pid
+MANY = 64  # threads of which a list takes longer than their number
 RSEQ_CS_OFFSET = 8  # of the pointer to it in struct rseq
 
 
@@ -138,12 +139,21 @@ def _new_tids(
 ) -> dict[int, int]:
     """Threads that are not stopped yet, and whose."""
     new: dict[int, int] = {}
-    for pid, tids in zip(stopped, reader.numbers([(pid, "task") for pid in stopped]), strict=True):
+    unsure = [pid for pid in stopped if not _are_all(pid, stopped[pid], reader)]
+    for pid, tids in zip(unsure, reader.numbers([(pid, "task") for pid in unsure]), strict=True):
         if isinstance(tids, OSError):
             failed[pid] = tids
         else:
             new.update((tid, pid) for tid in set(tids).difference(stopped[pid], dead))
     return new
+
+
+def _are_all(pid: int, stopped: Sequence[int], reader: ProcReader) -> bool:
+    """True when no other thread is in the process; False without a look where a list of them is as cheap as one."""
+    try:
+        return len(stopped) >= MANY and reader.stat(pid, stopped[0]).num_threads == len(stopped)
+    except (OSError, CollectError):
+        return False
 
 
 def settled(pid: int, state: ThreadState, reader: ProcReader) -> ThreadState:
