@@ -26,14 +26,17 @@ class Record(Generic[M]):
 
 
 class Unparsed(Record[M]):
-    """A record whose message, encoded already, is parsed when it is asked for. Nothing follows the message."""
+    """A record whose message, encoded already, is parsed when it is asked for. Nothing follows the message.
+
+    Thousands of them are made while a tree stands still.
+    """
 
     __slots__ = ("_class", "_encoded", "_parsed")
     _class: type[M]
-    _encoded: bytes
+    _encoded: bytes | memoryview
     _parsed: M | None
 
-    def __init__(self, message_class: type[M], encoded: bytes) -> None:
+    def __init__(self, message_class: type[M], encoded: bytes | memoryview) -> None:
         object.__setattr__(self, "_class", message_class)
         object.__setattr__(self, "_encoded", encoded)
         object.__setattr__(self, "_parsed", None)
@@ -43,13 +46,13 @@ class Unparsed(Record[M]):
     def message(self) -> M:
         """From now on it is what the record holds."""
         if self._parsed is None:
-            object.__setattr__(self, "_parsed", self._class.FromString(self._encoded))
+            object.__setattr__(self, "_parsed", self._class.FromString(bytes(self._encoded)))
         return self._parsed  # type: ignore[return-value]  # see above
 
     @property
     def encoded(self) -> bytes:
         """The message's bytes, as long as nobody has asked for it, who may have changed it; else nothing."""
-        return self._encoded if self._parsed is None else b""
+        return bytes(self._encoded) if self._parsed is None else b""
 
 
 def encode_file(kind: Kind[M], name: str, records: Iterable[Record[M]]) -> bytes:
@@ -58,8 +61,8 @@ def encode_file(kind: Kind[M], name: str, records: Iterable[Record[M]]) -> bytes
 
 
 def _encode_record(kind: Kind[M], name: str, record: Record[M]) -> bytes:
-    if isinstance(record, Unparsed) and record.encoded:
-        return len(record.encoded).to_bytes(4, "little") + record.encoded
+    if isinstance(record, Unparsed) and (encoded := record.encoded):
+        return len(encoded).to_bytes(4, "little") + encoded
     try:
         body = record.message.SerializeToString()
     except EncodeError as error:

@@ -68,7 +68,7 @@ class Crowd:
         alone = [index for index in range(self.count) if self._members[index].group < 0]
         return Sorted(ffi.unpack(firsts, count), alone)
 
-    def encode(self, groups: Sequence[Pieces]) -> list[bytes]:
+    def encode(self, groups: Sequence[Pieces]) -> list[memoryview]:
         """The image of every thread, empty for those that are alone; `groups`: in the order of Sorted.firsts."""
         contents = [ffi.from_buffer(b"".join(pieces)) for pieces in groups]
         native = ffi.new("struct mg_alike[]", len(groups))
@@ -81,6 +81,6 @@ class Crowd:
         buffer, spans = uncleared("unsigned char[]", self.count * each), uncleared("struct mg_slice[]", self.count)
         if lib.mg_encode_crowd(self._native, self._members, native, buffer, len(buffer), spans) < 0:
             raise OSError("core images: no room")  # cannot be: `each` is the most that one takes
-        view = ffi.buffer(buffer)
+        view = memoryview(ffi.buffer(buffer))
         words = ffi.unpack(ffi.cast("long long *", spans), 2 * self.count)
         return [view[start : start + size] for start, size in zip(words[::2], words[1::2], strict=True)]

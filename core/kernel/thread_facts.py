@@ -46,9 +46,7 @@ class AllFacts:
 
     def __init__(self, tids: Sequence[int]) -> None:
         self.array = ffi.new("struct mg_facts[]", len(tids))
-        for one, tid in zip(self.array, tids, strict=True):
-            one.tid = tid
-        if lib.mg_read_facts(self.array, len(tids)):
+        if lib.mg_read_facts(ffi.new("int[]", tids), len(tids), self.array):
             failed = next(one for one in self.array if one.error)
             raise OSError(failed.error, f"thread {failed.tid}: scheduling: {os.strerror(failed.error)}")
 

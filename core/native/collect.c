@@ -75,11 +75,12 @@ static int read_facts(struct mg_facts *facts)
 	return 0;
 }
 
-int mg_read_facts(struct mg_facts *facts, int count)
+int mg_read_facts(const int *tids, int count, struct mg_facts *facts)
 {
 	int failed = 0;
 
 	for (int i = 0; i < count; i++) {
+		facts[i].tid = tids[i];
 		facts[i].error = -read_facts(&facts[i]);
 		failed += facts[i].error != 0;
 	}

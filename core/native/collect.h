@@ -1,7 +1,7 @@
 /* What collect.c offers to Python: many small readings in one call. */
 
-/* What is told of each stopped thread; facts[i].tid is set by the caller. Returns how many failed. */
-int mg_read_facts(struct mg_facts *facts, int count);
+/* What is told of each stopped thread, into cleared `facts`. Returns how many failed. */
+int mg_read_facts(const int *tids, int count, struct mg_facts *facts);
 
 /* The contents of `count` files, or where symbolic links lead, or the names
  * in directories (each with its NUL), in `buffer`; `names`: paths, each with

@@ -33,7 +33,10 @@ class Statuses(Mapping[int, BriefStatus]):
 
     @cached_property
     def own_tids(self) -> dict[int, int]:
-        """What each one calls itself."""
+        """What each one calls itself. Threads of a process are in one PID namespace."""
+        first = next(iter(self._texts.values()), b"")
+        if first.count(b"\t", first.find(OWN_TID), first.find(NEXT)) == 1:
+            return {tid: tid for tid in self._texts}
         return {tid: _own_tid(text) for tid, text in self._texts.items()}
 
 
