@@ -185,9 +185,9 @@ def _collect_ipc(subjects: Sequence[Subject], images: ImageSet, segments: Segmen
 
 def _prefetched(subjects: Sequence[Subject]) -> list[Subject]:
     """The same, with what is read of each of them read in one go: they stand still."""
-    files = [(subject.pid, name) for subject in subjects for name in PROCESS_FILES]
-    links = [(subject.pid, name) for subject in subjects for name in ("exe", "cwd", "root")]
-    reader = PrefetchedReader(subjects[0].reader, files, links)
+    reader = PrefetchedReader(
+        subjects[0].reader, [subject.pid for subject in subjects], PROCESS_FILES, ("exe", "cwd", "root")
+    )
     return [replace(subject, reader=reader) for subject in subjects]
 
 

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final
 
 from core.errors import KernelLacks
@@ -61,13 +61,11 @@ def at_home() -> Iterator[None]:
 
 def with_us(tids: Iterable[int]) -> list[int]:
     """Those of `tids` that are in the one that this thread is in; without those that we may not look at."""
-    reader = ProcReader()
-    ours, found = reader.namespace(threading.get_native_id(), "ipc"), []
-    for tid in tids:
-        with suppress(OSError):
-            if reader.namespace(tid, "ipc") == ours:
-                found.append(tid)
-    return found
+    everybody = [threading.get_native_id(), *tids]
+    links = ProcReader().links([(tid, "ns/ipc") for tid in everybody])
+    # A kernel without these namespaces has none of the links: all are in the same one.
+    ours, *theirs = (b"" if isinstance(one, FileNotFoundError) else one for one in links)
+    return [tid for tid, one in zip(everybody[1:], theirs, strict=True) if one == ours]
 
 
 def _link(tid: int) -> str:

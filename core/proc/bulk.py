@@ -24,34 +24,45 @@ class What(IntEnum):
 
 def read_all(paths: Sequence[str], what: What = What.CONTENT) -> list[bytes | int]:
     """What there is of every path; an errno where that is not to be had."""
-    found = _read_some(paths, what)
+    return _read_joined("\0".join(paths), len(paths), what)
+
+
+def read_of_each(root: str, pids: Sequence[int], names: Sequence[str], what: What = What.CONTENT) -> list[bytes | int]:
+    """The same of ROOT/PID/NAME: all names of the first PID, then of the next."""
+    each = "\0".join(f"{root}/{{0}}/{name}" for name in names).format
+    return _read_joined("\0".join(map(each, pids)), len(pids) * len(names), what)
+
+
+def _read_joined(joined: str, count: int, what: What) -> list[bytes | int]:
+    """`joined`: paths, a NUL between them."""
+    found = _read_some(joined, count, what)
+    if int not in set(map(type, found)):
+        return found
+    paths = joined.split("\0")
     while left := [place for place, one in enumerate(found) if one == lib.MG_NO_ROOM]:
-        for place, one in zip(left, _read_some([paths[place] for place in left], what), strict=True):
+        again = _read_some("\0".join([paths[place] for place in left]), len(left), what)
+        for place, one in zip(left, again, strict=True):
             found[place] = one
-    return found
+    return [_alone(path, what) if one == errno.EFBIG else one for path, one in zip(paths, found, strict=True)]
 
 
-def _read_some(paths: Sequence[str], what: What) -> list[bytes | int]:
-    """As many as fit, one at least, and MG_NO_ROOM for the others."""
-    if not paths:
+def _read_some(joined: str, count: int, what: What) -> list[bytes | int]:
+    """As many as fit, one at least, and MG_NO_ROOM for the others; EFBIG for one that is too large to fit with them."""
+    if not count:
         return []
-    room = min(SPARE_ROOM + len(paths) * ROOM_EACH, MOST_ROOM)
+    room = min(SPARE_ROOM + count * ROOM_EACH, MOST_ROOM)
     buffer = uncleared("unsigned char[]", room)
-    slices = uncleared("struct mg_slice[]", len(paths))
-    names = os.fsencode("\0".join(paths))
-    lib.mg_read_files(names, len(paths), what, buffer, room, slices)
+    slices = uncleared("struct mg_slice[]", count)
+    lib.mg_read_files(os.fsencode(joined), count, what, buffer, room, slices)
     view = ffi.buffer(buffer)
-    words = ffi.unpack(ffi.cast("long long *", slices), 2 * len(paths))
+    words = ffi.unpack(ffi.cast("long long *", slices), 2 * count)
     return [
-        view[start : start + size] if size >= 0 else _alone(path, what, -size)
-        for path, start, size in zip(paths, words[::2], words[1::2], strict=True)
+        view[start : start + size] if size >= 0 else -size for start, size in zip(words[::2], words[1::2], strict=True)
     ]
 
 
-def _alone(path: str, what: What, error: int) -> bytes | int:
+def _alone(path: str, what: What) -> bytes | int:
     """What did not fit with the others."""
-    if error != errno.EFBIG:
-        return error
     try:
         if what is What.NAMES:
             return b"".join(name + b"\0" for name in os.listdir(os.fsencode(path)))

@@ -83,6 +83,24 @@ class ProcReader:
         """The same for what symbolic links say."""
         return self._all(files, What.LINK)
 
+    def contents_of(self, pids: Sequence[int], names: Sequence[str]) -> list[list[bytes | OSError]]:
+        """contents() of these files of every process, by process."""
+        return self._of_each(pids, names, What.CONTENT)
+
+    def links_of(self, pids: Sequence[int], names: Sequence[str]) -> list[list[bytes | OSError]]:
+        """links() in the same way."""
+        return self._of_each(pids, names, What.LINK)
+
+    def _of_each(self, pids: Sequence[int], names: Sequence[str], what: What) -> list[list[bytes | OSError]]:
+        found, many = bulk.read_of_each(self._proc, pids, names, what), len(names)
+        return [
+            [
+                one if isinstance(one, bytes) else self._explained(OSError(one, os.strerror(one)), pid, name)
+                for name, one in zip(names, found[place : place + many], strict=True)
+            ]
+            for pid, place in zip(pids, range(0, len(found), many), strict=True)
+        ]
+
     def numbers(self, folders: Sequence[tuple[int, str]]) -> list[list[int] | OSError]:
         """The numbers that each /proc/PID/NAME (task, fd) holds, ascending, in one go; or the error."""
         found = self._all(folders, What.NAMES)

@@ -77,7 +77,7 @@ def test_links_come_in_bulk_too(tmp_path: Path) -> None:
 
 
 def test_a_prefetched_reader_hands_out_what_was_read_before() -> None:
-    reader = PrefetchedReader(ProcReader(), [(PID, "comm"), (PID, "none")], [(PID, "exe")])
+    reader = PrefetchedReader(ProcReader(), [PID], ["comm", "none"], ["exe"])
     before = threading.current_thread().name, reader.comm(PID)
     Path(f"/proc/{PID}/comm").write_text("other")
     try:
