@@ -12,6 +12,7 @@ from core.proc.maps import Vma
 SYSCALL_RET: Final = b"\x0f\x05\xc3"
 RESTORE_RT: Final = b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05"  # mov $15, %rax; syscall
 CHUNK: Final = 1 << 20
+ABOVE_STEMS: Final = 0x340000  # the area of a stem (core.tracee.stem) has room below it
 
 
 class RemoteMemory:
@@ -90,7 +91,7 @@ def _found(content: bytes, pattern: bytes, start: int) -> int:
     return start + position if position >= 0 else 0
 
 
-def find_hole(vmas: Iterable[Vma], size: int, lowest: int = 0x200000) -> int:
+def find_hole(vmas: Iterable[Vma], size: int, lowest: int = ABOVE_STEMS) -> int:
     """Lowest page-aligned address from `lowest` where `size` bytes with a page's gap on both sides are unmapped."""
     candidate = lowest
     for vma in sorted(vmas, key=lambda vma: vma.start):

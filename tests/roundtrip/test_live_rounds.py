@@ -18,6 +18,7 @@ READER = ProcReader()
 PROGRAMS = [
     "memory_writer.c", "memory_churn.c", "memory_holes.c", "memory_marks.c", "memory_lockall_onfault.c",
     "file_mapping_private.c", "heap_growth.c", "memory_huge.c", "memory_huge_churn.c", "memory_sysv_index.c",
+    "heap_beside_data.c",
 ]  # fmt: skip
 
 

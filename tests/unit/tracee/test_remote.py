@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
-from core.tracee.remote import SYSCALL_RET, Gadgets, find_gadgets, find_hole, open_memory
+from core.tracee.remote import ABOVE_STEMS, SYSCALL_RET, Gadgets, find_gadgets, find_hole, open_memory
 
 PAGE = 0x1000
-LOWEST = 0x200000
+LOWEST = ABOVE_STEMS
 
 
 def vma(start: int, end: int, path: str = "", executable: bool = False) -> Vma:
