@@ -129,7 +129,7 @@ def collect_tree(
     images = ImageSet()
     ids = SharedIds(next_file_id=foreseen.sightings.files.next_id)
     ids.compare([subject.pid for subject in subjects], foreseen.orders)
-    named = NamedFiles(images, f"/proc/{subjects[0].pid}/root", ids.next_file_id)
+    named = NamedFiles(images, f"/proc/{subjects[0].pid}/root", ids.next_file_id, foreseen.spaces.numbers)
     places = {subject.pid: place for place, subject in enumerate(subjects, 1)}
     kobj_ids = [_collect_ids(one, places[one.memory_of or one.pid], ids, segments.ipc_namespace) for one in subjects]
     cgroup = subjects[0].reader.cgroup2(subjects[0].pid)

@@ -4,7 +4,7 @@ Most of it can be made while the process runs, and is good in the freeze where w
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -120,26 +120,27 @@ def memory_image(
 
 @dataclass(slots=True)
 class _Foreseen:
-    """An image made of all that is below, but for the numbers of files and what only the process can tell.
-
-    `paths`: by the place of the VMA that maps it.
-    """
+    """An image made of all that is below, but for what only the process can tell. `files`: with their numbers."""
 
     entries: Sequence[VmaEntry]
     marks: tuple[int, ...]
     auxv: bytes
     image: MmEntry
-    paths: Sequence[tuple[int, str]]
+    files: Sequence[tuple[str, int]]
 
 
 @dataclass(slots=True)
 class ForeseenSpaces:
-    """Images of address spaces made while their processes run, each for one use. By pid."""
+    """Images of address spaces made while their processes run, each for one use. By pid.
 
+    `numbers`: those of the files that they map, by path.
+    """
+
+    numbers: dict[str, int] = field(default_factory=dict)
     _known: dict[int, _Foreseen] = field(default_factory=dict)
 
-    def look(self, spaces: Sequence[Space], reader: ProcReader) -> None:
-        """Make those that have changed; these are all there are."""
+    def look(self, spaces: Sequence[Space], reader: ProcReader, next_id: Callable[[], int]) -> None:
+        """Make those that have changed; these are all there are. `next_id`: number of a file that had none."""
         kept = {}
         todo = []
         for one in spaces:
@@ -152,23 +153,23 @@ class ForeseenSpaces:
         found = reader.contents([(one.pid, name) for one in todo for name in ("stat", "auxv")])
         for one, stat, auxv in zip(todo, found[::2], found[1::2], strict=True):
             if isinstance(stat, bytes) and isinstance(auxv, bytes):  # else it has ended
-                self._known[one.pid] = _foresee(one, parse_stat(os.fsdecode(stat)), auxv)
+                self._known[one.pid] = self._foresee(one, parse_stat(os.fsdecode(stat)), auxv, next_id)
+
+    def _foresee(self, one: Space, stat: Stat, auxv: bytes, next_id: Callable[[], int]) -> _Foreseen:
+        files: dict[str, int] = {}
+        image = address_space.begin(stat, parse_auxv(auxv), one.entries)
+        for entry, vma in zip(image.vmas, one.vmas, strict=True):
+            if vma.path.startswith("/"):
+                if vma.path not in self.numbers:
+                    self.numbers[vma.path] = next_id()
+                entry.shmid = files[vma.path] = self.numbers[vma.path]
+        return _Foreseen(one.entries, address_space.marks_of(stat), auxv, image, tuple(files.items()))
 
     def take(self, pid: int, entries: Sequence[VmaEntry], stat: Stat, auxv: bytes, named: NamedFiles) -> MmEntry | None:
-        """The image of a frozen process whose memory is `entries`, made before or None; files get their numbers.
-
-        What it maps from files has paths.
-        """
+        """The image of a frozen process whose memory is `entries`, made before or None. What it maps from files has
+        paths, which are added to `named`."""
         one = self._known.pop(pid, None)
         if one is None or one.entries is not entries or one.marks != address_space.marks_of(stat) or one.auxv != auxv:
             return None
-        found = one.image.vmas
-        for place, path in one.paths:
-            found[place].shmid = named.add(path)
-        return one.image
-
-
-def _foresee(one: Space, stat: Stat, auxv: bytes) -> _Foreseen:
-    paths = [(place, vma.path) for place, vma in enumerate(one.vmas) if vma.path.startswith("/")]
-    image = address_space.begin(stat, parse_auxv(auxv), one.entries)
-    return _Foreseen(one.entries, address_space.marks_of(stat), auxv, image, paths)
+        numbers = [named.add(path) for path, _ in one.files]
+        return one.image if numbers == [number for _, number in one.files] else None

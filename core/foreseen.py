@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from core.collect_memory import ForeseenSpaces
+from core.collect_memory import ForeseenSpaces, Space
 from core.ids.orders import TaskOrders
 from core.ids.shared import KCMP_FILES, KCMP_FS, KCMP_SIGHAND
 from core.options import DumpOptions
@@ -27,6 +27,10 @@ class Foreseen:
         """`tasks`: pid and pidfd of each; `segments`: the memory of memfds as far as it is known."""
         foresight.foresee(tasks, reader, options, self.sightings, segments)
         self.orders.learn([pid for pid, _ in tasks], (KCMP_FILES, KCMP_FS, KCMP_SIGHAND))
+
+    def look_at_memory(self, spaces: Sequence[Space], reader: ProcReader) -> None:
+        """After all processes were looked at."""
+        self.spaces.look(spaces, reader, self.sightings.files.next_id)
 
     def close(self) -> None:
         """Idempotent."""

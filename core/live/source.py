@@ -201,7 +201,7 @@ class LiveSource:
             stopped_s = self._look_stopped()
         else:
             self._look()
-        self._foreseen.spaces.look([one.space for one in self.processes.values()], self.reader)
+        self._foreseen.look_at_memory([one.space for one in self.processes.values()], self.reader)
         self._look_at_shared()
         stand_in = self.options.files.terminal == "new"
         self._terminals = find_controlling(self._family, self._prepared().values(), self.reader, stand_in=stand_in)

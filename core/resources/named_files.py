@@ -1,7 +1,7 @@
 """Files known by path alone (mapped, executable, cwd, root): their entries in files.img."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from core.errors import CollectError
@@ -20,9 +20,15 @@ NO_OWNER: Final = FownEntry(uid=0, euid=0, signum=0, pid_type=0, pid=0)
 
 
 class NamedFiles:
-    """Gives every path one id and one RegFileEntry. `root` is the target's root as we see it (/proc/PID/root)."""
+    """Gives every path one id and one RegFileEntry. `root` is the target's root as we see it (/proc/PID/root).
 
-    def __init__(self, images: ImageSet, root: str, next_id: Callable[[], int]) -> None:
+    `reserved`: ids by path, of those that have theirs already.
+    """
+
+    def __init__(
+        self, images: ImageSet, root: str, next_id: Callable[[], int], reserved: Mapping[str, int] | None = None
+    ) -> None:
+        self._reserved = reserved or {}
         self.images = images
         self._root = root
         self._next_id = next_id
@@ -74,10 +80,10 @@ class NamedFiles:
             raise CollectError(shown(path), f"cannot be looked at: {error.strerror}") from error
         if not is_printable(path):
             raise CollectError(shown(path), "its name is not UTF-8, which images cannot hold", hint="rename it")
-        return self._made(path, flags, found)
+        return self._made(path, flags, found, self._reserved.get(path))
 
-    def _made(self, path: str, flags: int, found: os.stat_result) -> FileEntry:
-        file_id = self._next_id()
+    def _made(self, path: str, flags: int, found: os.stat_result, reserved: int | None = None) -> FileEntry:
+        file_id = self._next_id() if reserved is None else reserved
         reg = RegFileEntry(
             id=file_id, flags=flags, pos=0, fown=NO_OWNER, name=path, mnt_id=-1, size=found.st_size, mode=found.st_mode
         )
