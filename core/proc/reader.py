@@ -96,9 +96,9 @@ class ProcReader:
         return [
             [
                 one if isinstance(one, bytes) else self._explained(OSError(one, os.strerror(one)), pid, name)
-                for name, one in zip(names, found[place : place + many], strict=True)
+                for name, one in zip(names, found[index * many : (index + 1) * many], strict=True)
             ]
-            for pid, place in zip(pids, range(0, len(found), many), strict=True)
+            for index, pid in enumerate(pids)
         ]
 
     def numbers(self, folders: Sequence[tuple[int, str]]) -> list[list[int] | OSError]:

@@ -76,6 +76,25 @@ def test_links_come_in_bulk_too(tmp_path: Path) -> None:
     assert bulk.read_all([str(tmp_path / "link"), str(tmp_path)], bulk.What.LINK) == [b"/somewhere", 22]
 
 
+def test_files_of_each_process_come_in_bulk_whether_there_are_many_or_none() -> None:
+    child = os.fork()
+    if not child:
+        threading.Event().wait(60)
+        os._exit(0)
+    try:
+        reader, pids = ProcReader(), [PID, child, PID]
+        for names in ([], ["comm"], ["comm", "none", "cmdline"]):
+            for found, pid in zip(reader.contents_of(pids, names), pids, strict=True):
+                one_by_one = reader.contents([(pid, name) for name in names])
+                assert [str(one) for one in found] == [str(one) for one in one_by_one]
+        assert reader.links_of(pids, []) == [[], [], []]
+        assert reader.links_of(pids, ["exe", "cwd"]) == [reader.links([(pid, "exe"), (pid, "cwd")]) for pid in pids]
+        assert reader.contents_of([], ["comm"]) == reader.links_of([], []) == []
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
 def test_a_prefetched_reader_hands_out_what_was_read_before() -> None:
     reader = PrefetchedReader(ProcReader(), [PID], ["comm", "none"], ["exe"])
     before = threading.current_thread().name, reader.comm(PID)
