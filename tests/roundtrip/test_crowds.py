@@ -1,6 +1,8 @@
 """Images of many threads, made all at once, are those that are made of each thread alone."""
 
+import os
 import re
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +12,16 @@ from core.native._kernel import ffi
 
 import core.collect
 from core.collect_threads import Asked, AskedCrowd, Cores, Process, ask_all, collect_crowd, questions
-from core.errors import CollectError
+from core.errors import CollectError, RemoteSyscallError, TraceeError
 from core.images import kinds
 from core.images.codec import encode_file
 from core.images.store import ImageSet
 from core.kernel.calls import syscall
+from core.plan.encode import assemble
+from core.plan.ops import Syscall
 from core.proc.statuses import Statuses
 from core.resources import seccomp
+from core.tracee.together import run_alike
 from tests.requires import require_root
 from tests.roundtrip.targets import attached, ready
 
@@ -84,6 +89,36 @@ def test_signals_that_others_send_do_not_end_what_a_thread_is_asked(
         assert cores_of(ask_all(processes, EVERYBODY)) == alone
 
     looked_at("thread_ids.c", tmp_path, monkeypatch, send_and_compare)
+
+
+def test_a_call_that_fails_in_one_of_many_threads_is_named_and_all_run_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = assemble((Syscall("close", (-1,), "no descriptor"),))
+
+    def fail(processes: list[Process]) -> None:
+        [(frozen, borrow, _, _)] = processes
+        with pytest.raises(RemoteSyscallError, match="no descriptor"):
+            run_alike(borrow, frozen.threads, 1, program)
+
+    looked_at("thread_ids.c", tmp_path, monkeypatch, fail)
+
+
+def test_a_process_that_is_killed_as_its_threads_are_asked_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill_and_ask(processes: list[Process]) -> list[Asked]:
+        [(frozen, borrow, _, _)] = processes
+        os.kill(frozen.pid, signal.SIGKILL)
+        with pytest.raises(TraceeError):
+            run_alike(borrow, frozen.threads, 1, questions().template)
+        raise TraceeError(frozen.pid, "on purpose")
+
+    with ready("thread_ids.c", tmp_path) as run, attached(run.pid) as source:
+        source.scan()
+        monkeypatch.setattr(core.collect, "ask_all", kill_and_ask)
+        with pytest.raises(TraceeError, match="was killed"):
+            source.freeze()
 
 
 def test_whatever_differs_in_a_thread_is_in_its_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
