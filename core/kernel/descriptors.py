@@ -185,10 +185,12 @@ def look(
             raise OSError(-error, f"pid {pid}: {os.strerror(-error)}")
         view = memoryview(ffi.buffer(buffer))
         words = ffi.unpack(ffi.cast("long long *", spans), 2 * len(some))
-        records += [
-            bytes(view[place : place + size]) if size else None
-            for place, size in zip(words[::2], words[1::2], strict=True)
-        ]
+        places_there, sizes = words[::2], words[1::2]
+        if any(sizes):
+            found = zip(places_there, sizes, strict=True)
+            records += [bytes(view[place : place + size]) if size else None for place, size in found]
+        else:
+            records += [None] * len(some)
     return records
 
 

@@ -122,12 +122,12 @@ def line_of(file: OpenFile, seen: Seen | None, id: int, type: FdTypes) -> Record
 
 
 def is_right(seen: Seen, table: OpenTable, segments: Segments) -> bool:
-    """Its entry is, where that is made of more than its record: of what is told of its peer, of its memory's number."""
+    """Its entry is, where that is made of more than its record: its peer is carried, its memory has the same number."""
     if seen.kind is memfd:
         segment = segments.opened_before(*seen.file.inode)
         return segment is not None and segment.id == seen.segment
     state = seen.state
-    return state is not None and table.unix.get(seen.file.inode[1]) is state and is_whole(seen, table)
+    return state is not None and table.unix.get(seen.file.stat.st_ino) is state and state.peer in table.unix
 
 
 def note_memory(seen: Seen, segments: Segments) -> None:

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Self
@@ -174,11 +174,13 @@ class Segments:
         """The memfd of that inode, when it has been opened() once: what is held open keeps its number."""
         return self._by_inode.get((False, device, inode))
 
-    def add_memfd(self, id: int, entry: Record[MemfdInodeEntry], images: ImageSet) -> None:
-        """describe() of one that is open, with its image as memfd_entry() makes it of what it is now."""
-        self._areas.setdefault(id, set())
-        if self._is_new(id, images):
-            images.extend(kinds.MEMFD_INODE, [entry])
+    def add_memfds(self, entries: Sequence[Record[MemfdInodeEntry]], images: ImageSet) -> None:
+        """describe() of those that are open, with their images as memfd_entry() makes them of what they are now."""
+        ids = [entry.message.shmid for entry in entries]
+        self._areas = {id: set() for id in ids} | self._areas
+        new = [entry for id, entry in zip(ids, entries, strict=True) if self._is_new(id, images)]
+        if new:
+            images.extend(kinds.MEMFD_INODE, new)
 
     def _hold(self, kind: SegmentKind, way: str, link: str) -> Segment:
         try:

@@ -13,6 +13,7 @@ from core.images import kinds
 from core.images.codec import Record
 from core.images.pb.descriptors_pb2 import PipeDataEntry
 from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
+from core.images.pb.filesystem_pb2 import MemfdInodeEntry
 from core.images.store import ImageSet
 from core.options import DumpOptions
 from core.proc.prefetched import PrefetchedReader
@@ -166,6 +167,7 @@ def _collect_files(
     new: set[int] = set()
     lines: dict[int, list[Record[FdinfoEntry]]] = {pid: [] for pid in files_id_of}
     told: list[Record[FileEntry]] = []
+    memories: list[Record[MemfdInodeEntry]] = []
     for (file, seen), (id, is_new) in zip(opened, numbers, strict=True):
         if seen is not None and seen.id != id:
             seen.note_number(id)
@@ -176,7 +178,7 @@ def _collect_files(
                 told.append(seen.entry)
                 types[id] = seen.type
                 if seen.memory is not None:
-                    segments.add_memfd(seen.segment, seen.memory, images)
+                    memories.append(seen.memory)
             else:
                 images.extend(kinds.FILES, told)
                 told = []
@@ -189,6 +191,7 @@ def _collect_files(
         elif not file.carrier:
             lines[file.pid].append(line_of(file, seen, id, types[id]))
     images.extend(kinds.FILES, told)
+    segments.add_memfds(memories, images)
     for pid, files_id in files_id_of.items():
         images.extend(kinds.FDINFO, lines[pid], files_id)
     return new
