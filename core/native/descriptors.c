@@ -74,15 +74,18 @@ static int link_holds(const struct mg_sight *known, const char *link)
 	return !known->links && !strncmp(link, MEMFD, strlen(MEMFD)) && !strchr(link + 1, '/');
 }
 
-/* Where the link leads, and whether there is a file by that path below `root`. */
-static int read_link(int directory, const char *name, int root, const struct mg_sight *known, struct mg_sight *sight,
+/* Where the link leads, and whether there is a file by that path below `root`. `fd`: our duplicate, in whose folder
+ * `ours` it is looked for: the task's own number may be another file by now. */
+static int read_link(int ours, int fd, int root, const struct mg_sight *known, struct mg_sight *sight,
 		     struct writer *writer)
 {
 	unsigned char *place = take(writer, 0, 8);
 	const char *link = (const char *)(known + 1); /* ends with a NUL: texts follow it at a multiple of 8 */
+	char name[16];
 	long size;
 	struct stat found;
 
+	snprintf(name, sizeof(name), "%d", fd);
 	if (known && link_holds(known, link)) {
 		sight->path_device = known->path_device;
 		sight->path_inode = known->path_inode;
@@ -90,7 +93,7 @@ static int read_link(int directory, const char *name, int root, const struct mg_
 		writer->at = place + known->link_size;
 		return known->link_size;
 	}
-	size = readlinkat(directory, name, (char *)place, writer->end - place);
+	size = readlinkat(ours, name, (char *)place, writer->end - place);
 	if (size < 0)
 		return -errno;
 	if (place + size >= writer->end)
@@ -245,7 +248,7 @@ static int look(const struct place *where, int number, int text, int fd, const s
 		return size;
 	read_owner(fd, sight);
 	snprintf(name, sizeof(name), "%d", number);
-	sight->link_size = size = read_link(where->links, name, where->root, known, sight, writer);
+	sight->link_size = size = read_link(where->links, fd, where->root, known, sight, writer);
 	if (size < 0)
 		return size;
 	if (!take(writer, 1, 1)) /* the link's NUL */
@@ -359,7 +362,7 @@ int mg_look_at_descriptors(int pid, int pidfd, const int *fds, int count, const 
 			   unsigned char *buffer, struct mg_slice *spans)
 {
 	struct place where = {
-		.links = open_folder(pid, "fd"),
+		.links = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC),
 		.texts = open_folder(pid, "fdinfo"),
 		.root = open_folder(pid, "root"),
 		.pidfd = pidfd,

@@ -39,11 +39,12 @@ PERMISSIONS: Final = 0o777
 
 @dataclass(slots=True)
 class _Made:
-    """One segment here: `fd` opens for reading and writing, `read_fd` for reading."""
+    """One segment here: `fd` opens for reading and writing, `read_fd` for reading; `attached`: where we have it."""
 
     spec: SegmentSpec
     fd: int
     read_fd: int
+    attached: int = 0
     memory: mmap.mmap | None = None  # what pages land through, where it cannot be written to as a file
     own_sysv: bool = False  # to be removed when the restore fails
     settled: bool = False
@@ -125,7 +126,7 @@ class SegmentStore:
         for made in self._made.values():
             if made.own_sysv and made.spec.sysv is not None and not self.own_ipc:
                 made.own_sysv = False
-                syscall("shmctl", made.spec.sysv.desc.id, IPC_RMID, 0)
+                _remove(made.spec.sysv.desc.id)
         self._leftovers.clear()
 
     def commit(self) -> None:
@@ -208,11 +209,27 @@ def _make_sysv(spec: SegmentSpec) -> _Made:
         try:
             fd = open_mapping(address, os.O_RDWR)
         finally:
-            syscall("shmdt", address)  # the id goes when the last task that has it wants it to
-        return _Made(spec, fd, _reopened(fd), own_sysv=True)
+            if not (goes := _goes_with_last()):  # else the last task that has it removes it while we have it
+                syscall("shmdt", address)
+        return _Made(spec, fd, _reopened(fd), address if goes else 0, own_sysv=True)
     except BaseException:
-        syscall("shmctl", id, IPC_RMID, 0)
+        _remove(id)
         raise
+
+
+def _goes_with_last() -> bool:
+    """A segment that nobody has attached is removed. Source: proc_sys_kernel(5)."""
+    with open("/proc/sys/kernel/shm_rmid_forced", encoding="ascii") as file:
+        return file.read().strip() != "0"
+
+
+def _remove(id: int) -> None:
+    """Whether it is there still or not."""
+    try:
+        syscall("shmctl", id, IPC_RMID, 0)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EIDRM):
+            raise
 
 
 def _choose_next_id(id: int) -> None:
@@ -265,6 +282,9 @@ def _unmap(made: _Made) -> None:
 
 def _let_go(made: _Made) -> None:
     made.memory = None  # and not unmapped: somebody may be landing there
+    if made.attached:
+        syscall("shmdt", made.attached)
+        made.attached = 0
     for fd in (made.fd, made.read_fd):
         if fd >= 0:
             os.close(fd)
@@ -274,5 +294,5 @@ def _let_go(made: _Made) -> None:
 def _give_up(made: _Made) -> None:
     """The target has none of it any more."""
     if made.own_sysv and made.spec.sysv is not None:
-        syscall("shmctl", made.spec.sysv.desc.id, IPC_RMID, 0)
+        _remove(made.spec.sysv.desc.id)
     _let_go(made)

@@ -79,16 +79,18 @@ class _Task:
             if record is None:
                 continue
             self.places.pop(fd, None)  # until settle(): it is not as it is in `joined` any more
-            if record != self.records.get(fd):
+            sight = parse_sight(record) if record != self.records.get(fd) or is_error(record) else None
+            if sight is not None:
                 self.seen[fd], self.records[fd] = None, record  # should it not come to more
-                sight = parse_sight(record)
-                is_whole &= sight is not None
-                self.seen[fd] = make(file_of_sight(self.pid, fd, sight, self.pidfd)) if sight is not None else None
+                self.seen[fd] = make(file_of_sight(self.pid, fd, sight, self.pidfd))
+            elif is_error(record):
+                is_whole, self.seen[fd] = False, None
+                self.records.pop(fd, None)
         return [get(fd) for fd in fds] if is_whole else None
 
     def settle(self, fds: Sequence[int]) -> None:
         """What is gone is forgotten; the next look compares with this one."""
-        self.records = {fd: self.records[fd] for fd in fds if not is_error(self.records[fd])}
+        self.records = {fd: self.records[fd] for fd in fds if fd in self.records}
         self.seen = {fd: self.seen[fd] for fd in fds}
         self.places, place = {}, 0
         for fd, record in self.records.items():
@@ -131,7 +133,8 @@ class Sightings:
 
     def untold(self, pid: int, pidfd: int, fd: int) -> OpenFile | None:
         """A file that was looked at and has more to it than its record tells; None when it was closed."""
-        sight = parse_sight(self._tasks[pid, pidfd].records[fd])
+        record = self._tasks[pid, pidfd].records.get(fd)
+        sight = parse_sight(record) if record is not None else None
         return file_of_sight(pid, fd, sight, pidfd) if sight is not None else None
 
     def settle(self, pid: int, pidfd: int, fds: Sequence[int], reader: ProcReader) -> None:

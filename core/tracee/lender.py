@@ -24,7 +24,7 @@ from core.tracee.borrow import (
     giving_back,
     quiet_signals,
 )
-from core.tracee.remote import Gadgets, RemoteMemory, find_gadgets, find_hole
+from core.tracee.remote import Gadgets, RemoteMemory, find_gadgets, find_quiet_hole
 from core.tracee.sigframe import STACK_ROOM, build_frame, frame_size, signed
 
 RED_ZONE: Final = 128
@@ -92,7 +92,7 @@ class Lender:
 
     def map_area(self, thread: ThreadState, size: int = DEFAULT_AREA, address: int | None = None) -> Borrow:
         """Map an area in the stopped thread's process (at `address`, or in a hole) and put the blob there."""
-        address = find_hole(self.vmas, size + PAGE) if address is None else address
+        address = find_quiet_hole(self.vmas, size + PAGE) if address is None else address
         area = Area(address, size)
         flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
         with giving_back(thread):

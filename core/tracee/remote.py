@@ -12,7 +12,8 @@ from core.proc.maps import Vma
 SYSCALL_RET: Final = b"\x0f\x05\xc3"
 RESTORE_RT: Final = b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05"  # mov $15, %rax; syscall
 CHUNK: Final = 1 << 20
-ABOVE_STEMS: Final = 0x340000  # the area of a stem (core.tracee.stem) has room below it
+LOWEST: Final = 0x20000  # where an area of ours may begin
+TASK_SIZE: Final = 0x7FFFFFFFF000
 
 
 class RemoteMemory:
@@ -91,7 +92,7 @@ def _found(content: bytes, pattern: bytes, start: int) -> int:
     return start + position if position >= 0 else 0
 
 
-def find_hole(vmas: Iterable[Vma], size: int, lowest: int = ABOVE_STEMS) -> int:
+def find_hole(vmas: Iterable[Vma], size: int, lowest: int = 0x200000) -> int:
     """Lowest page-aligned address from `lowest` where `size` bytes with a page's gap on both sides are unmapped."""
     candidate = lowest
     for vma in sorted(vmas, key=lambda vma: vma.start):
@@ -99,3 +100,17 @@ def find_hole(vmas: Iterable[Vma], size: int, lowest: int = ABOVE_STEMS) -> int:
             break
         candidate = max(candidate, vma.end + 0x1000)
     return candidate
+
+
+def find_quiet_hole(vmas: Iterable[Vma], size: int) -> int:
+    """The same where no heap and no stack grows to: below all of `vmas`, or in the middle of the widest gap."""
+    ordered = sorted((vma for vma in vmas if vma.start < TASK_SIZE), key=lambda vma: vma.start)
+    hole = find_hole(ordered, size, LOWEST)
+    if not ordered or hole < ordered[0].start:
+        return hole
+    widest, end = size + 2 * 0x1000, ordered[0].end
+    for vma in ordered:
+        if vma.start - end >= widest:
+            widest, hole = vma.start - end, (vma.start + end - size) // 2 & -0x1000
+        end = max(end, vma.end)
+    return hole

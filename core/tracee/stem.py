@@ -21,13 +21,12 @@ from core.proc.reader import ProcReader
 from core.tracee.borrow import MINUS_ONE, PAGE, Area, Borrow, Results, all_but
 from core.tracee.lender import find_lender
 from core.tracee.namespace_init import NamespaceInit, spawn_in_namespace
-from core.tracee.remote import RemoteMemory, find_hole
+from core.tracee.remote import RemoteMemory, find_quiet_hole
 from core.tracee.spawn import attach, spawn
 from core.vdso.mark import NAMES as KERNEL_NAMES
 
 STEM_FILE: Final = Path(__file__).parent.parent / "native" / "stem"
 AREA_SIZE: Final = 3 << 20
-LOWEST: Final = 0x20000  # from here to where programs at a fixed address begin is room for it: no heap grows there
 SYSCALL_INSTRUCTION: Final = b"\x0f\x05"
 ENDING_S: Final = 10.0
 ENDING_POLL_S: Final = 0.0002
@@ -93,7 +92,7 @@ def make_stem(
         vmas = reader.maps(thread.tid)
         own_ids = {thread.tid: pid}
         lender = find_lender(memory, vmas, [thread], reader.status(thread.tid), own_ids=own_ids)
-        hole = find_hole([*vmas, *avoid], AREA_SIZE + PAGE, LOWEST)
+        hole = find_quiet_hole([*vmas, *avoid], AREA_SIZE + PAGE)
         borrow = lender.map_area(thread, AREA_SIZE, hole)
         stem = Stem(thread.tid, pid, memory, borrow, {pid: thread}, areas=[borrow.area], init=init)
         own = [vma for vma in vmas if vma.name not in (*KERNEL_NAMES, "[vsyscall]")]

@@ -14,8 +14,8 @@ from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from core.tracee.borrow import MINUS_ONE, PAGE, Area, blob
 from core.tracee.lender import MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE
-from core.tracee.remote import RemoteMemory, find_hole
-from core.tracee.stem import AREA_SIZE, LOWEST, Stem
+from core.tracee.remote import RemoteMemory, find_quiet_hole
+from core.tracee.stem import AREA_SIZE, Stem
 
 CLONE_VM: Final = 0x100
 CLONE_PTRACE: Final = 0x2000
@@ -61,7 +61,7 @@ def fork_stem(parent: Stem, own_pid: int, reader: ProcReader, flags: int = 0, av
 
 def _map_area(parent: Stem, reader: ProcReader, avoid: Sequence[Vma]) -> Area:
     """One more in the parent's memory, with the blob in it."""
-    area = Area(find_hole([*reader.maps(parent.pid), *avoid], AREA_SIZE + PAGE, LOWEST), AREA_SIZE)
+    area = Area(find_quiet_hole([*reader.maps(parent.pid), *avoid], AREA_SIZE + PAGE), AREA_SIZE)
     flags, why = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, "an area for one that shares the memory"
     parent.run((
         Syscall("mmap", (area.address, area.size + PAGE, PROT_READ | PROT_EXEC, flags, MINUS_ONE, 0), why),

@@ -8,6 +8,7 @@ import pytest
 
 from core.images.pb.namespaces_pb2 import IpcDescEntry, IpcShmEntry
 from core.kernel.calls import syscall
+from core.kernel.ipc_namespace import in_new_ipc_namespace
 from core.kernel.leftovers import Leftovers, adopt, sweep
 from core.plan.segments import FIRST_ID, SegmentKind, SegmentSpec
 from core.proc.reader import ProcReader
@@ -15,6 +16,7 @@ from core.resources.segment_store import SegmentStore
 from tests.requires import require_root
 
 ID, PAGE = 30011, 4096
+IPC_RMID = 0
 
 
 def killed_after(work: Callable[[], None]) -> None:
@@ -99,3 +101,17 @@ def test_a_file_that_was_left_behind_goes_and_another_of_its_name_does_not(tmp_p
     assert not ours.exists()
     assert other.exists()
     assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("forced", [0, 1])
+def test_a_segment_that_nobody_has_attached_is_there_until_it_is_given_up(forced: int) -> None:
+    with in_new_ipc_namespace():
+        Path("/proc/sys/kernel/shm_rmid_forced").write_text(str(forced))
+        store = make()
+        assert there()
+        store.make({})
+        assert not there()
+        give_up(store)
+        store = make()
+        syscall("shmctl", ID, IPC_RMID, 0)  # by somebody else
+        give_up(store)

@@ -211,6 +211,16 @@ def outcome(target: Target, sightings: Sightings | None) -> list[str]:
         return [repr(error)]
 
 
+def test_descriptors_that_come_as_others_go_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as before: the kernel's count alone does not tell."""
+    monkeypatch.setattr(sightings_module, "MANY", 1)
+    with a_target(tmp_path) as target, closing(Sightings()) as sightings:
+        foresee([(target.process.pid, target.pidfd)], READER, OPTIONS, sightings)
+        for change in ("os.close(twin); os.dup2(b, 200)", "os.dup2(b, 201)", "os.close(200); os.dup2(b, 202)"):
+            target.do(change)
+            assert outcome(target, sightings) == outcome(target, None)
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_after_the_early_look_is_collected(
     change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,15 +2,16 @@
 
 import os
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
-from core.tracee.remote import ABOVE_STEMS, SYSCALL_RET, Gadgets, find_gadgets, find_hole, open_memory
+from core.tracee.remote import SYSCALL_RET, TASK_SIZE, Gadgets, find_gadgets, find_hole, find_quiet_hole, open_memory
 
 PAGE = 0x1000
-LOWEST = ABOVE_STEMS
+LOWEST = 0x200000
 
 
 def vma(start: int, end: int, path: str = "", executable: bool = False) -> Vma:
@@ -39,6 +40,15 @@ def test_a_hole_overlaps_nothing_and_touches_nothing(spans: list[tuple[int, int]
     assert hole >= LOWEST and hole % PAGE == 0
     for one in vmas:
         assert one.end + PAGE <= hole or hole + pages * PAGE + PAGE <= one.start
+
+
+@pytest.mark.parametrize("first", [0x10000, 0x200000, 0x400000, 0x555555554000])
+def test_no_heap_and_no_stack_grows_into_a_quiet_hole(first: int) -> None:
+    size, far = 0x300000, 1 << 40
+    program, stack = vma(first, first + 100 * PAGE), vma(TASK_SIZE - 33 * PAGE, TASK_SIZE)
+    hole = find_quiet_hole([stack, program, vma(1 << 46, TASK_SIZE - (1 << 30))], size)
+    assert hole % PAGE == 0 and hole > 0
+    assert hole + size + PAGE <= first or program.end + far <= hole <= (1 << 46) - far
 
 
 def test_gadgets_are_where_they_are_said_to_be() -> None:
