@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from core.errors import MigrateError
+from core.errors import MigrateError, TraceeError
 from core.kernel.threads import Registers, ThreadBlock, ThreadState
 from core.native._kernel import ffi, lib
 from core.proc.reader import ProcReader
@@ -33,6 +33,7 @@ SIGINFO_SIZE: Final = 128
 PEEK_AT_ONCE: Final = 256
 PTRACE_EVENT_STOP: Final = 128
 STOP_TIMEOUT_S: Final = 2.0
+DISPATCH_HINT: Final = "what does that (Wine, emulators) cannot be moved"
 DYING_S: Final = 5.0
 O_TRACESYSGOOD: Final = 1
 O_EXITKILL: Final = 1 << 20
@@ -76,10 +77,15 @@ def stop_threads(tids: list[int], options: int, timeout_s: float = STOP_TIMEOUT_
 
 
 def read_threads(tids: list[int]) -> ThreadBlock:
-    """State of stopped threads, in one native call; OSError names the first that cannot be read."""
+    """State of stopped threads of one process, in one native call; OSError names the first that cannot be read,
+    TraceeError one that must not be borrowed: what we have it call would go to its own handler."""
     block = ThreadBlock.of_size(len(tids))
     if block.fill(tids):
         for raw in block.raws:
+            if raw.error == errno.EOPNOTSUPP:
+                raise TraceeError(
+                    raw.tid, "handles its system calls itself (Syscall User Dispatch)", hint=DISPATCH_HINT
+                )
             _checked(-raw.error, f"thread {raw.tid}")
     return block
 

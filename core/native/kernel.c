@@ -32,6 +32,9 @@
 #ifndef PTRACE_GET_RSEQ_CONFIGURATION
 #define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
 #endif
+#ifndef PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG
+#define PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG 0x4211 /* since Linux 6.4 */
+#endif
 
 _Static_assert(sizeof(struct mg_op) == MG_OP_SIZE, "blob.S counts on it");
 _Static_assert(sizeof(((struct mg_thread *)0)->regs) == sizeof(struct user_regs_struct),
@@ -196,6 +199,15 @@ static void read_sections(struct mg_thread *threads, int count)
 	}
 }
 
+/* Whether system calls of the thread go to a handler of its own (prctl(2), PR_SET_SYSCALL_USER_DISPATCH). */
+static int dispatches(int tid)
+{
+	unsigned long long config[4] = {0}; /* mode, selector, offset, length */
+
+	return mg_ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, tid, sizeof(config), (unsigned long)config) >= 0 &&
+	       config[0];
+}
+
 static int read_thread(struct mg_thread *thread)
 {
 	unsigned long size = sizeof(thread->regs);
@@ -212,6 +224,8 @@ static int read_thread(struct mg_thread *thread)
 	result = mg_ptrace(PTRACE_GETSIGMASK, thread->tid, 8, (unsigned long)&thread->sigmask);
 	if (result)
 		return result;
+	if (dispatches(thread->tid))
+		return -EOPNOTSUPP;
 	read_rseq(thread);
 	return mg_syscall(SYS_get_robust_list, thread->tid, (unsigned long)&thread->robust_head,
 			  (unsigned long)&thread->robust_len, 0, 0, 0);

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from core import DumpOptions, RestoreOptions, dump, pre_dump, restore
-from core.errors import CollectError, KernelLacks, Refused
+from core.errors import CollectError, KernelLacks, Refused, TraceeError
 from core.images import kinds
 from core.images.store import read_directory, write_directory
 from core.resources import aio, posix_timers
-from tests.roundtrip.targets import READER, ended_afterwards, is_traced, ready
+from tests.roundtrip.targets import READER, attached, ended_afterwards, is_traced, ready
 from tests.waiting import wait_until
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -182,3 +182,13 @@ def test_what_criu_says_of_contexts_is_enough(tmp_path: Path) -> None:
         with ended_afterwards(run.pid):
             run.release()
             assert run.result() == "PASS"
+
+
+def test_a_thread_that_handles_its_system_calls_itself_is_not_touched(tmp_path: Path) -> None:
+    allow = "allow = ctypes.create_string_buffer(1); assert libc.prctl(59, 1, 0, 0, allow) == 0"
+    with holding(allow, tmp_path / "mark") as pid:
+        with pytest.raises(TraceeError, match="Syscall User Dispatch"):
+            dump(pid, tmp_path, DumpOptions())
+        with pytest.raises(TraceeError, match="Syscall User Dispatch"), attached(pid):
+            pass
+        assert not is_traced(pid) and READER.exists(pid)
