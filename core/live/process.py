@@ -222,7 +222,7 @@ class LiveProcess:
             found = tracker.collect_last(self.current)
             dirty, self.last = found.dirty, found.present
         else:
-            dirty = tracker.collect_and_rearm(self.current)
+            dirty, self.last = tracker.collect_and_rearm(self.current), None
         self.pending, self.memory, self._made_from = dirty.ranges, memory, made_from
         if self.frozen is None or not self._hears_of_no_device:
             self._is_quiet = False

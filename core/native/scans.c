@@ -29,10 +29,8 @@ struct part {
 
 static int append(struct part *part, int *count, struct mg_span span)
 {
-	struct mg_span *last = &part->found[part->used - 1];
-
-	if (*count && last->end == span.start) {
-		last->end = span.end;
+	if (*count && part->found[part->used - 1].end == span.start) {
+		part->found[part->used - 1].end = span.end;
 		return 0;
 	}
 	if (part->used == part->end)

@@ -121,6 +121,7 @@ class UffdTracker:
         """See DirtyTracker. CollectError: memory that the process's own userfaultfd has."""
         began = time.monotonic()
         private, _ = self._private_of(vmas)
+        self._scanned = None
         with _pagemap(self._pid) as pagemap_fd:
             tried = self._track(pagemap_fd, private)
             dropped = self._dropped.look(pagemap_fd, private, self._exclude)
@@ -159,8 +160,11 @@ class UffdTracker:
             self._plan = spans, ScanPlan(self._pid, walks_over(spans, held).spans, spans.spans)
         return self._plan[1]
 
-    def note_last(self, found: Sorted) -> None:
-        """What LAST_SORTS say of it; for the next collect_last, if that is of the same VMAs."""
+    def note_last(self, found: Sorted | None) -> None:
+        """What LAST_SORTS say of it, if anything; for the next collect_last, if that is of the same VMAs."""
+        self._scanned = None
+        if found is None:
+            return
         ranges = [Ranges(one) for one in found]
         self._scanned = _Scanned(self._spans, PageSets(*ranges[:3]), PageSets(*ranges[3:6]), ranges[6])
 
@@ -310,8 +314,7 @@ def scan_last(trackers: Sequence[tuple[DirtyTracker, Sequence[Vma]]]) -> None:
         return
     found = scan_processes([plan for _, plan in asked], last_masks(_categories()), LAST_SORTS)
     for (tracker, _), one in zip(asked, found, strict=True):
-        if one is not None:
-            tracker.note_last(one)
+        tracker.note_last(one)
 
 
 def _spans(parts: Iterable[TrackedVma]) -> Ranges:
