@@ -38,6 +38,7 @@ SOURCES = (
     "descriptors.c",
     "cores.c",
     "scans.c",
+    "parts.c",
 )
 BLOBS = ("blob.S",)
 EXECUTABLES = ("stem", "init")

@@ -4,8 +4,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
@@ -16,15 +14,15 @@
 
 #include "abi.h"
 #include "kernel.h"
+#include "parts.h"
 
 #include "collect.h"
 
 #define NT_386_IOPERM 0x201
 #define IO_BITMAP_SIZE 8192
 #define IOPRIO_WHO_PROCESS 1
-#define MOST_THREADS 8
-#define FILES_PER_THREAD 64 /* a thread costs as much as about ten */
-#define NICE_ORIGIN 20	    /* what the kernel counts nice values from: getpriority(2) */
+#define FEW 64	       /* files for which another thread does not pay: it costs as much as about ten */
+#define NICE_ORIGIN 20 /* what the kernel counts nice values from: getpriority(2) */
 
 /* Source: sched_setattr(2) */
 struct scheduling {
@@ -170,26 +168,12 @@ static void *read_part(void *argument)
 	return NULL;
 }
 
-static int count_parts(int count, long long room)
-{
-	cpu_set_t allowed;
-	int parts = sched_getaffinity(0, sizeof(allowed), &allowed) ? 1 : CPU_COUNT(&allowed);
-
-	if (parts > count / FILES_PER_THREAD)
-		parts = count / FILES_PER_THREAD;
-	if (parts > room / MG_FILE_ROOM)
-		parts = room / MG_FILE_ROOM;
-	if (parts > MOST_THREADS)
-		parts = MOST_THREADS;
-	return parts < 1 ? 1 : parts;
-}
-
 void mg_read_files(const char *names, int count, int kind, unsigned char *buffer, long long room,
 		   struct mg_slice *spans)
 {
-	struct reading parts[MOST_THREADS];
-	pthread_t threads[MOST_THREADS];
-	int is_apart[MOST_THREADS] = {0}, many = count_parts(count, room), done = 0;
+	struct reading parts[MG_MOST_PARTS];
+	int most = room / MG_FILE_ROOM, wanted = mg_count_parts(count, FEW), done = 0;
+	int many = wanted < most ? wanted : most < 1 ? 1 : most;
 
 	for (int i = 0; i < many; i++) {
 		int end = (long long)count * (i + 1) / many;
@@ -199,14 +183,7 @@ void mg_read_files(const char *names, int count, int kind, unsigned char *buffer
 		for (; done < end; done++)
 			names += strlen(names) + 1;
 	}
-	for (int i = 1; i < many; i++)
-		is_apart[i] = !pthread_create(&threads[i], NULL, read_part, &parts[i]);
-	for (int i = 0; i < many; i++)
-		if (!is_apart[i])
-			read_part(&parts[i]);
-	for (int i = 1; i < many; i++)
-		if (is_apart[i])
-			pthread_join(threads[i], NULL);
+	mg_run_parts(read_part, parts, sizeof(parts[0]), many);
 }
 
 enum { KCMP_EQUAL, KCMP_LESS, KCMP_GREATER };

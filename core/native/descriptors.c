@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -16,6 +15,7 @@
 
 #include "abi.h"
 #include "descriptors.h"
+#include "parts.h"
 
 #define POLLED (POLLIN | POLLPRI | POLLRDHUP) /* POLLERR and POLLHUP come by themselves */
 #define NAME_ROOM 48
@@ -324,37 +324,26 @@ static int open_folder(int pid, const char *name)
 	return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
-#define MOST_PARTS 4
 #define FEW 128 /* for which another thread does not pay */
 
-/* In as many threads as there are processors; parts of those that cannot be made are done here. */
 static void look_at_all(const struct part *all)
 {
-	long processors = sysconf(_SC_NPROCESSORS_ONLN), wanted = all->count / FEW;
-	int count, begin = 0, made[MOST_PARTS] = {0};
-	struct part parts[MOST_PARTS];
-	pthread_t threads[MOST_PARTS];
+	struct part parts[MG_MOST_PARTS];
+	int many = mg_count_parts(all->count, FEW), done = 0;
 
-	wanted = wanted < processors ? wanted : processors;
-	count = wanted < 1 ? 1 : wanted > MOST_PARTS ? MOST_PARTS : wanted;
-	for (int i = 0; i < count; i++) {
-		int end = (long long)all->count * (i + 1) / count;
+	for (int i = 0; i < many; i++) {
+		int end = (long long)all->count * (i + 1) / many;
 
 		parts[i] = *all;
-		parts[i].fds += begin;
-		parts[i].places += begin;
-		parts[i].texts += begin;
-		parts[i].spans += begin;
-		parts[i].start += (long long)begin * MG_SIGHT_ROOM;
-		parts[i].count = end - begin;
-		begin = end;
-		made[i] = i + 1 < count && !pthread_create(&threads[i], NULL, look_at_part, &parts[i]);
-		if (!made[i])
-			look_at_part(&parts[i]);
+		parts[i].fds += done;
+		parts[i].places += done;
+		parts[i].texts += done;
+		parts[i].spans += done;
+		parts[i].start += (long long)done * MG_SIGHT_ROOM;
+		parts[i].count = end - done;
+		done = end;
 	}
-	for (int i = 0; i < count; i++)
-		if (made[i])
-			pthread_join(threads[i], NULL);
+	mg_run_parts(look_at_part, parts, sizeof(parts[0]), many);
 }
 
 int mg_look_at_descriptors(int pid, int pidfd, const int *fds, int count, const struct mg_option *options,

@@ -3,18 +3,16 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "abi.h"
 #include "memory.h"
+#include "parts.h"
 #include "scans.h"
 
-#define MOST_THREADS 8
-#define PROCESSES_PER_THREAD 8
+#define FEW 8		   /* processes for which another thread does not pay */
 #define MOST_REGIONS 16384 /* of one process */
 
 struct part {
@@ -112,24 +110,11 @@ static void *scan_part(void *argument)
 	return NULL;
 }
 
-static int count_parts(int count)
-{
-	cpu_set_t allowed;
-	int parts = sched_getaffinity(0, sizeof(allowed), &allowed) ? 1 : CPU_COUNT(&allowed);
-
-	if (parts > count / PROCESSES_PER_THREAD)
-		parts = count / PROCESSES_PER_THREAD;
-	if (parts > MOST_THREADS)
-		parts = MOST_THREADS;
-	return parts < 1 ? 1 : parts;
-}
-
 void mg_scan_processes(struct mg_process_scan *processes, int count, const struct mg_scan *scan,
 		       const struct mg_sort *sorts, int sort_count, struct mg_span *found, long long room)
 {
-	struct part parts[MOST_THREADS];
-	pthread_t threads[MOST_THREADS];
-	int is_apart[MOST_THREADS] = {0}, many = count_parts(count), done = 0;
+	struct part parts[MG_MOST_PARTS];
+	int many = mg_count_parts(count, FEW), done = 0;
 
 	for (int i = 0; i < many; i++) {
 		int end = (long long)count * (i + 1) / many;
@@ -138,12 +123,5 @@ void mg_scan_processes(struct mg_process_scan *processes, int count, const struc
 					 room / many * i,  room / many * (i + 1)};
 		done = end;
 	}
-	for (int i = 1; i < many; i++)
-		is_apart[i] = !pthread_create(&threads[i], NULL, scan_part, &parts[i]);
-	for (int i = 0; i < many; i++)
-		if (!is_apart[i])
-			scan_part(&parts[i]);
-	for (int i = 1; i < many; i++)
-		if (is_apart[i])
-			pthread_join(threads[i], NULL);
+	mg_run_parts(scan_part, parts, sizeof(parts[0]), many);
 }

@@ -1,0 +1,17 @@
+/* What parts.c offers to the other sources: work of one call shared among threads. */
+#ifndef MG_PARTS_H
+#define MG_PARTS_H
+
+#include <stddef.h>
+
+#define MG_MOST_PARTS 8
+
+/* Into how many parts of at least `few` things work on `count` of them is cut: one for each processor that we may use,
+ * MG_MOST_PARTS at most, one at least. */
+int mg_count_parts(int count, int few);
+
+/* Runs `work` on each of the `count` parts, of `size` bytes each: the first here, the others in threads of their own,
+ * or here too where none can be made. Returns when all is done. */
+void mg_run_parts(void *(*work)(void *), void *parts, size_t size, int count);
+
+#endif
