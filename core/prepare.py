@@ -256,10 +256,7 @@ def without_collector() -> Iterator[None]:
 
 def zombies_of(family: Family) -> list[Zombie]:
     """The dead of a tree. Refused: one that ended otherwise than by SIGCHLD."""
-    told = [(one.tgid, one.stat.exit_signal) for one in family.dead if one.stat is not None]
-    if blockers := [
-        found for tgid, number in told if (found := process_tree.refuse_exit_signal(tgid, number)) is not None
-    ]:
+    if blockers := process_tree.refuse_exit_signals(family.dead):
         raise Refused(blockers)
     return [Zombie(one.own_pid, one.parent, one.pgid, one.sid, one.comm, one.exit_code) for one in family.dead]
 

@@ -22,3 +22,10 @@ def open_mapping(address: int, flags: int) -> int:
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
         vma = next(vma for vma in parse_maps(file.read()) if vma.start <= address < vma.end)
     return os.open(f"/proc/self/map_files/{vma.start:x}-{vma.end:x}", flags | os.O_CLOEXEC)
+
+
+def goes_with_last() -> bool:
+    """Whether a System V segment of this thread's IPC namespace is removed when the last who has it attached gives it
+    back, whoever that is. Source: proc_sys_kernel(5), shm_rmid_forced."""
+    with open("/proc/sys/kernel/shm_rmid_forced", encoding="ascii") as file:
+        return file.read().strip() != "0"

@@ -1,8 +1,6 @@
 """Refusals of what processes share by clone(2): with outsiders, or memory in a way that cannot be had again."""
 
-import signal
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Final
 
 from core.errors import Blocker
@@ -11,7 +9,6 @@ from core.ids.tree import Order
 from core.kernel.calls import kcmp
 from core.proc.main_thread import main_threads
 from core.proc.reader import ProcReader
-from core.resources.process_tree import refuse_exit_signal
 from core.tracee.family import Family, has_ended
 from core.tracee.vfork import is_vfork
 
@@ -55,16 +52,6 @@ def refuse_kinship(reader: ProcReader, family: Family, sharers: Mapping[int, int
             found.append(Blocker("shared-task", f"pid {member.pid}", reason, COUSIN_HINT))
         bearers |= {member.own_pid, member.parent}
     return found
-
-
-def refuse_exit_signals(reader: ProcReader, family: Family) -> list[Blocker]:
-    """Whose parent is told of its end otherwise than of others; the root has none here. Who goes is left out."""
-    found: list[Blocker | None] = []
-    for member in family.members:
-        with suppress(ProcessLookupError):
-            number = reader.stat(member.tgid, member.tgid).exit_signal if member.parent else signal.SIGCHLD
-            found.append(refuse_exit_signal(member.tgid, number))
-    return [blocker for blocker in found if blocker is not None]
 
 
 def _name(reader: ProcReader, pid: int) -> str:

@@ -40,7 +40,7 @@ from core.preflight.process import (
 )
 from core.preflight.records import FileNeed, HostRecord, ListenNeed, PreflightOptions, TargetRecord
 from core.preflight.shared_memory import collect_shared
-from core.preflight.sharing import refuse_exit_signals, refuse_kinship, refuse_sharing
+from core.preflight.sharing import refuse_kinship, refuse_sharing
 from core.preflight.supervisors import find_supervisor
 from core.proc.maps import SmapsVma
 from core.proc.reader import ProcReader
@@ -58,6 +58,7 @@ from core.resources import (
     unix_socket,
 )
 from core.resources.context import OpenFile, OpenTable, make_table, open_files
+from core.resources.process_tree import refuse_exit_signals
 from core.tracee.family import Family, await_vforks, has_ended, read_family, vforks, without
 from core.tracee.sharers import find_sharers
 from core.tracee.vfork import is_vfork, vfork_blocker
@@ -153,7 +154,7 @@ def _collect(
         losses, terminals = _losses(everything), terminal.numbers(everything.files)
     supervisor = find_supervisor(reader, pid, reader.status(pid).ppid)
     blockers = [*in_vfork, *refuse_sharing(reader, family), *refuse_kinship(reader, family, sharers)]
-    blockers += refuse_exit_signals(reader, family)
+    blockers += refuse_exit_signals(family.members)
     blockers += [*_blockers(family, found), *shared.blockers]
 
     def inside() -> set[int]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,7 @@ from core.images.store import ImageSet
 from core.kernel.threads import ThreadState
 from core.plan.ops import Program, Syscall, path_argument
 from core.plan.segments import HOST_IPC
+from core.tracee.family import Member
 from core.tracee.sigframe import signed
 
 AT_FDCWD: Final = (1 << 64) - 100
@@ -199,3 +201,9 @@ def refuse_exit_signal(pid: int, number: int) -> Blocker | None:
         return None
     how = f"by signal {number}" if number else "by no signal"
     return Blocker("exit-signal", f"pid {pid}", f"tells its parent of its end {how}, not by SIGCHLD", EXIT_HINT)
+
+
+def refuse_exit_signals(members: Iterable[Member]) -> list[Blocker]:
+    """Of those that were looked at; the tree's root has no parent here."""
+    asked = [(one.tgid, one.stat.exit_signal) for one in members if one.parent and one.stat is not None]
+    return [blocker for tgid, number in asked if (blocker := refuse_exit_signal(tgid, number)) is not None]

@@ -17,7 +17,7 @@ from core.errors import ImageError, Refused, RestoreError
 from core.kernel.calls import address_of, syscall
 from core.kernel.hugetlb import MAP_HUGETLB, MFD_HUGETLB, SHM_HUGETLB, size_flags
 from core.kernel.leftovers import Leftovers, sweep
-from core.kernel.shmem import open_mapping
+from core.kernel.shmem import goes_with_last, open_mapping
 from core.memory.file_pages import LandingFile, LandingMapping
 from core.memory.ranges import PAGE_SIZE
 from core.plan.segments import FIRST_ID, SegmentKind, SegmentSpec
@@ -209,18 +209,12 @@ def _make_sysv(spec: SegmentSpec) -> _Made:
         try:
             fd = open_mapping(address, os.O_RDWR)
         finally:
-            if not (goes := _goes_with_last()):  # else the last task that has it removes it while we have it
+            if not (goes := goes_with_last()):  # else the last task that has it removes it while we have it
                 syscall("shmdt", address)
         return _Made(spec, fd, _reopened(fd), address if goes else 0, own_sysv=True)
     except BaseException:
         _remove(id)
         raise
-
-
-def _goes_with_last() -> bool:
-    """A segment that nobody has attached is removed. Source: proc_sys_kernel(5)."""
-    with open("/proc/sys/kernel/shm_rmid_forced", encoding="ascii") as file:
-        return file.read().strip() != "0"
 
 
 def _remove(id: int) -> None:

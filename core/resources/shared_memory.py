@@ -20,7 +20,7 @@ from core.images.pb.namespaces_pb2 import IpcDescEntry, IpcShmEntry
 from core.images.store import ImageSet
 from core.kernel.calls import syscall
 from core.kernel.hugetlb import MFD_HUGETLB, SHM_HUGETLB, page_size_of, size_flags
-from core.kernel.shmem import open_mapping, shmem_device
+from core.kernel.shmem import goes_with_last, open_mapping, shmem_device
 from core.memory.ranges import PAGE_SIZE
 from core.plan.segments import FIRST_ID, HOST_IPC, OWN_IPC, SegmentKind, SegmentUse
 from core.proc.maps import HUGE_ANONYMOUS, Vma
@@ -130,7 +130,7 @@ class Segments:
         known = self._by_sysv_id()
         for entry in self._reader.sysv_segments() if self.own_ipc else ():
             segment = known.get(entry.id)
-            if segment is None and not entry.attached and _goes_with_last():
+            if segment is None and not entry.attached and goes_with_last():
                 hint = "attach it, or sysctl kernel.shm_rmid_forced=0 in there"
                 reason = "nobody has it attached, and it would go when we look at it (kernel.shm_rmid_forced)"
                 found.append(Blocker("shm-unattached", _describe(entry), reason, hint))
@@ -317,12 +317,6 @@ def _key_of(vma: Vma, kind: SegmentKind | None) -> _Key:
 
 def _describe(entry: SysvSegment) -> str:
     return f"System V segment {entry.id} (key {entry.key:#x})"
-
-
-def _goes_with_last() -> bool:
-    """A segment is removed when the last who has it attached gives it back, whoever that is."""
-    with open("/proc/sys/kernel/shm_rmid_forced", encoding="ascii") as file:
-        return file.read().strip() != "0"
 
 
 def memfd_entry(segment: Segment, found: os.stat_result, seals: int) -> MemfdInodeEntry:

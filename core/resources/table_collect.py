@@ -137,23 +137,20 @@ def _open_table(
     task: TaskTable, reader: ProcReader, sightings: Sightings
 ) -> Iterator[list[tuple[OpenFile, Seen | None]]]:
     """All descriptors of a frozen task, ascending; with our duplicates where its record does not tell all."""
-    found: list[tuple[OpenFile, Seen | None]] = []
     looked = sightings.look(task.pid, task.pidfd, reader, make_seen)
     untold = [fd for fd, seen in looked if seen is None]
     if untold and isinstance(reader, PrefetchedReader):
         reader.fetch_descriptors(task.pid, untold)
+    held: dict[int, OpenFile] = {}
+    told = [seen.file for _, seen in looked if seen is not None]
     try:
-        if not untold:
-            found = [(seen.file, seen) for _, seen in looked if seen is not None]
-            looked = []
-        for fd, seen in looked:
-            if seen is not None:
-                found.append((seen.file, seen))
-            elif (file := read_open_file(task.pid, fd, reader, task.pidfd)) is not None:
-                found.append((file, None))
-        yield found
+        for fd in untold:
+            if (file := read_open_file(task.pid, fd, reader, task.pidfd)) is not None:
+                held[fd] = file
+        found = ((held.get(fd) if seen is None else seen.file, seen) for fd, seen in looked)
+        yield [(file, seen) for file, seen in found if file is not None]
     finally:
-        for file, _ in found:
+        for file in (*held.values(), *told):
             if file.duplicate.number >= 0:
                 file.duplicate.close()
 

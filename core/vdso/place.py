@@ -8,7 +8,7 @@ from core.errors import RestoreError
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
 from core.plan.ops import Program, Syscall
 from core.proc.maps import Vma
-from core.tracee.remote import find_hole
+from core.tracee.remote import TASK_SIZE, find_hole
 from core.vdso.layout import VdsoLayout, make_layout
 from core.vdso.mark import NAMES, Places, encode_mark
 from core.vdso.proxy import proxy_heads, proxy_image
@@ -17,7 +17,6 @@ MREMAP_MAYMOVE_FIXED: Final = 3
 MAP_PRIVATE_ANONYMOUS_NOREPLACE: Final = 0x2 | 0x20 | 0x100000
 PROT_READ, PROT_READ_EXEC = 1, 5
 NO_FD: Final = (1 << 64) - 1
-TASK_SIZE: Final = (1 << 47) - PAGE_SIZE
 
 
 @dataclass(frozen=True, slots=True)
