@@ -1,6 +1,5 @@
 """What was made of a process while it ran is in its images only where it is the same still."""
 
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,8 +21,8 @@ from core.options import DumpOptions
 from core.resources.named_files import paths_by_id
 from core.tracee.family import release
 from tests.requires import require_root
-from tests.roundtrip.one_host import LEAF_NAME
-from tests.waiting import wait_until
+from tests.roundtrip.targets import attached
+from tests.told_what_to_do import Told
 
 MAKES = """
 import ctypes, mmap, os, resource, signal, struct, sys
@@ -103,46 +102,15 @@ CHANGES = (
 )  # fmt: skip
 
 
-class Target:
-    """A process that does what it is told."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]", folder: Path) -> None:
-        self.process, self.folder, self.turn = process, folder, 0
-        self._wait()
-
-    def do(self, line: str) -> None:
-        """And has done it."""
-        (self.folder / "do").write_text(line)
-        self.process.send_signal(signal.SIGUSR1)
-        self._wait()
-
-    def _wait(self) -> None:
-        done = self.folder / f"done-{self.turn}"
-        wait_until(lambda: done.exists() or self.process.poll() is not None, "what it was told is done")
-        assert self.process.poll() is None
-        self.turn += 1
-
-
 @contextmanager
-def a_target(folder: Path) -> Iterator[Target]:
+def a_target(folder: Path) -> Iterator[Told]:
     require_root()
     null, command = subprocess.DEVNULL, [sys.executable, "-I", "-S", "-c", MAKES, str(folder)]
     with subprocess.Popen(command, stdin=null, stdout=null) as process:
         try:
-            yield Target(process, folder)
+            yield Told(process, folder)
         finally:
             process.kill()
-
-
-@contextmanager
-def a_source(pid: int) -> Iterator[LiveSource]:
-    source = LiveSource(pid, LEAF_NAME, DumpOptions(hold="cgroup"))
-    try:
-        source.attach()
-        yield source
-    finally:
-        source.thaw()
-        source.close()
 
 
 def plain(images: ImageSet) -> dict[str, str]:
@@ -196,7 +164,7 @@ def test_whatever_changes_after_the_last_look_is_in_the_image(tmp_path: Path, mo
         return taken[-1]
 
     monkeypatch.setattr(ForeseenSpaces, "take", counted)
-    with a_target(tmp_path) as target, a_source(target.process.pid) as source:
+    with a_target(tmp_path) as target, attached(target.process.pid, DumpOptions(hold="cgroup")) as source:
         said, unseen = {}, []
         for change in CHANGES:
             source.scan()

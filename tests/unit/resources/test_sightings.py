@@ -4,7 +4,6 @@ Each is compared with what is collected by asking every descriptor anew, as for 
 """
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from core.resources.sightings import Sightings
 from core.resources.table_collect import TaskTable, collect_tables
 from core.resources.table_plan import MEMBERS
 from tests.requires import require_root
-from tests.waiting import wait_until
+from tests.told_what_to_do import Told
 
 READER, OPTIONS = ProcReader(), DumpOptions(files=FileChoices(file_locks=True, link_remap=True))
 MAKES = """
@@ -126,23 +125,12 @@ CHANGES = (
 )  # fmt: skip
 
 
-class Target:
-    """A task that does what it is told."""
+class Target(Told):
+    """One whose descriptor table is collected."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", pidfd: int, folder: Path) -> None:
-        self.process, self.pidfd, self.folder, self.turn = process, pidfd, folder, 0
-        self._wait()
-
-    def do(self, line: str) -> None:
-        """And has done it."""
-        (self.folder / "do").write_text(line)
-        self.process.send_signal(signal.SIGUSR1)
-        self._wait()
-
-    def _wait(self) -> None:
-        done = self.folder / f"done-{self.turn}"
-        wait_until(lambda: done.exists() or self.process.poll() is not None, "what it was told is done")
-        self.turn += 1
+        super().__init__(process, folder)
+        self.pidfd = pidfd
 
     def collect(self, sightings: Sightings | None) -> ImageSet:
         """Its table, as in a freeze."""
