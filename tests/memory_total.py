@@ -7,10 +7,10 @@ from tests.hosts import Host
 
 
 def pss_bytes(host: Host, pids: Iterable[int]) -> int:
-    """Proportional set sizes added up."""
+    """Proportional set sizes added up, without pages of files: those others may share, who come and go."""
     return sum(_pss(host.path(f"/proc/{pid}/smaps_rollup")) for pid in pids)
 
 
 def _pss(rollup: Path) -> int:
-    line = next(line for line in rollup.read_text().splitlines() if line.startswith("Pss:"))
-    return int(line.split()[1]) << 10
+    sizes = dict(line.split()[:2] for line in rollup.read_text().splitlines()[1:])
+    return int(sizes["Pss_Anon:"]) + int(sizes["Pss_Shmem:"]) << 10
