@@ -41,7 +41,8 @@ class FreezeCost:
 @dataclass(frozen=True, slots=True)
 class RoundRecord:
     """One finished round. `since_scan_s`: from the scan before to this one, None in the first; `took_s`: from this
-    scan until its last page landed; `ended_s`: since the migration began."""
+    scan until its last page landed, without `compared_s`, which comparing memory with what went over took; `ended_s`:
+    since the migration began."""
 
     number: int
     dirty_pages: int
@@ -50,6 +51,7 @@ class RoundRecord:
     since_scan_s: float | None
     ended_s: float
     cpu_share: float = 1.0
+    compared_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +116,12 @@ def decide(rounds: Sequence[RoundRecord], goal: Goal) -> Decision:
     expected_s = expected_downtime_s(rounds, goal)
     if expected_s <= goal.max_downtime_s:
         return Freeze(expected_s)
-    if goal.fixed_s > goal.max_downtime_s:
+    least_s = goal.fixed_s + min(record.compared_s for record in rounds[-PATIENCE_ROUNDS:])
+    if least_s > goal.max_downtime_s:
         if goal.explicit:
             why = _reason("more with nothing left to copy", expected_s, goal)
-            return GiveUp(why, expected_s, f"allow at least --max-downtime {goal.fixed_s + ROUND_UP_S:.1f}s")
-        if expected_s - goal.fixed_s <= WORTH_A_ROUND * goal.fixed_s:
+            return GiveUp(why, expected_s, f"allow at least --max-downtime {least_s + ROUND_UP_S:.1f}s")
+        if expected_s - least_s <= WORTH_A_ROUND * least_s:
             return Freeze(expected_s)
     if goal.deadline_s is not None and last.ended_s >= goal.deadline_s:
         why = _reason(f"not reached within the deadline of {goal.deadline_s:g} s", expected_s, goal)
@@ -129,14 +132,14 @@ def decide(rounds: Sequence[RoundRecord], goal: Goal) -> Decision:
 
 
 def expected_downtime_s(rounds: Sequence[RoundRecord], goal: Goal) -> float:
-    """Last dirty bytes / measured bandwidth + restore cost + round trip. The set grows with the time it had to:
-    a round that took longer than the scans were apart leaves more behind than it carried."""
+    """Last dirty bytes / measured bandwidth + what was compared + restore cost + round trip. The set grows with the
+    time it had to: a round that took longer than the scans were apart leaves more behind than it carried."""
     last = rounds[-1]
     grown = 1.0 if not last.since_scan_s else max(1.0, last.took_s / last.since_scan_s)
     dirty_bytes = last.dirty_pages * PAGE_BYTES * grown
     speed = speed_bytes_per_s(rounds)
     copy_s = dirty_bytes / speed if speed else 0.0
-    return copy_s + goal.fixed_s
+    return copy_s + last.compared_s + goal.fixed_s
 
 
 def speed_bytes_per_s(rounds: Sequence[RoundRecord]) -> float:

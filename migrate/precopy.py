@@ -72,10 +72,11 @@ class Precopy:
             number,
             pages + own_pages,
             sent_bytes + own_bytes,
-            now - scanned_at,
+            now - scanned_at - scanned.compared_seconds,
             since,
             now - self._began,
             self._cpu_share,
+            scanned.compared_seconds,
         )
         self.rounds.append(record)
         rate = record.sent_bytes / record.took_s if record.took_s > 0 else 0.0

@@ -56,6 +56,7 @@ class LiveProcess:
     segments: Segments
     frozen: FrozenProcess | None = None
     stopped_s: float = 0.0
+    compared_s: float = 0.0  # what comparing all its memory took at the last look
     memory: ImageSet = field(default_factory=ImageSet)  # address space at the last look
     pending: Ranges = EMPTY  # pages to be sent
     sent: Ranges = EMPTY  # pages that the destination has
@@ -218,11 +219,9 @@ class LiveProcess:
             before, after = (memory_plan(images, self.own_pid).mapped for images in (self.memory, memory))
             tracker.forget(Ranges.of((vma.start, vma.end) for vma in compare(before, after).create))
         self.shared = tracker.collect_shared(self.shared_vmas, last=last)
-        if last:
-            found = tracker.collect_last(self.current)
-            dirty, self.last = found.dirty, found.present
-        else:
-            dirty, self.last = tracker.collect_and_rearm(self.current), None
+        found = tracker.collect_last(self.current) if last else None
+        dirty, self.last = (found.dirty, found.present) if found else (tracker.collect_and_rearm(self.current), None)
+        self.compared_s = dirty.seconds if tracker.by_content else 0.0
         self.pending, self.memory, self._made_from = dirty.ranges, memory, made_from
         if self.frozen is None or not self._hears_of_no_device:
             self._is_quiet = False

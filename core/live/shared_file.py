@@ -9,7 +9,8 @@ import os
 import time
 from array import array
 from collections.abc import Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,6 +25,7 @@ from core.proc.maps import Vma
 
 SETTLED_NS: Final = 100_000_000  # file times have the grain of the timer tick: what changed later may look unchanged
 WORTH_TELLING: Final = 64 << 20  # bytes that are compared
+PART: Final = 32 << 20  # bytes that one thread compares
 log = logging.getLogger(__name__)
 
 
@@ -86,6 +88,7 @@ class SharedFile:
         self.holes = EMPTY
         self.data = EMPTY  # no holes, at the last look
         self.doubt = ""  # why all of it was compared at the last look
+        self.compared_s = 0.0  # what comparing took at the last look
         self.missing = EMPTY  # what is not there any more reads as zero
         self.stores = Stores()  # at the last look
         self._sent = EMPTY
@@ -118,8 +121,8 @@ class SharedFile:
         self.holes = self.holes.union(self._sent).subtract(self.data)
         self._sent = self._sent.subtract(self.holes)
         there = self._sent.subtract(self.pending)
-        compared = Ranges.ordered(self._differing(unknown.intersect(there).subtract(stores.written)))
-        changed = self.pending.union(stores.written.intersect(there), compared)
+        differing = self._compare(unknown.intersect(there).subtract(stores.written))
+        changed = self.pending.union(stores.written.intersect(there), differing)
         self.pending = self.data.intersect(changed).union(self.data.subtract(self._sent))
 
     def _find_data(self, written: Ranges, unknown: Ranges, *, last: bool) -> Ranges:
@@ -147,6 +150,15 @@ class SharedFile:
         if not self._told and self.size >= WORTH_TELLING:
             self._told = True
             log.warning("%s: all of it is compared with what went over: %s", self.name, self.doubt)
+
+    def _compare(self, pages: Ranges) -> Ranges:
+        began = time.monotonic()
+        parts = list(pages.split(PART))
+        with ThreadPoolExecutor(os.cpu_count()) if len(parts) > 1 else nullcontext() as pool:
+            found = (pool.map if pool else map)(lambda part: list(self._differing(part)), parts)
+            differing = Ranges.ordered(span for spans in found for span in spans)
+        self.compared_s = time.monotonic() - began
+        return differing
 
     def _differing(self, pages: Ranges) -> Iterator[tuple[int, int]]:
         for batch in FilePageReader(self.fd).batches(pages):

@@ -27,7 +27,7 @@ from core.live.shared import SharedPages
 from core.live.shared_file import SharedFile
 from core.live.sharers import Sharer, Sharers
 from core.live.terminals import find_controlling, stand_in_for_outside
-from core.live.told import Froze, Scanned, shape_of
+from core.live.told import Froze, Scanned, compared_s, shape_of
 from core.live.tree_images import tree_images
 from core.memory.ranges import Ranges
 from core.options import DumpOptions
@@ -184,9 +184,8 @@ class LiveSource:
     def has_left(self, pid: int) -> bool:
         """True for a process that has ended or executed another program since it was last looked at, while free to."""
         process = self.processes[pid]
-        if process.frozen is not None:
-            return False
-        return process.is_over or (pid != self._family.members[0].pid and has_ended(pid, self.reader))
+        is_root = pid == self._family.members[0].pid
+        return process.frozen is None and (process.is_over or (not is_root and has_ended(pid, self.reader)))
 
     def scan(self) -> Scanned:
         """Which pages are dirty now; tracking begins anew. Nothing stops, but for a tracker that needs it."""
@@ -206,7 +205,8 @@ class LiveSource:
         stand_in = self.options.files.terminal == "new"
         self._terminals = find_controlling(self._family, self._prepared().values(), self.reader, stand_in=stand_in)
         shape = shape_of(self._family, self.processes, self._terminals)
-        return Scanned(self._tree_images(self._family), stopped_s, self._casting.cast(self.processes, shape))
+        mould = self._casting.cast(self.processes, shape)
+        return Scanned(self._tree_images(self._family), stopped_s, compared_s(self.processes, self.files), mould)
 
     def _look_at_shared(self) -> None:
         """After the processes' own memory, which names what they map: deleted files and memfds that are open alone."""

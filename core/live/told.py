@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from core.images.pb.tty_pb2 import TtyInfoEntry
 from core.images.store import ImageSet
 from core.live.process import LiveProcess
+from core.live.shared_file import SharedFile
 from core.memory.ranges import Ranges
 from core.tracee.family import Family
 
@@ -14,12 +15,14 @@ from core.tracee.family import Family
 class Scanned:
     """A pre-copy round: who is there (as images), and how long anything stood still for it.
 
-    `mould`: what several have in common, by the own pid of whom to read it from. It is to land before they are born
+    `compared_s`: what comparing memory with what went over took, which the freeze will have to do again. `mould`: what
+    several have in common, by the own pid of whom to read it from. It is to land before they are born
     over there, and then comes another scan.
     """
 
     tree: ImageSet
     stopped_s: float
+    compared_s: float
     mould: Mapping[int, Ranges] = field(default_factory=dict)
 
 
@@ -35,6 +38,11 @@ class Froze:
     gone: dict[int, Ranges]
     phases: tuple[tuple[str, float], ...]
     ran_s: float
+
+
+def compared_s(processes: Mapping[int, LiveProcess], files: Iterable[SharedFile]) -> float:
+    """What comparing took at the last look."""
+    return sum(one.compared_s for one in processes.values()) + sum(one.compared_s for one in files)
 
 
 def shape_of(

@@ -83,8 +83,9 @@ class LiveSourceEngine:
             round_.mould.CopyFrom(make_runs(MOULD, mould))
             pages = mould.total_pages
         return pb.Scanned(
-            round=round_, pages=pages, seconds=time.monotonic() - began, stopped_seconds=scanned.stopped_s
-        )
+            round=round_, pages=pages, seconds=time.monotonic() - began, stopped_seconds=scanned.stopped_s,
+            compared_seconds=scanned.compared_s,
+        )  # fmt: skip
 
     def _pending_pages(self) -> int:
         live = self._attached()

@@ -19,6 +19,7 @@ from typing import cast
 from core.kernel import ptrace
 from core.kernel.calls import pidfd_getfd, pidfd_open
 from core.memory.dirty.choose import choose_tracker
+from core.memory.dirty.soft_dirty import merged_spans
 from core.memory.dirty.uffd import scan_last
 from core.memory.pages import ReadPageReader
 from core.memory.present import spans_of
@@ -118,9 +119,11 @@ class Copy:
         self._tracker.keep_pending(self._reader.missing)
 
     def always_told(self) -> Ranges:
-        """What a tracker by bits cannot track: huge pages (hugetlb) have no soft-dirty bit."""
-        huge = (vma for vma in self._stress.vmas() if vma.is_private_huge)
-        return spans_of(huge if self._tracker.needs_stop else ())
+        """What a tracker by bits cannot track: huge pages (hugetlb) have no soft-dirty bit, pages that are joined (KSM)
+        lose it."""
+        if not self._tracker.needs_stop:
+            return EMPTY
+        return spans_of(vma for vma in self._stress.vmas() if vma.is_private_huge).union(merged_spans(self._stress.pid))
 
     @property
     def written_by_stops(self) -> int:

@@ -16,6 +16,7 @@
 #define STORE_PAGES 2048UL /* stored to from user mode */
 #define HUGE_BYTES (2 * HUGE)
 #define HUGETLB_PAGES 4UL
+#define ALIKE_PAGES 256UL
 #define SLOTS 48UL
 #define SLOT_PAGES 16UL
 #define SLOT_BYTES (SLOT_PAGES * PAGE)
@@ -27,7 +28,7 @@
 #define ANONYMOUS (MAP_PRIVATE | MAP_ANONYMOUS)
 
 static _Atomic int stop;
-static char *plain, *huge, *slots, *chain, *file, *hugetlb;
+static char *plain, *huge, *slots, *chain, *file, *hugetlb, *alike;
 
 /* Stores from user mode: single words, whole pages, drops, huge pages, a private file. */
 static void *store(void *seed)
@@ -127,6 +128,20 @@ static void *store_in_hugetlb(void *seed)
 		}
 		if (r >> 60 == 0)
 			usleep(r / 64 % 4096);
+	}
+	return NULL;
+}
+
+/* Pages that are the same as others, which the kernel joins (KSM) where it was told to. */
+static void *store_alike(void *seed)
+{
+	uint64_t random = (uintptr_t)seed;
+
+	while (!stop) {
+		uint64_t r = next(&random);
+
+		memset(alike + r / 4 % ALIKE_PAGES * PAGE, 1 + r % 4, PAGE);
+		usleep(r / 4096 % 8192);
 	}
 	return NULL;
 }
@@ -286,6 +301,8 @@ static void map_all(void)
 	fflush(backing);
 	chain = MUST(mmap(CHAIN_AT, (CHAIN + 1) * SLOT_BYTES, READ_WRITE, ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0));
 	file = MUST(mmap(NULL, SLOT_BYTES, READ_WRITE, MAP_PRIVATE, fileno(backing), 0));
+	alike = MUST(mmap(NULL, ALIKE_PAGES * PAGE, READ_WRITE, ANONYMOUS, -1, 0));
+	(void)madvise(alike, ALIKE_PAGES * PAGE, MADV_MERGEABLE); /* not every kernel can */
 	hugetlb = mmap(NULL, HUGETLB_PAGES * HUGE, READ_WRITE, ANONYMOUS | MAP_HUGETLB, -1, 0);
 	if (hugetlb == MAP_FAILED)
 		hugetlb = NULL;
@@ -293,7 +310,8 @@ static void map_all(void)
 
 int main(void)
 {
-	void *(*const work[])(void *) = {store, store_by_kernel, store_in_hugetlb, change_layout, merge_again, allocate};
+	void *(*const work[])(void *) = {store,	       store_by_kernel, store_in_hugetlb, store_alike,
+					 change_layout, merge_again,	 allocate};
 	enum { COUNT = sizeof(work) / sizeof(*work) };
 	pthread_t threads[COUNT];
 	uint64_t seed;

@@ -1,6 +1,6 @@
 """Shared memory that several tasks store to is copied from outside in rounds; at the freeze every byte is compared.
 
-Needs neither pytest nor hosts: `python -m tests.roundtrip.shared_exact TRACKER calm|wild RUNS SECONDS [PROGRAM]`, exit
+Needs neither pytest nor hosts: `python -m tests.roundtrip.shared_exact TRACKER HOW RUNS SECONDS [PROGRAM]`, exit
 code 0 when no page of any run is wrong. PROGRAM is shared_stress.c or huge_stress.c compiled elsewhere.
 """
 

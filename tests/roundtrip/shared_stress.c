@@ -1,5 +1,6 @@
-// Tasks that store to shared memory in every way, while somebody copies it from outside. `shared_stress calm|wild`:
-// wild ones also come and go, map it anew and move their mappings. Prints "ready" and works until it is killed.
+// Tasks that store to shared memory in every way, while somebody copies it from outside: `shared_stress HOW`, calm, wild
+// (they also come and go, map it anew and move their mappings) or drops (one alone, which unmaps what it has stored to).
+// Prints "ready" and works until it is killed.
 #define _GNU_SOURCE
 #include "stress.h"
 #include <fcntl.h>
@@ -209,6 +210,21 @@ static void again(int signal_number)
 	usleep(100);
 }
 
+/* What was stored to is mapped again by a read, or by one beside it, and looks as if nobody had. */
+static void drop(uint64_t seed)
+{
+	for (uint64_t random = seed;;) {
+		uint64_t r = next(&random);
+		char *page = mappings[r % FILE_MAPPED] + r / 8 % PAGES * PAGE;
+
+		if (r / 8192 % 4)
+			*(volatile uint64_t *)page = r;
+		MUST(madvise(page, PAGE, r / 8192 % 4 ? MADV_DONTNEED : MADV_REMOVE));
+		(void)*(volatile char *)page;
+		usleep(r / 32768 % 1024);
+	}
+}
+
 static void map_all(void)
 {
 	int memfd = MUST(memfd_create("stress", 0));
@@ -246,6 +262,8 @@ int main(int argc, char **argv)
 	map_all();
 	dprintf(1, "ready\n");
 	MUST(dup2(MUST(open("/dev/null", O_RDWR)), 1));
+	if (argc > 1 && !strcmp(argv[1], "drops"))
+		drop(seed);
 	for (uint64_t i = 1; i <= 2; i++)
 		if (!MUST(fork()))
 			work_as_child(seed + 2 * i);

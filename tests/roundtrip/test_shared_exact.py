@@ -36,7 +36,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("run", range(RUNS))
-@pytest.mark.parametrize(("tracker", "how"), [("uffd-wp", "calm"), ("uffd-wp", "wild"), ("hash", "wild")])
+@pytest.mark.parametrize(
+    ("tracker", "how"), [("uffd-wp", "calm"), ("uffd-wp", "wild"), ("uffd-wp", "drops"), ("hash", "wild")]
+)
 def test_shared_memory_that_is_copied_while_tasks_store_to_it_is_the_same_to_the_byte(
     program: Path, tracker: TrackChoice, how: str, run: int
 ) -> None:

@@ -18,6 +18,7 @@ from core.memory.present import THERE, PageSets, open_pagemap, private_vmas, sor
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
 from core.memory.zero_frames import probe_zero_frames
 from core.proc.maps import Vma
+from core.proc.reader import ProcReader
 
 CLEAR_SOFT_DIRTY = b"4"
 SOFT_DIRTY = int(PageCategory.SOFT_DIRTY)
@@ -47,7 +48,7 @@ class SoftDirtyTracker:
     def __init__(self, pid: int, exclude: Ranges = EMPTY) -> None:
         self._pid = pid
         self._exclude = exclude
-        self._pending = EMPTY
+        self._pending = self._merged = EMPTY
         self._first = True
 
     def close(self) -> None:
@@ -81,19 +82,20 @@ class SoftDirtyTracker:
         """See DirtyTracker."""
         began = time.monotonic()
         regions = self._read(vmas)
-        # Huge pages (hugetlb) have no such bit.
-        untracked = self._pending.union(spans_of(vma for vma in vmas if vma.is_private_huge))
+        self._merged = self._merged.union(merged_spans(self._pid))
+        # Huge pages (hugetlb) have no such bit, and a page that is joined with others (KSM) loses it.
+        untracked = self._pending.union(self._merged, spans_of(vma for vma in vmas if vma.is_private_huge))
         pages = sort_soft_dirty(regions, untracked, everything=self._first)
         dirty = DirtyRound(pages.carried, pages.zero, pages.guard, time.monotonic() - began)
         return LastRound(dirty, sort_regions(regions))
 
     def collect_shared(self, vmas: Sequence[Vma], *, last: bool = False) -> SharedWrites:
-        """See DirtyTracker. What is not mapped may have been stored to and then dropped, which takes the bit away."""
+        """See DirtyTracker. The bit goes with the mapping of a page (MADV_DONTNEED, reclaim, a huge page that is made
+        or split), and a read maps it again without: what has none may have been stored to."""
         spans = spans_of(vmas)
         found = self._read_spans(spans) if spans else []
-        there = Ranges.ordered((start, end) for start, end, _ in found)
         written = Ranges.ordered((start, end) for start, end, categories in found if categories & SOFT_DIRTY)
-        return SharedWrites(watched=spans, written=written, unknown=spans.subtract(there))
+        return SharedWrites(watched=spans, written=written, unknown=spans)
 
     def _read(self, vmas: Sequence[Vma]) -> list[PageRegion]:
         return self._read_spans(spans_of(private_vmas(vmas), self._exclude))
@@ -115,6 +117,17 @@ def read_soft_dirty(pagemap_fd: int, spans: Ranges) -> list[PageRegion]:
         return pagemap_scan.read_pages(pagemap_fd, spans.spans, probe_zero_frames())
     masks = ScanMasks(any_of=THERE, returned=categories | PageCategory.SOFT_DIRTY)
     return pagemap_scan.scan_pages(pagemap_fd, spans.spans, masks)
+
+
+def merged_spans(pid: int) -> Ranges:
+    """Where the kernel may join pages of `pid` with others of the same content (KSM), if it has joined any."""
+    reader = ProcReader()
+    try:
+        if reader.text(pid, "ksm_merging_pages").strip() == "0":
+            return EMPTY
+        return spans_of(one.vma for one in reader.smaps(pid) if "mg" in one.flags)
+    except (FileNotFoundError, ProcessLookupError):  # no KSM, Linux < 5.19, or it has ended
+        return EMPTY
 
 
 def clear_soft_dirty(pid: int) -> None:

@@ -32,6 +32,21 @@ def test_the_estimate_is_copy_plus_restore_plus_round_trip() -> None:
     assert expected_downtime_s(last, Goal(freeze_cost_s=0.02, round_trip_s=0.01)) == pytest.approx(0.23)
 
 
+def comparing(*seconds: float) -> list[RoundRecord]:
+    """Rounds that have nothing to copy."""
+    return [replace(one, compared_s=took) for one, took in zip(rounds(*[0] * len(seconds)), seconds, strict=True)]
+
+
+def test_what_is_compared_in_each_round_is_compared_in_the_freeze() -> None:
+    goal = Goal(max_downtime_s=0.3, explicit=True, freeze_cost_s=0.02)
+    assert expected_downtime_s(comparing(0, 2.0), goal) == pytest.approx(2.02)
+    assert isinstance(decide(comparing(0, 2.0), goal), Again)
+    assert isinstance(decide(comparing(0, 2.0, 2.0, 0.1), goal), Freeze)
+    decision = decide(comparing(0, 2.0, 2.0, 2.0), goal)
+    assert isinstance(decision, GiveUp) and decision.hint == "allow at least --max-downtime 2.1s"
+    assert decide(comparing(0, 2.0, 2.0, 2.0), replace(goal, explicit=False)) == Freeze(pytest.approx(2.02))
+
+
 def test_a_round_longer_than_the_scans_were_apart_leaves_more_behind() -> None:
     slow = [RoundRecord(1, 1000, 0, 10.0, None, 10.0), RoundRecord(2, 1000, 0, 10.0, 5.0, 20.0)]
     assert expected_downtime_s(slow, Goal()) == pytest.approx(20.0)
