@@ -15,7 +15,7 @@ from core.kernel.descriptors import Sight
 from core.options import DumpOptions
 from core.proc.reader import ProcReader
 from core.resources import eventfd, memfd, pipe, regular_file, timerfd, udp_socket, unix_socket
-from core.resources.context import Kind, OpenFile, OpenTable, make_table, may_tell_all
+from core.resources.context import SETTABLE, Kind, OpenFile, OpenTable, make_table, may_tell_all
 from core.resources.file_table import kind_of
 from core.resources.shared_memory import Segments, memfd_entry
 from core.resources.sightings import Seen, Sightings
@@ -87,9 +87,10 @@ def _look_ahead(
 
 
 def named(file: OpenFile) -> FileReference:
-    """With what two descriptors of one open file agree in: not its path, which has names. The rest is for kcmp(2)."""
+    """With what two descriptors of one open file agree in, whoever outside has it too and changes its position or flags
+    between the looks at them: not its path, which has names. The rest is for kcmp(2)."""
     link = "" if file.link.startswith("/") else file.link
-    return reference(file), hash((link, file.stat.st_dev, file.stat.st_ino, file.info.pos, file.flags))
+    return reference(file), hash((link, file.stat.st_dev, file.stat.st_ino, file.flags & ~SETTABLE))
 
 
 def reference(file: OpenFile) -> Descriptor:

@@ -3,13 +3,15 @@
 Each is compared with what is collected by asking every descriptor anew, as for kinds of which no record tells all.
 """
 
+import fcntl
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +28,7 @@ from core.resources import sightings as sightings_module
 from core.resources.foresight import foresee
 from core.resources.ghost_file import Ghosts
 from core.resources.shared_memory import Segments
-from core.resources.sightings import Sightings
+from core.resources.sightings import Seen, Sightings
 from core.resources.table_collect import TaskTable, collect_tables
 from core.resources.table_plan import MEMBERS
 from tests.requires import require_root
@@ -238,6 +240,32 @@ def test_fdinfo_that_is_kept_open_tells_of_whatever_has_the_number(
             assert found == outcome(target, None)
         sightings.close()
         assert set(READER.fds(os.getpid())) == ours
+
+
+def test_who_moves_a_file_from_outside_does_not_take_its_descriptors_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_root()
+    look, images = Sightings.look, ImageSet()
+    with ExitStack() as stack, open(tmp_path / "log", "wb", buffering=0) as log:
+        tasks = []
+        for number in (1, 2):
+            process = stack.enter_context(subprocess.Popen(["sleep", "100"], stdin=subprocess.DEVNULL, stdout=log))
+            stack.callback(process.kill)
+            tasks.append(TaskTable(process.pid, pidfd_open(process.pid), number))
+            stack.callback(os.close, tasks[-1].pidfd)
+
+        def then_written(*arguments: Any) -> list[tuple[int, Seen | None]]:
+            found = look(*arguments)
+            log.write(b"a line of somebody else")
+            fcntl.fcntl(log, fcntl.F_SETFL, fcntl.fcntl(log, fcntl.F_GETFL) ^ os.O_APPEND)
+            return found
+
+        monkeypatch.setattr(Sightings, "look", then_written)
+        ghosts, segments = stack.enter_context(Ghosts()), stack.enter_context(Segments(READER))
+        collect_tables(tasks, READER, images, options=OPTIONS, ids=SharedIds(), ghosts=ghosts, segments=segments)
+    ids = {line.id for task in tasks for line in images.all(kinds.FDINFO, task.files_id) if line.fd == 1}
+    assert len(ids) == 1
 
 
 def test_what_has_not_changed_is_made_once(tmp_path: Path) -> None:
