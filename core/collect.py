@@ -137,7 +137,7 @@ def collect_tree(
     inventory = make_inventory(process_tree.host_ids(), root_cg_set=process_tree.CGROUP_SET)
     inventory.xsave_layout.extend(registers.collect_layout())
     images.add(kinds.INVENTORY, inventory)
-    _collect_tables(subjects, kobj_ids, images, ids, options, ghosts, segments, zombies, foreseen.sightings)
+    timers = _collect_tables(subjects, kobj_ids, images, ids, options, ghosts, segments, zombies, foreseen.sightings)
     images.add(kinds.TIMENS, collect_clocks(subjects[0].reader, [one.pid for one in subjects]), time_namespace.IMAGE_ID)
     cores, tasks = Cores(seccomp.Filters()), Tasks()
     for subject, entry, asked in zip(subjects, kobj_ids, _ask(subjects), strict=True):
@@ -155,6 +155,7 @@ def collect_tree(
         if subject.pid in rings:
             known, read = contexts[subject.pid], subject.borrow.memory.read
             images.one(kinds.MM, subject.own_pid).aios.extend(aio.collect(subject.pid, rings[subject.pid], known, read))
+    table_collect.settle_timers(timers, images)
     return images
 
 
@@ -211,14 +212,14 @@ def _collect_tables(
     segments: Segments,
     zombies: Sequence[Zombie],
     sightings: Sightings,
-) -> None:
-    """Descriptor tables of all tasks, each once."""
+) -> list[table_collect.UnsureTimer]:
+    """Descriptor tables of all tasks, each once; for settle_timers."""
     owners = {entry.files_id: subject for subject, entry in reversed(list(zip(subjects, kobj_ids, strict=True)))}
     tables = [
         table_collect.TaskTable(one.pid, one.pidfd, files_id, one.statuses[one.pid].own_pid)
         for files_id, one in reversed(owners.items())
     ]
-    table_collect.collect_tables(
+    return table_collect.collect_tables(
         tables,
         subjects[0].reader,
         images,

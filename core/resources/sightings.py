@@ -137,6 +137,10 @@ class Sightings:
         sight = parse_sight(record) if record is not None else None
         return file_of_sight(pid, fd, sight, pidfd) if sight is not None else None
 
+    def text(self, pid: int, pidfd: int, fd: int) -> int:
+        """Ours of what /proc/PID/fdinfo says of whatever has that number; below 0 when it is not kept open."""
+        return self._tasks[pid, pidfd].texts.get(fd, -1)
+
     def settle(self, pid: int, pidfd: int, fds: Sequence[int], reader: ProcReader) -> None:
         """After a look while the task runs: what the next one compares with. OSError: it has closed one."""
         task = self._tasks[pid, pidfd]

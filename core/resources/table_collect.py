@@ -3,9 +3,11 @@
 What a kind is, its own module knows; file_table names the kinds.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 from core.errors import CollectError, Refused
 from core.ids.shared import Descriptor, KnownFiles, SharedIds
@@ -16,6 +18,7 @@ from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
 from core.images.pb.filesystem_pb2 import MemfdInodeEntry
 from core.images.store import ImageSet
 from core.options import DumpOptions
+from core.proc.fdinfo import parse_fdinfo
 from core.proc.prefetched import PrefetchedReader
 from core.proc.reader import ProcReader
 from core.resources import (
@@ -26,11 +29,13 @@ from core.resources import (
     posix_mqueue,
     regular_file,
     terminal,
+    timerfd,
     uncarried,
     unix_queue,
     unix_socket,
 )
 from core.resources.context import (
+    TIMERFD_LINK,
     Kind,
     OpenFile,
     OpenTable,
@@ -68,7 +73,9 @@ def collect(
     """Add the table of a frozen task that is alone to `images`; see collect_tables."""
     with Ghosts() as ghosts, Segments(reader) as segments:
         task = TaskTable(pid, pidfd, files_id)
-        collect_tables([task], reader, images, options=options, ids=SharedIds(), ghosts=ghosts, segments=segments)
+        ids = SharedIds()
+        unsure = collect_tables([task], reader, images, options=options, ids=ids, ghosts=ghosts, segments=segments)
+        settle_timers(unsure, images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,18 @@ class TaskTable:
     pidfd: int
     files_id: int
     own_pid: int = 0
+
+
+FDINFO_ROOM: Final = 4096  # bytes: more than there is of a timer
+
+
+class UnsureTimer(NamedTuple):
+    """One that looked disarmed, and the number of its open file. `text`: ours of its fdinfo, or below 0."""
+
+    descriptor: Descriptor
+    seen: Seen | None
+    id: int
+    text: int
 
 
 def collect_tables(
@@ -92,11 +111,12 @@ def collect_tables(
     segments: Segments,
     dead: Iterable[int] = (),
     sightings: Sightings | None = None,
-) -> None:
+) -> list[UnsureTimer]:
     """Add the tables of a frozen tree to `images`: fdinfo, files, contents of pipes, queues of UNIX sockets.
 
     Deleted files go to `ghosts`, memfds to `segments`: their contents are the caller's to carry. `dead`: own pids of
-    the zombies. `sightings`: what was foreseen. Refused with every blocker.
+    the zombies. `sightings`: what was foreseen. Refused with every blocker. Returns what settle_timers is called with
+    when all else is collected.
     """
     if sightings is None:
         sightings = Sightings(KnownFiles(ids.next_file_id))
@@ -130,6 +150,29 @@ def collect_tables(
             images.add(kinds.MQUEUE, message_queue)
         ids_of = {name: id for (name, _), (id, _) in zip(references, numbers, strict=True)} if queues else {}
         _collect_queues(queues, new, ids_of, images, reader)
+        pidfds = {task.pid: task.pidfd for task in tasks}
+        return [
+            UnsureTimer(
+                reference(file), seen, id, -1 if seen is None else sightings.text(file.pid, pidfds[file.pid], file.fd)
+            )
+            for (file, seen), (id, is_new) in zip(opened, numbers, strict=True)
+            if is_new and file.link == TIMERFD_LINK and timerfd.may_be_due(file)
+        ]
+
+
+def settle_timers(unsure: Sequence[UnsureTimer], images: ImageSet) -> None:
+    """Expirations that the kernel has counted since these were looked at, which look as if they were disarmed."""
+    closed = [one for one in unsure if one.text < 0]
+    texts = ProcReader().contents([(pid, f"fdinfo/{fd}") for (pid, fd), _, _, _ in closed])
+    found = [(one, os.pread(one.text, FDINFO_ROOM, 0)) for one in unsure if one.text >= 0]
+    found += [(one, text) for one, text in zip(closed, texts, strict=True) if isinstance(text, bytes)]
+    due = [(one, text) for one, text in found if b"\nticks: 0\n" not in text]
+    entries = {entry.id: entry for entry in images.all(kinds.FILES)} if due else {}
+    for one, text in due:
+        if (timer := parse_fdinfo(os.fsdecode(text)).timerfd) is not None:
+            entries[one.id].tfd.ticks = timer.ticks
+        if one.seen is not None:  # whose entry this is, too; it looks disarmed again once somebody has read it
+            one.seen.entry = None
 
 
 @contextmanager

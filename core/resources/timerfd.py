@@ -40,6 +40,13 @@ def is_told(sight: Sight) -> bool:
     return bool(timer.it_value_ns or not timer.it_interval_ns) and not timer.ticks
 
 
+def may_be_due(file: OpenFile) -> bool:
+    """It looks disarmed. So does one that was to expire once and is due, until the processor that it was armed on has
+    counted it: for some microseconds, or for as long as the hypervisor lets that one wait."""
+    timer = file.info.timerfd
+    return timer is not None and not (timer.it_value_ns or timer.it_interval_ns or timer.ticks)
+
+
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
     """Always carried."""
     return None

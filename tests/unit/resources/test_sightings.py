@@ -29,14 +29,14 @@ from core.resources.foresight import foresee
 from core.resources.ghost_file import Ghosts
 from core.resources.shared_memory import Segments
 from core.resources.sightings import Seen, Sightings
-from core.resources.table_collect import TaskTable, collect_tables
+from core.resources.table_collect import TaskTable, UnsureTimer, collect_tables, settle_timers
 from core.resources.table_plan import MEMBERS
 from tests.requires import require_root
 from tests.told_what_to_do import Told
 
 READER, OPTIONS = ProcReader(), DumpOptions(files=FileChoices(file_locks=True, link_remap=True))
 MAKES = """
-import ctypes, fcntl, os, signal, socket, sys
+import ctypes, fcntl, os, select, signal, socket, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 libc = ctypes.CDLL(None)
 def opened(name, flags=os.O_RDWR | os.O_CREAT):
@@ -136,15 +136,21 @@ class Target(Told):
 
     def collect(self, sightings: Sightings | None) -> ImageSet:
         """Its table, as in a freeze."""
+        images, unsure = self.look(sightings)
+        settle_timers(unsure, images)
+        return images
+
+    def look(self, sightings: Sightings | None) -> tuple[ImageSet, list[UnsureTimer]]:
+        """Its table at first sight."""
         images = ImageSet()
         ids = SharedIds(next_file_id=sightings.files.next_id if sightings else None)
         with Ghosts() as ghosts, Segments(READER) as segments:
             task = TaskTable(self.process.pid, self.pidfd, 1)
-            collect_tables(
+            unsure = collect_tables(
                 [task], READER, images, options=OPTIONS, ids=ids, ghosts=ghosts, segments=segments, sightings=sightings
             )
             ghosts.undo_links()
-        return images
+        return images, unsure
 
 
 @contextmanager
@@ -266,6 +272,24 @@ def test_who_moves_a_file_from_outside_does_not_take_its_descriptors_apart(
         collect_tables(tasks, READER, images, options=OPTIONS, ids=SharedIds(), ghosts=ghosts, segments=segments)
     ids = {line.id for task in tasks for line in images.all(kinds.FDINFO, task.files_id) if line.fd == 1}
     assert len(ids) == 1
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_timer_that_was_due_but_not_counted_yet_has_expired(
+    told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not told:
+        monkeypatch.setattr(foresight, "TOLD", ())
+    spec = "(ctypes.c_long * 4)(0, 0, 0, 1)"
+    with a_target(tmp_path) as target, closing(Sightings()) as sightings:
+        for expires in (True, False):
+            images, unsure = target.look(sightings)
+            if expires:  # it had to at the look, but for its processor
+                target.do(f"libc.timerfd_settime(timer, 0, {spec}, None); select.select([timer], [], [])")
+            settle_timers(unsure, images)
+            assert [entry.tfd.ticks for entry in images.all(kinds.FILES) if entry.HasField("tfd")] == [int(expires)]
+            if expires:
+                target.do("os.read(timer, 8)")
 
 
 def test_what_has_not_changed_is_made_once(tmp_path: Path) -> None:
