@@ -17,7 +17,7 @@ from core.errors import Blocker, MigrateError, Refused, RemoteSyscallError, Rest
 from core.images import kinds
 from core.images.store import ImageSet
 from core.kernel import ptrace
-from core.kernel.calls import prlimit
+from core.kernel.calls import all_limits, prlimit
 from core.kernel.capabilities import capability_names
 from core.kernel.hugetlb import HUGE_PAGE
 from core.kernel.thread_facts import read_facts
@@ -26,7 +26,7 @@ from core.memory.landing import LandingMemory
 from core.memory.ranges import EMPTY, Ranges
 from core.memory_plan import MemoryPlan, as_vmas
 from core.plan.encode import assemble, assembled, split
-from core.plan.ops import Syscall
+from core.plan.ops import Program, Syscall
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from core.proc.status import Status
@@ -34,15 +34,17 @@ from core.resources import credentials, file_presence, file_table, process_tree,
 from core.resources.segment_store import SegmentStore
 from core.resources.vmas import MappedVma
 from core.task_plan import Stage, TaskPlan, threads_made
+from core.tracee.borrow import Borrow
 from core.tracee.handing import hand_over
 from core.tracee.spawn import OPTIONS
-from core.tracee.stem import Stem, find_syscall_instruction, remove_area
-from core.tracee.together import Work, run_together
+from core.tracee.stem import Stem, remove_areas
+from core.tracee.together import Work, run_alike, run_together
 from core.vdso.layout import read_vdso_layout
 from core.vdso.place import plan_aside, plan_vdso
 
 RLIMIT_SIGPENDING: Final = 11
 MADV_DONTNEED: Final = 4
+MANY: Final = 8  # threads for which a call for all of them pays
 PROGRAM_BYTES: Final = 2 << 20  # of a task's program at a time: well below what our area in it holds
 
 
@@ -142,6 +144,8 @@ class Skeleton:
 
     def drop(self, gone: Ranges) -> None:
         """Give up pages that landed: the target has given them up since."""
+        if not gone:
+            return
         mine = gone.intersect(Ranges.of((vma.start, vma.end) for vma in self.mapped if vmas.carries_pages(vma.entry)))
         # Huge pages come and go whole; what was zero in them never came.
         mine = mine.union(mine.intersect(huge_ranges(self.mapped)).widened(HUGE_PAGE))
@@ -208,8 +212,7 @@ def run_stage(tree: Sequence[Made], stage: Stage, images: ImageSet, reader: Proc
     """One stage of every task, in all of its threads. Returns notices."""
     notices: list[str] = []
     try:
-        # In RESTORE a task takes descriptors from those before it.
-        for tasks in [[one] for one in tree] if stage is Stage.RESTORE else [tree]:
+        for tasks in waves(tree) if stage is Stage.RESTORE else [tree]:
             for one in tasks:
                 notices += _begin_stage(one, stage, reader)
             _run_steps(tasks, stage, reader)
@@ -220,6 +223,24 @@ def run_stage(tree: Sequence[Made], stage: Stage, images: ImageSet, reader: Proc
         return notices
     except MigrateError as error:
         raise explained(error) from error
+
+
+def waves(tree: Sequence[Made]) -> Iterator[list[Made]]:
+    """Tasks that may be filled at the same time, in the order of the tree: none takes descriptors from another."""
+    wave: list[Made] = []
+    pids: set[int] = set()
+    for one in tree:
+        plan = one[1]
+        if wave and (not plan.is_simple or plan.owners & pids):
+            yield wave
+            wave, pids = [], set()
+        wave.append(one)
+        pids.add(plan.pid)
+        if not plan.is_simple:
+            yield wave
+            wave, pids = [], set()
+    if wave:
+        yield wave
 
 
 def _begin_stage(made: Made, stage: Stage, reader: ProcReader) -> list[str]:
@@ -248,14 +269,14 @@ def _naming(plan: TaskPlan) -> Iterator[None]:
         raise RestoreError(f"pid {plan.pid}: {error}") from error
 
 
-def set_registers(skeleton: Skeleton, plan: TaskPlan, reader: ProcReader) -> None:
-    """The last of it: our area goes, every thread gets its registers. The task then stands in a ptrace stop, whole."""
-    stem = skeleton.stem
-    remove_area(stem, find_syscall_instruction(stem, reader))
-    for tid, state in plan.states.items():
-        ptrace.write_thread(replace(state, tid=stem.threads[tid].tid))
-    if plan.stopped:  # once let go it acts upon this before its first instruction
-        os.kill(stem.pid, signal.SIGSTOP)
+def set_registers(tree: Sequence[Made], reader: ProcReader) -> None:
+    """The last of it: our areas go, every thread gets its registers. All tasks then stand in a ptrace stop, whole."""
+    remove_areas([skeleton.stem for skeleton, _ in tree], reader)
+    for skeleton, plan in tree:
+        threads = skeleton.stem.threads
+        ptrace.write_threads([replace(state, tid=threads[tid].tid) for tid, state in plan.states.items()])
+        if plan.stopped:  # once let go it acts upon this before its first instruction
+            os.kill(skeleton.stem.pid, signal.SIGSTOP)
 
 
 def refuse_files(images: ImageSet) -> None:
@@ -293,40 +314,50 @@ def _run_steps(tree: Sequence[Made], stage: Stage, reader: ProcReader) -> None:
     """The programs of all leaders; then those of the other threads, which these may have made."""
     leaders: list[Work] = []
     others: list[Work] = []
+    alike: list[tuple[Borrow, ThreadBlock, Program]] = []
     for skeleton, plan in tree:
         stem, steps = skeleton.stem, [step for step in plan.steps if step.stage is stage]
         program = tuple(op for step in steps if step.tid == plan.pid for op in step.program)
-        parts = list(split(program, PROGRAM_BYTES))
-        if len(tree) > 1 and len(parts) == 1:
-            leaders.append(Work(stem.borrow, ThreadBlock.of([stem.leader]), [assemble(program)]))
+        makes_threads = stage is Stage.RESTORE and len(plan.tids) > 1
+        template = assemble(program) if program and len(tree) > 1 and not makes_threads else None
+        if template is not None and len(template.content) <= PROGRAM_BYTES:
+            leaders.append(Work(stem.borrow, ThreadBlock.of([stem.leader]), [template]))
         else:
             with _naming(plan):
-                for part in parts:
+                for part in split(program, PROGRAM_BYTES):
                     stem.run(part)
-                if any(op.name == "clone3" for op in program):
+                if makes_threads:
                     _adopt(stem, plan, reader)
-        siblings = [(stem.threads[step.tid], step.program) for step in steps if step.program and step.tid != plan.pid]
-        if siblings:
-            threads = ThreadBlock.of([thread for thread, _ in siblings])
-            others.append(Work(stem.borrow, threads, [assembled(program) for _, program in siblings]))
+        siblings = [step for step in steps if step.program and step.tid != plan.pid]
+        if not siblings:
+            continue
+        threads, programs = ThreadBlock.of([stem.threads[step.tid] for step in siblings]), [s.program for s in siblings]
+        if len(programs) > MANY and all(program is programs[0] for program in programs):
+            alike.append((stem.borrow, threads, programs[0]))
+        else:
+            others.append(Work(stem.borrow, threads, [assembled(program) for program in programs]))
     for works in (leaders, others):
         if works:
             run_together(works)
+    for borrow, threads, program in alike:
+        run_alike(borrow, threads, 0, assembled(program))
 
 
 def _adopt(stem: Stem, plan: TaskPlan, reader: ProcReader) -> None:
-    tids = reader.tids(stem.pid)
-    statuses = reader.brief_statuses({stem.pid: tids})[stem.pid]
-    own = {own_tid: tid for tid, own_tid in statuses.own_tids.items()}
-    made = threads_made(plan)
-    stem.adopt_threads(made, [own[tid] for tid in made])
+    own, made = {}, threads_made(plan)
+    if stem.init is not None:  # they call themselves otherwise than we do
+        statuses = reader.brief_statuses({stem.pid: reader.tids(stem.pid)})[stem.pid]
+        own = {own_tid: tid for tid, own_tid in statuses.own_tids.items()}
+    stem.adopt_threads(made, [own.get(tid, tid) for tid in made])
 
 
 def _raise_limits(pid: int) -> None:
     """As many descriptors and queued signals as we may have; its own limits come later."""
-    for limit in (resource.RLIMIT_NOFILE, RLIMIT_SIGPENDING):
-        hard = prlimit(pid, limit)[1]
-        prlimit(pid, limit, (hard, hard))
+    limits = all_limits(pid)
+    for number in (resource.RLIMIT_NOFILE, RLIMIT_SIGPENDING):
+        soft, hard = limits[number]
+        if soft != hard:
+            prlimit(pid, number, (hard, hard))
 
 
 def _suspend_seccomp(stem: Stem, plan: TaskPlan) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from google.protobuf.message import EncodeError
 
@@ -54,6 +55,12 @@ from core.resources import (
 from core.resources.table_plan import FilePlan
 from core.resources.time_namespace import NO_OFFSETS, Clocks
 
+# System calls that make and place descriptors of which nobody else knows, or take them. Sockets have names.
+SIMPLE: Final = frozenset({
+    "close", "dup3", "epoll_create1", "eventfd2", "fcntl", "lseek", "openat", "pidfd_getfd", "pidfd_open", "pipe2",
+    "signalfd4", "timerfd_create", "write",
+})  # fmt: skip
+
 
 class Stage(StrEnum):
     """Stages that run programs in the task, in order."""
@@ -90,6 +97,8 @@ class TaskPlan:
     coredump_filter: int | None
     stopped: bool  # by job control, or a SIGSTOP is on its way
     handed: tuple[tuple[int, int], ...] = ()  # see FilePlan
+    owners: frozenset[int] = frozenset()  # see FilePlan
+    is_simple: bool = False  # its RESTORE minds nobody who does the same at the same time
 
     @property
     def leader_status(self) -> int | None:
@@ -187,13 +196,7 @@ def compile_tree(images: ImageSet, launcher_bounding: int, options: RestoreOptio
     """The plan of `images`; ImageError when they do not fit together."""
     try:
         return _compile_tree(with_passing_names(images, os.getpid()), launcher_bounding, options)
-    except (
-        LookupError,
-        ValueError,
-        OverflowError,
-        struct.error,
-        EncodeError,
-    ) as error:  # fields that make no sense together
+    except (LookupError, ValueError, OverflowError, struct.error, EncodeError) as error:  # they make no sense together
         raise ImageError("images", f"do not fit together: {error!r}") from error
 
 
@@ -207,7 +210,8 @@ def _compile_tree(images: ImageSet, launcher_bounding: int, options: RestoreOpti
     living = [shape.pid for shape in shapes if not shape.dead]
     undos, holders = sem_undo.plan_all(images, living), memory_holders(images, living)
     memories = {pid: memory_plan(images, pid, names) for pid in dict.fromkeys(holders.values())}
-    made = (files, launcher_bounding, names, layout)
+    sharers = {shape.pid for shape in shapes if shape.files or shape.fs or shape.vm or shape.sighand}
+    made = (files, launcher_bounding, names, layout, sharers)
     return TreePlan(
         shapes,
         tuple(
@@ -236,7 +240,7 @@ def _tables(images: ImageSet, shapes: Sequence[TaskShape]) -> dict[int, int]:
 
 def _compile_task(
     images: ImageSet, entry: PstreeEntry, files: Mapping[int, FilePlan], launcher_bounding: int, names: MappedNames,
-    layout: Layout, undos: Program, memory_pid: int, memory: MemoryPlan,
+    layout: Layout, sharers: Collection[int], undos: Program, memory_pid: int, memory: MemoryPlan,
 ) -> TaskPlan:  # fmt: skip
     if entry.pid not in entry.threads:
         raise ImageError("pstree.img", f"task {entry.pid} is not among its own threads")
@@ -261,6 +265,8 @@ def _compile_task(
         stopped=process_tree.is_stopped(cores[entry.pid]) or signals.is_stopping(_queues(cores)),
         coredump_filter=_coredump_filter(images.one(kinds.MM, memory_pid)),
         handed=files[entry.pid].handed,
+        owners=files[entry.pid].owners,
+        is_simple=entry.pid not in sharers and all(op.name in SIMPLE for op in files[entry.pid].program),
     )
 
 

@@ -170,8 +170,7 @@ class SkeletonTree:
                     notices += run_stage(made, stage, images, self._reader)
             self._segments.settle()
             notices += self._terminals.settle(images)
-            for skeleton, task in made:
-                set_registers(skeleton, task, self._reader)
+            set_registers(made, self._reader)
             ghosts.unlink_remaps(images)
         except (MigrateError, OSError) as error:
             raise explained(error) from error

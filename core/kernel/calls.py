@@ -131,6 +131,15 @@ def find_shared(
     return Shared(ffi.unpack(same, count), ffi.unpack(order, count), int(comparisons[0]))
 
 
+def all_limits(pid: int) -> list[tuple[int, int]]:
+    """Every resource limit of `pid`, in the kernel's order: (soft, hard). Source: prlimit(2)."""
+    values = ffi.new("unsigned long long[]", 2 * lib.MG_LIMITS)
+    if (error := lib.mg_read_limits(pid, values)) < 0:
+        raise OSError(-error, f"limits of pid {pid}: {os.strerror(-error)}")
+    found = ffi.unpack(values, len(values))
+    return list(zip(found[::2], found[1::2], strict=True))
+
+
 def prlimit(pid: int, resource: int, limits: tuple[int, int] | None = None) -> tuple[int, int]:
     """Read (and with `limits` set) a resource limit of `pid`: (soft, hard) before. Source: prlimit(2)."""
     old = bytearray(16)

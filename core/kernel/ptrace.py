@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -90,9 +91,12 @@ def read_threads(tids: list[int]) -> ThreadBlock:
     return block
 
 
-def write_thread(state: ThreadState) -> None:
-    """Put xstate, signal mask and registers into the stopped thread, in that order."""
-    _checked(lib.mg_write_thread(ThreadBlock.of([state]).array), f"thread {state.tid}: set registers")
+def write_threads(states: Sequence[ThreadState]) -> None:
+    """Put xstate, signal mask and registers into every one of these stopped threads, in that order."""
+    failed = ffi.new("int *")
+    error = lib.mg_write_threads(ThreadBlock.of(states).array, len(states), failed)
+    if error:
+        _checked(error, f"thread {states[failed[0]].tid}: set registers")
 
 
 def read_registers(tid: int) -> Registers:

@@ -85,6 +85,19 @@ int mg_read_facts(const int *tids, int count, struct mg_facts *facts)
 	return failed;
 }
 
+_Static_assert(RLIM_NLIMITS == MG_LIMITS, "all of them");
+
+int mg_read_limits(int pid, unsigned long long *limits)
+{
+	for (int i = 0; i < MG_LIMITS; i++) {
+		long result = mg_syscall(SYS_prlimit64, pid, i, 0, (unsigned long)&limits[2 * i], 0, 0);
+
+		if (result < 0)
+			return result;
+	}
+	return 0;
+}
+
 static long long read_file(const char *name, unsigned char *buffer, long long room)
 {
 	long long size = 0;

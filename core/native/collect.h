@@ -3,6 +3,11 @@
 /* What is told of each stopped thread, into cleared `facts`. Returns how many failed. */
 int mg_read_facts(const int *tids, int count, struct mg_facts *facts);
 
+#define MG_LIMITS 16
+
+/* The resource limits of a process in the kernel's order, soft and hard of each. 0 or -errno. */
+int mg_read_limits(int pid, unsigned long long *limits);
+
 /* The contents of `count` files, or where symbolic links lead, or the names
  * in directories (each with its NUL), in `buffer`; `names`: paths, each with
  * its NUL. Many are read by several threads, each with its part of `buffer`;

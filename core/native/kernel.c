@@ -279,7 +279,7 @@ int mg_find_inside(const struct mg_thread *threads, int count, unsigned long sta
 	return found;
 }
 
-int mg_write_thread(const struct mg_thread *thread)
+static int write_thread(const struct mg_thread *thread)
 {
 	int result = 0;
 
@@ -289,6 +289,18 @@ int mg_write_thread(const struct mg_thread *thread)
 		result = mg_ptrace(PTRACE_SETSIGMASK, thread->tid, 8, (unsigned long)&thread->sigmask);
 	if (!result)
 		result = set_regset(thread->tid, NT_PRSTATUS, thread->regs, sizeof(thread->regs));
+	return result;
+}
+
+int mg_write_threads(const struct mg_thread *threads, int count, int *failed)
+{
+	int result = 0;
+
+	for (*failed = 0; *failed < count; ++*failed) {
+		result = write_thread(&threads[*failed]);
+		if (result)
+			break;
+	}
 	return result;
 }
 

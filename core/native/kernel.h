@@ -27,8 +27,8 @@ int mg_find_disturbed(const struct mg_thread *threads, int count, int *indexes);
 /* Indexes of threads whose instruction pointer is in [start, end). Returns how many. */
 int mg_find_inside(const struct mg_thread *threads, int count, unsigned long start, unsigned long end, int *indexes);
 
-/* Put registers, xstate and signal mask into a ptrace-stopped thread. */
-int mg_write_thread(const struct mg_thread *thread);
+/* Put registers, xstate and signal mask into ptrace-stopped threads: 0, or -errno for threads[*failed]. */
+int mg_write_threads(const struct mg_thread *threads, int count, int *failed);
 
 /* PTRACE_DETACH every tid; errors are ignored (the thread is gone). */
 int mg_detach_threads(const int *tids, int count, int *errors);

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Final
 
 from core.images.pb.core_pb2 import RlimitEntry, TaskRlimitsEntry, ThreadCoreEntry
-from core.kernel.calls import address_of, prlimit, syscall
+from core.kernel.calls import address_of, all_limits, prlimit, syscall
 from core.kernel.thread_facts import Scheduling, parse_scheduling
 from core.proc.limits import Limit
 
@@ -111,8 +111,8 @@ def _number(limit: int | None) -> int:
 def apply_limits(pid: int, entry: TaskRlimitsEntry) -> list[str]:
     """Set them; a hard limit above ours needs CAP_SYS_RESOURCE and is told when it is not to be had."""
     notices = []
-    for number, limit in enumerate(entry.rlimits):
-        if prlimit(pid, number) == (limit.cur, limit.max):
+    for number, (limit, there) in enumerate(zip(entry.rlimits, all_limits(pid), strict=False)):
+        if there == (limit.cur, limit.max):
             continue
         try:
             prlimit(pid, number, (limit.cur, limit.max))

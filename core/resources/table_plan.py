@@ -76,13 +76,15 @@ class FilePlan:
     """`program` makes all descriptors; `late_program`, when all else stands, registers with epoll and arms timers;
     `close_program`, when every task has its descriptors, closes what was kept for others. `handed`: segments and
     terminals whose descriptors have to be in the task beforehand, each with its number; `program` closes them.
-    `taken`: what a task has beforehand, since another one that shares its table has made it."""
+    `taken`: what a task has beforehand, since another one that shares its table has made it. `owners`: tasks from whom
+    `program` takes descriptors."""
 
     program: Program
     late_program: Program
     close_program: Program = ()
     handed: tuple[tuple[int, int], ...] = ()
     taken: frozenset[int] = frozenset()
+    owners: frozenset[int] = frozenset()
 
 
 def plan(images: ImageSet, files_id: int, *, tcp: TcpChoice) -> FilePlan:
@@ -174,6 +176,7 @@ class _TablePlanner:
             (*(op for type in LATE for entry in late if entry.type == type for op in self._plan_late(entry)), *locks),
             tuple(Syscall("close", (fd,), "kept for another task, or in flight") for fd in self._kept),
             tuple(self._handed.items()),
+            owners=frozenset(self._pidfds),
         )
 
     @property

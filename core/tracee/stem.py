@@ -155,8 +155,22 @@ def find_syscall_instruction(stem: Stem, reader: ProcReader) -> int:
     raise TraceeError(memory.pid, "has no `syscall` instruction in its code, so our area cannot be taken away")
 
 
-def remove_area(stem: Stem, instruction: int) -> None:
-    """Unmap our area by a `syscall` of the task's own code. Only registers may be set afterwards."""
+def remove_areas(stems: Sequence[Stem], reader: ProcReader) -> None:
+    """Unmap our areas by a `syscall` of the tasks' own code, all at once. Only registers may be set afterwards."""
+    for stem in stems:
+        _call_munmap(stem, find_syscall_instruction(stem, reader))
+    for _ in range(2):
+        for stem in stems:
+            ptrace.resume(stem.leader.tid, ptrace.PTRACE_SYSCALL)
+        for stem in stems:
+            if not ptrace.wait_stop(stem.leader.tid).syscall:
+                raise RestoreError(f"pid {stem.pid}: did not reach its last system call")
+    for stem in stems:
+        if result := ptrace.read_registers(stem.leader.tid).ax:
+            raise RestoreError(f"pid {stem.pid}: munmap of the restorer's area failed: {os.strerror(2**64 - result)}")
+
+
+def _call_munmap(stem: Stem, instruction: int) -> None:
     area, tid = stem.borrow.area, stem.leader.tid
     registers = stem.leader.registers._replace(
         ip=instruction, ax=SYSCALLS["munmap"], orig_ax=MINUS_ONE, di=area.address,
@@ -164,13 +178,6 @@ def remove_area(stem: Stem, instruction: int) -> None:
     )  # fmt: skip
     ptrace.write_registers(tid, registers)
     ptrace.write_sigmask(tid, all_but(signal.SIGKILL))
-    for _ in range(2):
-        ptrace.resume(tid, ptrace.PTRACE_SYSCALL)
-        if not ptrace.wait_stop(tid).syscall:
-            raise RestoreError(f"pid {stem.pid}: did not reach its last system call")
-    result = ptrace.read_registers(tid).ax
-    if result:
-        raise RestoreError(f"pid {stem.pid}: munmap of the restorer's area failed: {os.strerror(2**64 - result)}")
 
 
 def end_leader(stem: Stem, exit_code: int, reader: ProcReader) -> None:
