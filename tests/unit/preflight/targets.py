@@ -35,6 +35,7 @@ def _sleeps(pid: int, name: str) -> bool:
 def python(script: str, folder: Path) -> Iterator[int]:
     """PID of Python after it ran `script`; the script may use `os`, `ctypes` and `libc`."""
     mark = folder / READY
+    mark.unlink(missing_ok=True)  # of another one before
     text = (
         "import ctypes, os, signal\nlibc = ctypes.CDLL(None, use_errno=True)\n"
         f"{script}\nos.close(os.open({str(mark)!r}, os.O_CREAT | os.O_WRONLY))\nsignal.pause()\n"
