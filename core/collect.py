@@ -45,6 +45,7 @@ from core.resources import (
     sem_undo,
     sysv_ipc,
     table_collect,
+    thread,
     time_namespace,
     vma_marks,
 )
@@ -123,6 +124,9 @@ def collect_tree(
     was made before.
     """
     foreseen = foreseen or Foreseen()
+    crowds = (one for one in subjects if len(one.frozen.tids) > 1)
+    if parted := [blocker for one in crowds for blocker in thread.refuse_parted(one.pid, one.frozen.tids)]:
+        raise Refused(parted)
     subjects = _prefetched(subjects)
     rings = {one.pid: found for one in subjects if (found := aio.rings(one.vmas))}
     contexts = aio.wait_idle(list(rings))  # before anything that a request changes when it ends: eventfds, sizes

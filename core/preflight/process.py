@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Final
 
 from core.errors import Blocker
@@ -14,10 +15,12 @@ from core.proc.main_thread import is_dead
 from core.proc.reader import ProcReader
 from core.proc.stat import Stat
 from core.proc.status import Status
-from core.resources import refused, terminal
+from core.resources import refused, terminal, thread
 from core.tracee.family import Family, ended_leader_blocker, read_family
 
 COMING: Final = "not carried yet, coming"
+THREAD_NAMESPACES: Final = ("net", "mnt", "uts", "cgroup", "pid_for_children", "time_for_children")
+THREAD_HINT: Final = "let it unshare that before it has threads"
 NAMESPACES: Final = ("pid", "net", "mnt", "ipc", "uts", "user", "cgroup")  # its clocks go on in any time namespace
 SOURCE_CAPABILITIES: Final = capability_mask("SYS_PTRACE", "SYS_ADMIN", "DAC_OVERRIDE", "KILL")
 NAMED_AT_MOST: Final = 5
@@ -89,6 +92,7 @@ def refuse_process(reader: ProcReader, status: Status, stat: Stat) -> list[Block
     ours = reader.namespaces(threading.get_native_id())  # of IPC: its root's, which this thread has entered
     found += refuse_namespaces(pid, reader.namespaces(pid), ours)
     found += _refuse_threads_elsewhere(pid, reader)
+    found += _refuse_threads_parted(pid, reader)
     return [blocker for blocker in found if blocker is not None]
 
 
@@ -171,7 +175,23 @@ def _refuse_threads_elsewhere(pid: int, reader: ProcReader) -> list[Blocker]:
     if not elsewhere:
         return []
     reason = f"its thread {min(elsewhere)} is in another ipc namespace"
-    return [Blocker("namespace", f"pid {pid}", reason, "let it unshare that before it has threads")]
+    return [Blocker("namespace", f"pid {pid}", reason, THREAD_HINT)]
+
+
+def _refuse_threads_parted(pid: int, reader: ProcReader) -> list[Blocker]:
+    """Threads with other things of their own than those that every thread has; the freeze asks again for most."""
+    names = [f"ns/{name}" for name in THREAD_NAMESPACES]
+    found = []
+    for tid in reader.tids(pid):
+        its = reader.links([(pid, name) for name in names] + [(pid, f"task/{tid}/{name}") for name in names])
+        pairs = zip(THREAD_NAMESPACES, its[: len(names)], its[len(names) :], strict=True)
+        other = [name for name, one, two in pairs if one != two and isinstance(one, bytes) and isinstance(two, bytes)]
+        reasons = [f"its thread {tid} is in another {name} namespace" for name in other]
+        found += [Blocker("namespace", f"pid {pid}", reason, THREAD_HINT) for reason in reasons]
+        with suppress(OSError):  # it has ended
+            if tid != pid and not is_dead(pid, reader) and (parted := thread.refuse_parted(pid, [tid])):
+                found += [] if is_dead(tid, reader) else parted
+    return found
 
 
 def refuse_others_in_ipc(family: Family, reader: ProcReader) -> list[Blocker]:

@@ -1,10 +1,14 @@
 """What a thread has beside registers and signals: name, robust list, rseq, clear_child_tid, parent-death signal."""
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from core.errors import Blocker
+from core.ids.shared import KCMP_FILES, KCMP_FS
 from core.images.pb.core_pb2 import CoreEntry, ThreadCoreEntry
+from core.kernel.calls import find_shared, kcmp
 from core.kernel.rseq import size_here, written_here
 from core.kernel.threads import ThreadState
 from core.plan.ops import Out, Pointers, Program, Syscall, path_argument
@@ -19,6 +23,8 @@ CLONE_ARGS_SIZE: Final = 88
 # VM | FS | FILES | SIGHAND | THREAD | SYSVSEM | CHILD_CLEARTID: what pthread_create(3) shares
 CLONE_THREAD_FLAGS: Final = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000 | 0x200000
 CLONE_PTRACE: Final = 0x2000
+PARTED: Final = {KCMP_FILES: "descriptor table", KCMP_FS: "working directory and umask"}
+PARTED_HINT: Final = "wait until that thread has ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,27 @@ class ThreadQuestions:
     def program(self) -> Program:
         """All of it, to be run in one go."""
         return (self.clear_child_tid, self.parent_death)
+
+
+def refuse_parted(pid: int, tids: Sequence[int]) -> list[Blocker]:
+    """A thread of `tids` that has given up what it had in common with process `pid`, by unshare(2): its own of that has
+    no image. OSError when one has ended."""
+    return [
+        Blocker("thread-parted", f"pid {pid}", f"its thread {tid} has a {what} of its own (unshare)", PARTED_HINT)
+        for kind, what in PARTED.items()
+        if (tid := _first_other(pid, tids, kind)) is not None
+    ]
+
+
+def _first_other(pid: int, tids: Sequence[int], kind: int) -> int | None:
+    others = [tid for tid in tids if tid != pid]
+    try:
+        places = find_shared([pid, *others], kind).places
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        places = [0, *(kcmp(pid, tid, kind) for tid in others)]
+    return next((tid for tid, place in zip(others, places[1:], strict=True) if place), None)
 
 
 def thread_questions() -> ThreadQuestions:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from core.collect_memory import ForeseenSpaces
+from core.errors import Refused
 from core.foreseen import Foreseen
 from core.images import kinds
 from core.images.pb.core_pb2 import CoreEntry
@@ -177,3 +178,17 @@ def test_whatever_changes_after_the_last_look_is_in_the_image(tmp_path: Path, mo
                 unseen.append(change)
             said = plain(foreseen)
         assert unseen == []
+
+
+@pytest.mark.parametrize(("flag", "what"), [(0x400, "descriptor table"), (0x200, "working directory and umask")])
+def test_a_thread_that_parts_from_the_others_after_the_last_look_is_refused(
+    flag: int, what: str, tmp_path: Path
+) -> None:
+    part = f"import threading; parted = threading.Event(); run = lambda: (libc.unshare({flag}), parted.set(), pause())"
+    start = "threading.Thread(target=run, daemon=True).start(); parted.wait()"
+    with a_target(tmp_path) as target, attached(target.process.pid, DumpOptions(hold="cgroup")) as source:
+        source.scan()
+        target.do(f"pause = signal.pause; {part}; {start}")
+        with pytest.raises(Refused, match=f"thread [0-9]+ has a {what} of its own"):
+            source.freeze()
+        target.do("pass")  # it runs on

@@ -209,6 +209,26 @@ def test_what_is_shared_within_the_tree_moves_and_with_an_outsider_is_named(
             os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.parametrize(
+    ("flag", "code", "reason"),
+    [
+        (0x400, "thread-parted", "has a descriptor table of its own (unshare)"),
+        (0x200, "thread-parted", "has a working directory and umask of its own (unshare)"),
+        (0x40000000, "namespace", "is in another net namespace"),
+        (0x04000000, "namespace", "is in another uts namespace"),
+    ],
+)
+def test_a_thread_that_has_parted_from_the_others(
+    flag: int, code: str, reason: str, examine: Examine, tmp_path: Path
+) -> None:
+    script = "import threading\ngo, there = threading.Event(), threading.Event()\n"
+    script += f"run = lambda: (go.wait(), libc.unshare({flag}), there.set(), signal.pause())\n"
+    script += "threading.Thread(target=run, daemon=True).start(); go.set(); there.wait()"
+    with python(script, tmp_path) as pid:
+        (tid,) = set(ProcReader().tids(pid)) - {pid}
+        assert the(examine(pid), code).reason == f"its thread {tid} {reason}"
+
+
 CHURN = """
 import select, socket, threading
 def churn():
