@@ -1,5 +1,6 @@
 // Threads that store and change their address space at random, while somebody copies it from outside.
-// stdin/stdout: prints "uffd FD" (-1: there is none), waits for a line, works, prints "stopped" after the next line, ends after a third.
+// stdin/stdout: prints "uffd FD" (-1: there is none), waits for a line, works, prints "stopped" after the next line,
+// ends after a third.
 #define _GNU_SOURCE
 #include "stress.h"
 #include <errno.h>
@@ -25,6 +26,8 @@
 /* Where the kernel maps nothing by itself, as it begins from above: a slot that is away for a moment is nobody's. */
 #define SLOTS_AT ((void *)(64UL << 30))
 #define CHAIN_AT ((void *)(128UL << 30))
+#define TABLES_AT ((char *)(192UL << 30))
+#define TABLES_BYTES (2 * HUGE)
 #define ANONYMOUS (MAP_PRIVATE | MAP_ANONYMOUS)
 
 static _Atomic int stop;
@@ -249,6 +252,33 @@ static void *change_layout(void *seed)
 	return NULL;
 }
 
+static char *tables(int which)
+{
+	return TABLES_AT + ((uint64_t)which << 30);
+}
+
+static void move_tables(int from, int to)
+{
+	MUST(mremap(tables(from), TABLES_BYTES, TABLES_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, tables(to)));
+}
+
+/* Two areas change places again and again: the kernel moves their page tables as they are. */
+static void *exchange_tables(void *seed)
+{
+	uint64_t random = (uintptr_t)seed;
+
+	while (!stop) {
+		uint64_t r = next(&random);
+
+		*(volatile uint64_t *)(tables(r & 1) + r / 2 % (TABLES_BYTES / 8) * 8) = r;
+		usleep(r / 64 % 65536);
+		move_tables(0, 2);
+		move_tables(1, 0);
+		move_tables(2, 1);
+	}
+	return NULL;
+}
+
 static uint64_t deep(uint64_t levels)
 {
 	volatile uint64_t here[256];
@@ -303,6 +333,11 @@ static void map_all(void)
 	file = MUST(mmap(NULL, SLOT_BYTES, READ_WRITE, MAP_PRIVATE, fileno(backing), 0));
 	alike = MUST(mmap(NULL, ALIKE_PAGES * PAGE, READ_WRITE, ANONYMOUS, -1, 0));
 	(void)madvise(alike, ALIKE_PAGES * PAGE, MADV_MERGEABLE); /* not every kernel can */
+	for (int which = 0; which < 2; which++) {
+		MUST(mmap(tables(which), TABLES_BYTES, READ_WRITE, ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0));
+		MUST(madvise(tables(which), TABLES_BYTES, MADV_NOHUGEPAGE));
+		memset(tables(which), 5 + which, TABLES_BYTES);
+	}
 	hugetlb = mmap(NULL, HUGETLB_PAGES * HUGE, READ_WRITE, ANONYMOUS | MAP_HUGETLB, -1, 0);
 	if (hugetlb == MAP_FAILED)
 		hugetlb = NULL;
@@ -310,8 +345,8 @@ static void map_all(void)
 
 int main(void)
 {
-	void *(*const work[])(void *) = {store,	       store_by_kernel, store_in_hugetlb, store_alike,
-					 change_layout, merge_again,	 allocate};
+	void *(*const work[])(void *) = {store,		store_by_kernel, store_in_hugetlb, store_alike,
+					 change_layout, merge_again,	 exchange_tables,  allocate};
 	enum { COUNT = sizeof(work) / sizeof(*work) };
 	pthread_t threads[COUNT];
 	uint64_t seed;

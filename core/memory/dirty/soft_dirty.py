@@ -1,6 +1,9 @@
 """Dirty tracking by the soft-dirty bit (/proc/PID/clear_refs and pagemap), for kernels without userfaultfd's tracking.
 
 Reading and clearing are two steps: the caller stops the threads around a round.
+
+mremap sets the bit of every page that it moves, but not where it moves whole page tables: 2 MiB at a time that lie
+equally in both places (move_normal_pmd). These show by the frames behind them.
 """
 
 import mmap
@@ -11,17 +14,20 @@ from collections.abc import Iterable, Sequence
 from core.errors import TraceeError
 from core.kernel import pagemap_scan
 from core.kernel.calls import address_of
+from core.kernel.page_keys import Keys, no_keys
 from core.kernel.pagemap_scan import PageCategory, PageRegion, ScanMasks, ZeroFrames
 from core.memory.dirty import DirtyRound, LastRound, SharedWrites
 from core.memory.pages import PageBatch
 from core.memory.present import THERE, PageSets, open_pagemap, private_vmas, sort_regions, spans_of
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
+from core.memory.sharing import read_frames, same_pages
 from core.memory.zero_frames import probe_zero_frames
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 
 CLEAR_SOFT_DIRTY = b"4"
 SOFT_DIRTY = int(PageCategory.SOFT_DIRTY)
+TABLE = 2 << 20  # bytes that one page table maps
 
 
 def sort_soft_dirty(regions: Iterable[PageRegion], pending: Ranges, *, everything: bool) -> PageSets:
@@ -39,6 +45,38 @@ def sort_soft_dirty(regions: Iterable[PageRegion], pending: Ranges, *, everythin
     return PageSets(written.carried.union(again), pages.zero, pages.guard)
 
 
+class PageTables:
+    """Of process `pid`: tells whether what is mapped was moved there with its page table since the look before."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._samples, self._frames = EMPTY, no_keys(0)  # of each table its first and last page, and what was there
+
+    def moved(self, carried: Ranges) -> Ranges:
+        """What of these pages lies in tables of which no page is where it was."""
+        same = same_pages(self._samples, self._frames, self._read(self._samples))
+        return carried.subtract(same.widened(TABLE))
+
+    def note(self, carried: Ranges) -> None:
+        """These are all pages there are."""
+        self._samples = sample_tables(carried)
+        self._frames = self._read(self._samples)
+
+    def _read(self, pages: Ranges) -> Keys:
+        return read_frames(self._pid, pages) if pages else no_keys(0)
+
+
+def sample_tables(carried: Ranges) -> Ranges:
+    """The first and the last page in each page table. Pure."""
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for start, end in carried:
+        for table in range(start // TABLE, -(-end // TABLE)):
+            first.setdefault(table, max(start, table * TABLE))
+            last[table] = min(end, (table + 1) * TABLE) - PAGE_SIZE
+    return Ranges.from_pages(sorted(page // PAGE_SIZE for page in {*first.values(), *last.values()}))
+
+
 class SoftDirtyTracker:
     """Tracks `pid`; `exclude` is left alone (our own area in the process)."""
 
@@ -49,6 +87,7 @@ class SoftDirtyTracker:
         self._pid = pid
         self._exclude = exclude
         self._pending = self._merged = EMPTY
+        self._tables = PageTables(pid)
         self._first = True
 
     def close(self) -> None:
@@ -70,13 +109,14 @@ class SoftDirtyTracker:
 
     def collect_and_rearm(self, vmas: Sequence[Vma]) -> DirtyRound:
         """See DirtyTracker. All threads must be stopped."""
-        dirty = self.collect_last(vmas).dirty
+        look = self.collect_last(vmas)
+        self._tables.note(look.present.carried)
         try:
             clear_soft_dirty(self._pid)
         except OSError as error:
             raise TraceeError(self._pid, f"cannot clear its soft-dirty bits: {error.strerror}") from error
         self._first, self._pending = False, EMPTY
-        return dirty
+        return look.dirty
 
     def collect_last(self, vmas: Sequence[Vma]) -> LastRound:
         """See DirtyTracker."""
@@ -85,9 +125,9 @@ class SoftDirtyTracker:
         self._merged = self._merged.union(merged_spans(self._pid))
         # Huge pages (hugetlb) have no such bit, and a page that is joined with others (KSM) loses it.
         untracked = self._pending.union(self._merged, spans_of(vma for vma in vmas if vma.is_private_huge))
-        pages = sort_soft_dirty(regions, untracked, everything=self._first)
-        dirty = DirtyRound(pages.carried, pages.zero, pages.guard, time.monotonic() - began)
-        return LastRound(dirty, sort_regions(regions))
+        pages, present = sort_soft_dirty(regions, untracked, everything=self._first), sort_regions(regions)
+        written = pages.carried.union(self._tables.moved(present.carried))
+        return LastRound(DirtyRound(written, pages.zero, pages.guard, time.monotonic() - began), present)
 
     def collect_shared(self, vmas: Sequence[Vma], *, last: bool = False) -> SharedWrites:
         """See DirtyTracker. The bit goes with the mapping of a page (MADV_DONTNEED, reclaim, a huge page that is made

@@ -1,5 +1,6 @@
 import mmap
 import os
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,9 +8,10 @@ import pytest
 
 from core.kernel import pagemap_scan
 from core.kernel.calls import syscall
+from core.kernel.page_keys import Keys
 from core.kernel.pagemap_scan import PageCategory, PageRegion, ScanMasks, ZeroFrames, parse_entries
 from core.memory.dirty import soft_dirty
-from core.memory.dirty.soft_dirty import SoftDirtyTracker, probe_soft_dirty, sort_soft_dirty
+from core.memory.dirty.soft_dirty import SoftDirtyTracker, probe_soft_dirty, sample_tables, sort_soft_dirty
 from core.memory.present import present_ranges, read_page_sets, scan_present, sort_regions, spans_of
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
 from core.memory.zero_frames import probe_zero_frames
@@ -100,16 +102,22 @@ def test_reading_the_pagemap_tells_the_same_as_scanning_it() -> None:
 
 @contextmanager
 def pretended_soft_dirty(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, int]]:
-    """Page number → categories of a process that is not there; a clear takes the bit away."""
+    """Page number → categories of a process that is not there; a clear takes the bit away. What lies over bit 32 is
+    added to its frame."""
     pages: dict[int, int] = {}
 
     def read(pagemap_fd: int, spans: Ranges) -> list[PageRegion]:
-        return [region(page, pages[page]) for page in sorted(pages) if spans.contains(page * PAGE_SIZE)]
+        there = [page for page in sorted(pages) if spans.contains(page * PAGE_SIZE)]
+        return [region(page, pages[page] % (1 << 32)) for page in there]
+
+    def frames(pid: int, spans: Ranges) -> Keys:
+        return array("Q", [(page + (pages[page] >> 32)) if page in pages else 0 for page in spans.pages()])
 
     def clear(pid: int) -> None:
-        pages.update({page: categories & ~PageCategory.SOFT_DIRTY for page, categories in pages.items()})
+        pages.update({page: categories & ~int(PageCategory.SOFT_DIRTY) for page, categories in pages.items()})
 
     monkeypatch.setattr(soft_dirty, "read_soft_dirty", read)
+    monkeypatch.setattr(soft_dirty, "read_frames", frames)
     monkeypatch.setattr(soft_dirty, "clear_soft_dirty", clear)
     yield pages
 
@@ -133,6 +141,27 @@ def test_soft_dirty_rounds_tell_all_first_then_what_was_written_and_what_was_pen
             last = tracker.collect_last(vmas)
             assert list(last.dirty.ranges.pages()) == [17]
             assert list(last.present.carried.pages()) == [16, 17, 64]
+
+
+def test_pages_without_the_bit_are_told_that_were_moved_with_their_page_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    vmas, there = [vma_of(0, 2048 * PAGE_SIZE)], int(PageCategory.PRESENT)
+    with pretended_soft_dirty(monkeypatch) as pages:
+        tracker = SoftDirtyTracker(os.getpid())
+        pages.update(dict.fromkeys([1, 5, 9, 600, 601], there))
+        tracker.collect_and_rearm(vmas)
+        assert tracker.collect_and_rearm(vmas).ranges == EMPTY
+        pages.update({600: there + (1 << 32)})  # one alone is a copy of what was there, which has the bit
+        assert tracker.collect_last(vmas).dirty.ranges == EMPTY
+        pages.update({1: there + (7 << 32), 9: there + (7 << 32), 1030: there})
+        for look in (tracker.collect_last(vmas).dirty, tracker.collect_and_rearm(vmas)):
+            assert list(look.ranges.pages()) == [1, 5, 9, 1030]
+        assert tracker.collect_and_rearm(vmas).ranges == EMPTY
+
+
+def test_the_samples_of_a_page_table_are_its_first_and_its_last_page() -> None:
+    assert list(sample_tables(Ranges.from_pages([3, 7, 8, *range(500, 1537)])).pages()) == [
+        3, 511, 512, 1023, 1024, 1535, 1536,
+    ]  # fmt: skip
 
 
 def test_of_shared_memory_soft_dirty_knows_what_was_written_and_not_what_was_not(
