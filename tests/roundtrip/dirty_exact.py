@@ -19,7 +19,6 @@ from typing import cast
 from core.kernel import ptrace
 from core.kernel.calls import pidfd_getfd, pidfd_open
 from core.memory.dirty.choose import choose_tracker
-from core.memory.dirty.soft_dirty import merged_spans
 from core.memory.dirty.uffd import scan_last
 from core.memory.pages import ReadPageReader
 from core.memory.present import spans_of
@@ -120,10 +119,11 @@ class Copy:
 
     def always_told(self) -> Ranges:
         """What a tracker by bits cannot track: huge pages (hugetlb) have no soft-dirty bit, pages that are joined (KSM)
-        lose it."""
+        lose it, and count for good."""
         if not self._tracker.needs_stop:
             return EMPTY
-        return spans_of(vma for vma in self._stress.vmas() if vma.is_private_huge).union(merged_spans(self._stress.pid))
+        found = ProcReader().smaps(self._stress.pid)
+        return spans_of(one.vma for one in found if one.vma.is_private_huge or "mg" in one.flags)
 
     @property
     def written_by_stops(self) -> int:
