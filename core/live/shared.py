@@ -13,12 +13,13 @@ from typing import Final
 from core.images.store import ImageSet
 from core.kernel import process_vm
 from core.live.mappers import Mappers, inode_of
-from core.live.shared_file import FileTimes, SharedFile
+from core.live.shared_file import FileTimes, SharedFile, Stores
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
 from core.proc.reader import ProcReader
 from core.resources.shared_memory import F_GET_SEALS, Segment, Segments, kind_of_link
 
 OWNER_WRITES: Final = 0o200  # in the mode of /proc/PID/fd/N
+MEMFD_LINK: Final = "/memfd:"
 SEALED: Final = 0x8 | 0x10  # F_SEAL_WRITE, F_SEAL_FUTURE_WRITE
 
 
@@ -39,10 +40,9 @@ class SharedSegment(SharedFile):
 
     def look(self, mappers: Mappers, *, last: bool) -> None:
         """Which of its pages have changed."""
-        doubt = mappers.doubt(self)
-        if self._times.changed(self.fd) and self._may_be_written_to() and not doubt:
-            doubt = "it is open for writing, and was written to one way or another"  # stores change its times too
-        stores = mappers.stores(inode_of(self.fd))
+        doubt, stores = mappers.doubt(self), mappers.stores(inode_of(self.fd))
+        if self._times.changed(self.fd) and self._may_be_written_to(stores) and not doubt:
+            doubt = "it is or was open for writing, and was written to one way or another"
         if self.segment.page_size != PAGE_SIZE and not stores.hides_removals and not doubt:
             doubt = "only userfaultfd tracks huge pages, and it is not used here"
         self.find_changed(stores, doubt, last=last)
@@ -70,8 +70,13 @@ class SharedSegment(SharedFile):
         self._unsampled = self._unsampled.union(self.pending, self.holes)
         super().was_sent()
 
-    def _may_be_written_to(self) -> bool:
-        return (self._writable or self._was_writable) and not fcntl.fcntl(self.fd, F_GET_SEALS) & SEALED
+    def _may_be_written_to(self, stores: Stores) -> bool:
+        """Stores change its times too, but only those where there was nothing: when there are none of these, somebody
+        had it open for writing between two looks."""
+        was_open = self._writable or self._was_writable
+        if not was_open and self.segment.link.startswith(MEMFD_LINK) and self._has_looked:
+            was_open = self._times.moved and not stores.written.union(stores.unknown).subtract(self.data)
+        return was_open and not fcntl.fcntl(self.fd, F_GET_SEALS) & SEALED
 
 
 @dataclass(slots=True)

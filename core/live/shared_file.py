@@ -64,12 +64,15 @@ class FileTimes:
 
     def __init__(self) -> None:
         self._known: tuple[int, int, int] | None = None  # once they are old enough to tell
+        self._last: tuple[int, int, int] | None = None
+        self.moved = False  # they are others than at the look before
 
     def changed(self, fd: int) -> bool:
         """True at the first look."""
         found = os.fstat(fd)
         times = found.st_size, found.st_mtime_ns, found.st_ctime_ns
         same = times == self._known
+        self.moved, self._last = self._last not in (None, times), times
         self._known = times if time.time_ns() - max(times[1:]) > SETTLED_NS else None
         return not same
 

@@ -18,6 +18,7 @@ from core.images.pb.filesystem_pb2 import FsEntry
 from core.images.pb.memory_pb2 import MmEntry
 from core.images.store import ImageSet
 from core.live.source import LiveSource
+from core.memory.ranges import Ranges
 from core.options import DumpOptions
 from core.resources.named_files import paths_by_id
 from core.tracee.family import release
@@ -192,3 +193,22 @@ def test_a_thread_that_parts_from_the_others_after_the_last_look_is_refused(
         with pytest.raises(Refused, match=f"thread [0-9]+ has a {what} of its own"):
             source.freeze()
         target.do("pass")  # it runs on
+
+
+def test_a_memfd_that_was_open_for_writing_between_two_looks_alone_is_compared(tmp_path: Path) -> None:
+    make = "m = os.memfd_create('m'); os.ftruncate(m, 16384); os.write(m, b'x' * 8192); way = '/proc/self/fd/%d'"
+    map = (
+        "libc.mmap.restype = ctypes.c_void_p; place = libc.mmap(None, ctypes.c_long(16384), 3, 1, m, ctypes.c_long(0))"
+    )
+    with a_target(tmp_path) as target, attached(target.process.pid, DumpOptions(hold="cgroup")) as source:
+        target.do(f"{make}; {map}; r = os.open(way % m, os.O_RDONLY); os.close(m)")
+        for change in ("pass", "pass", "ctypes.memset(place + 8192, 1, 1)"):  # in a hole: this explains new times
+            target.do(change)
+            source.scan()
+            (file,) = source.shared
+            assert not file.doubt or change == "pass"
+            list(file.read(file.pending))
+            file.was_sent()
+        target.do("w = os.open(way % r, os.O_RDWR); os.pwrite(w, b'new', 4096); os.close(w)")
+        source.freeze()
+        assert file.pending == Ranges(((4096, 8192),))
