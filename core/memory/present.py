@@ -38,6 +38,12 @@ class PageSets:
         """Both together."""
         return PageSets(self.carried.union(other.carried), self.zero.union(other.zero), self.guard.union(other.guard))
 
+    def over(self, files: Ranges) -> "PageSets":
+        """With zero pages in private mappings of `files` carried: without them the file would show there. KSM
+        (use_zero_pages) and UFFDIO_ZEROPAGE put such pages in its place."""
+        hiding = self.zero.intersect(files)
+        return PageSets(self.carried.union(hiding), self.zero.subtract(hiding), self.guard) if hiding else self
+
 
 def private_vmas(vmas: Iterable[Vma]) -> list[Vma]:
     """The VMAs whose pages we carry: private ones that the kernel does not make by itself."""
@@ -47,6 +53,11 @@ def private_vmas(vmas: Iterable[Vma]) -> list[Vma]:
 def spans_of(vmas: Iterable[Vma], exclude: Ranges = EMPTY) -> Ranges:
     """What the VMAs cover, without `exclude`."""
     return Ranges.of((vma.start, vma.end) for vma in vmas).subtract(exclude)
+
+
+def file_spans(private: Iterable[Vma]) -> Ranges:
+    """Where these VMAs map files."""
+    return spans_of(vma for vma in private if vma.inode)
 
 
 def walks_over(spans: Ranges, held: Ranges) -> Ranges:
@@ -98,7 +109,8 @@ def read_page_sets(pid: int, vmas: Sequence[Vma], exclude: Ranges = EMPTY) -> Pa
     pagemap_fd = open_pagemap(pid)
     try:
         categories = pagemap_scan.known_categories()
-        return scan_present(pagemap_fd, spans_of(private_vmas(vmas), exclude), categories)
+        private = private_vmas(vmas)
+        return scan_present(pagemap_fd, spans_of(private, exclude), categories).over(file_spans(private))
     except OSError as error:
         raise TraceeError(pid, f"cannot scan its pages: {error.strerror}") from error
     finally:

@@ -18,7 +18,7 @@ from core.kernel.page_keys import Keys, no_keys
 from core.kernel.pagemap_scan import PageCategory, PageRegion, ScanMasks, ZeroFrames
 from core.memory.dirty import DirtyRound, LastRound, SharedWrites
 from core.memory.pages import PageBatch
-from core.memory.present import THERE, PageSets, open_pagemap, private_vmas, sort_regions, spans_of
+from core.memory.present import THERE, PageSets, file_spans, open_pagemap, private_vmas, sort_regions, spans_of
 from core.memory.ranges import EMPTY, PAGE_SIZE, Ranges
 from core.memory.sharing import read_frames, same_pages
 from core.memory.zero_frames import probe_zero_frames
@@ -105,7 +105,7 @@ class SoftDirtyTracker:
 
     def present(self, vmas: Sequence[Vma]) -> Ranges:
         """See DirtyTracker."""
-        return sort_regions(self._read(vmas)).carried
+        return sort_regions(self._read(vmas)).over(file_spans(private_vmas(vmas))).carried
 
     def collect_and_rearm(self, vmas: Sequence[Vma]) -> DirtyRound:
         """See DirtyTracker. All threads must be stopped."""
@@ -125,7 +125,9 @@ class SoftDirtyTracker:
         self._merged = self._merged.union(merged_spans(self._pid))
         # Huge pages (hugetlb) have no such bit, and a page that is joined with others (KSM) loses it.
         untracked = self._pending.union(self._merged, spans_of(vma for vma in vmas if vma.is_private_huge))
-        pages, present = sort_soft_dirty(regions, untracked, everything=self._first), sort_regions(regions)
+        files = file_spans(private_vmas(vmas))
+        pages = sort_soft_dirty(regions, untracked, everything=self._first).over(files)
+        present = sort_regions(regions).over(files)
         written = pages.carried.union(self._tables.moved(present.carried))
         return LastRound(DirtyRound(written, pages.zero, pages.guard, time.monotonic() - began), present)
 

@@ -23,6 +23,7 @@ from core.memory.present import (
     PFNZERO,
     THERE,
     PageSets,
+    file_spans,
     open_pagemap,
     private_vmas,
     read_page_sets,
@@ -77,7 +78,7 @@ class UffdTracker:
         self._dropped = DroppedPages(pid)
         self._vmas: tuple[Vma, ...] = ()  # at the last look, and what is private of them
         self._private: list[Vma] = []
-        self._spans = EMPTY
+        self._spans = self._files = EMPTY
         self._plan: tuple[Ranges, ScanPlan] | None = None  # of these spans
         self._scanned: _Scanned | None = None
         self._enable()
@@ -114,7 +115,7 @@ class UffdTracker:
         """Which of them are private, and what those cover but for `exclude`; the same objects for equal ones."""
         if (now := tuple(vmas)) != self._vmas:
             self._vmas, self._private = now, private_vmas(now)
-            self._spans = spans_of(self._private, self._exclude)
+            self._spans, self._files = spans_of(self._private, self._exclude), file_spans(self._private)
         return self._private, self._spans
 
     def collect_and_rearm(self, vmas: Sequence[Vma]) -> DirtyRound:
@@ -125,7 +126,7 @@ class UffdTracker:
         with _pagemap(self._pid) as pagemap_fd:
             tried = self._track(pagemap_fd, private)
             dropped = self._dropped.look(pagemap_fd, private, self._exclude)
-            pages = self._scan(pagemap_fd, tried)
+            pages = self._scan(pagemap_fd, tried).over(self._files)
         refused = tuple(
             Untracked(part.start, part.end, vma.path, os.strerror(code)) for vma, part, code in tried if code
         )
@@ -148,6 +149,7 @@ class UffdTracker:
                 dropped = self._dropped.look(pagemap_fd, private, self._exclude, swapped)
             present = sort_regions(regions)
             dirty = sort_regions([one for one in regions if one[2] & CLEAN != WPALLOWED])
+        present, dirty = present.over(self._files), dirty.over(self._files)
         again = present.carried.intersect(self._unclean.union(self._pending, dropped))
         seconds = time.monotonic() - began
         return LastRound(DirtyRound(dirty.carried.union(again), dirty.zero, dirty.guard, seconds), present)
