@@ -116,15 +116,25 @@ def _start_of_last_piece(live: socket.socket, offset: int, length: int) -> int:
 
 
 def _peek_packets(live: socket.socket) -> Iterator[Packet]:
-    """A shut down SOCK_SEQPACKET reads as empty forever; empty packets at its very end read the same to everybody."""
-    left = waiting_bytes(live.fileno())
+    """A shut down SOCK_SEQPACKET reads as empty forever; empty packets at its very end read the same to everybody.
+
+    An empty packet that somebody has peeked at before does not show again where peeking has an offset. The first shows
+    without: CollectError for that one; the kernel hides others (it may be us who peeked, in a move that failed).
+    """
+    left, first = waiting_bytes(live.fileno()), None
     endless = live.type == socket.SOCK_SEQPACKET and _is_shut(live)
     with _peeking_from_start(live):
         while (packet := _peek(live, 0)) is not None:
             left -= len(packet.payload)
             if endless and left <= 0 and not packet.payload and not packet.fds:
                 return
+            first = first or packet
             yield packet
+        live.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, -1)
+        head = None if endless else _peek(live, 0)
+        close_all([head] if head else [])
+        if head is not None and not head.payload and (first is None or first.payload):
+            raise OSError(errno.EAGAIN, "an empty packet waits that was peeked at before, and is not to be seen again")
 
 
 def _is_shut(live: socket.socket) -> bool:

@@ -48,6 +48,23 @@ def test_packets_keep_their_borders_and_stay_where_they_are(kind: int) -> None:
         assert drain(source, 1, 4) == texts
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+@pytest.mark.parametrize("behind", [[], [b"behind it"]])
+def test_an_empty_packet_that_was_peeked_at_before_is_not_left_out(kind: int, behind: list[bytes]) -> None:
+    def setup() -> object:
+        ends = socket.socketpair(socket.AF_UNIX, kind)
+        for text in (b"", *behind):
+            ends[0].send(text)
+        return ends
+
+    with source_task(setup) as source:
+        with queue_of(source, 1) as (_, packets):
+            assert [packet.payload for packet in packets] == [b"", *behind]
+        with pytest.raises(CollectError, match="peeked at before"), queue_of(source, 1):
+            pass
+        assert drain(source, 1, 1 + len(behind)) == [b"", *behind]
+
+
 def test_a_packet_larger_than_the_first_look_is_seen_whole() -> None:
     large = os.urandom(150_000)
 
