@@ -51,10 +51,11 @@ class Blocker:
 
 
 class Refused(MigrateError):
-    """Refused before anything was touched; every blocker is in `blockers`."""
+    """Refused before anything was touched; every blocker is in `blockers`, their hints together in `hint`."""
 
     def __init__(self, blockers: "list[Blocker] | tuple[Blocker, ...]") -> None:
-        super().__init__("; ".join(str(blocker) for blocker in blockers))
+        hints = dict.fromkeys(blocker.hint for blocker in blockers if blocker.hint)
+        super().__init__("; ".join(str(blocker) for blocker in blockers), hint="; ".join(hints) or None)
         self.blockers = tuple(blockers)
 
 

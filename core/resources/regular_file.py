@@ -157,13 +157,15 @@ def verify(file: RegFileEntry, subject: str, root: str = "/", name: str | None =
 
     Asked on the destination before anything is made there. Size decides because nothing else of content is in an image.
     """
+    path, host = "" if f"({file.name})" in subject else f"{file.name} ", os.uname().nodename
     try:
         found = os.lstat(f"{root.rstrip('/')}{name or file.name}")
     except OSError as error:
-        return Blocker("file-missing", subject, f"{file.name}: {error.strerror}", "copy it, or mount its file system")
+        reason = f"{path}cannot be found on {host}: {error.strerror}"
+        return Blocker("file-missing", subject, reason, "copy it, or mount its file system")
     if file.HasField("mode") and stat.S_IFMT(file.mode) != stat.S_IFMT(found.st_mode):
-        return Blocker("file-differs", subject, f"{file.name}: is of another type here", "put the same file there")
+        return Blocker("file-differs", subject, f"{path}is of another type on {host}", "put the same file there")
     if file.HasField("size") and file.size != found.st_size and stat.S_ISREG(found.st_mode):
-        reason = f"{file.name}: {found.st_size} bytes here, {file.size} there"
+        reason = f"{path}has {found.st_size} bytes on {host}, and had {file.size} when the process was frozen"
         return Blocker("file-differs", subject, reason, "copy it, or share its file system")
     return None

@@ -41,6 +41,7 @@ def test_a_refusal_keeps_its_blockers() -> None:
     blockers = (Blocker("fd", "fd 7", "is a socket", "close it"), Blocker("pid", "pid 812", "is taken"))
     found = error_of(failure_of(Refused(blockers)))
     assert isinstance(found, Refused) and found.blockers == blockers
+    assert found.hint == "; ".join(dict.fromkeys(one.hint for one in blockers if one.hint))
 
 
 def test_an_error_with_fields_keeps_its_words_and_its_name() -> None:

@@ -171,7 +171,10 @@ def test_a_missing_or_different_file_is_found_before_anything_is_made(text_file:
     assert file_presence.verify(images, [FILES_ID]) == []
     with open(text_file, "ab") as file:
         file.write(b"more")
-    assert [blocker.code for blocker in file_presence.verify(images, [FILES_ID])] == ["file-differs"]
+    (differs,) = file_presence.verify(images, [FILES_ID])
+    assert differs.code == "file-differs"
+    size = text_file.stat().st_size
+    assert differs.reason.startswith(f"has {size} bytes on {os.uname().nodename}, and had {size - 4} when")
     text_file.unlink()
     (missing,) = file_presence.verify(images, [FILES_ID])
     assert missing.code == "file-missing"
