@@ -181,7 +181,7 @@ class SkeletonTree:
         if not stem.init_pid:
             return []
         more = f", and {others:,} below it with others too" if others else ""
-        return [f"pid {stem.own_pid} is {stem.pid} here, inside a PID namespace of its own{more}"]
+        return [f"pid {stem.own_pid} is {stem.pid} on {os.uname().nodename}, inside a PID namespace of its own{more}"]
 
     def ask_scripts(self) -> None:
         """Everything stands whole: the last moment at which a script can prevent that it runs."""

@@ -68,7 +68,7 @@ def test_a_process_is_restored_while_its_pid_is_taken(name: str, tmp_path: Path)
 
 def test_the_report_tells_both_pids(tmp_path: Path) -> None:
     with ready("comm.c", tmp_path) as run, twin(run, tmp_path / "images") as report:
-        text = f"pid {run.pid} is {report.pid} here, inside a PID namespace of its own"
+        text = f"pid {run.pid} is {report.pid} on {os.uname().nodename}, inside a PID namespace of its own"
         assert text in report.notices
 
 
@@ -165,7 +165,8 @@ def test_preflight_names_the_namespaces_of_the_copy(tmp_path: Path) -> None:
 def test_a_live_copy_takes_over_here(name: str, tmp_path: Path) -> None:
     with ready(name, tmp_path) as run, home_cgroup(run.pid), moved(run.pid, "cgroup") as move:
         own = run.pid
-        assert f"pid {own} is {move.parked.pids[0]} here, inside a PID namespace of its own" in move.parked.notices
+        host = os.uname().nodename
+        assert f"pid {own} is {move.parked.pids[0]} on {host}, inside a PID namespace of its own" in move.parked.notices
         assert READER.status(move.commit()).ns_pid[-1] == own
         run.release()
         assert run.result() == "PASS"
