@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from core.errors import MigrateError, UsageError
+from migrate.cli.parse import parse_id
 from migrate.cli.watch import ExitCode, say
-from migrate.journal import Journal, checked_id
+from migrate.journal import Journal
 from migrate.terminal.viewer import Left, view
 
 HINT = "migrate PID user@host --tty new makes one over there"
@@ -24,7 +25,7 @@ def attach(
     """
     journal = Journal.default()
     known = sorted(path.stem for path in journal.terminal_path("x").parent.glob("*.sock"))
-    name = checked_id(migration_id) if migration_id else _only(known)
+    name = parse_id("ID", migration_id) if migration_id else _only(known)
     if name not in known:
         raise MigrateError(f"{name}: no terminal of that migration is kept here", hint=HINT)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):

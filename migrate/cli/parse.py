@@ -3,6 +3,7 @@
 import re
 
 from core.errors import UsageError
+from migrate.journal import ID_PATTERN
 
 _DURATION = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>us|ms|s|min|m|h)")
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -55,6 +56,13 @@ def parse_pid(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < 1 << 31):
         raise _wrong("PID", text, "is not a process id", "write a number: migrate PID [user@]host")
     return int(text)
+
+
+def parse_id(option: str, text: str) -> str:
+    """A migration's id."""
+    if not ID_PATTERN.match(text):
+        raise _wrong(option, text[:80], "is not a migration's id", "ids are letters, digits, - and _, 63 at most")
+    return text
 
 
 def parse_count(option: str, text: str, at_most: int) -> int:

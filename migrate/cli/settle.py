@@ -14,11 +14,11 @@ from core.errors import UsageError
 from migrate.cli.fleet import SERVER_VARIABLE, server_status
 from migrate.cli.logs import MigrationStamp, start_logging
 from migrate.cli.options import IdText, Json, LogFile, Verbose
-from migrate.cli.parse import parse_choice
+from migrate.cli.parse import parse_choice, parse_id
 from migrate.cli.report import hint_lines, table_lines
 from migrate.cli.watch import ExitCode, say
 from migrate.errors import Unsettled
-from migrate.journal import Entry, Journal, Role, checked_id
+from migrate.journal import Entry, Journal, Role
 from migrate.machine import CopyState, State
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def status(
     journal = Journal.default()
     entries = [entry for role in Role for entry in journal.entries(role)]
     if migration_id is not None:
-        entries = [entry for entry in entries if entry.id == checked_id(migration_id)]
+        entries = [entry for entry in entries if entry.id == parse_id("ID", migration_id)]
         if not entries:
             journal.require(migration_id, Role.SOURCE)
     entries.sort(key=lambda entry: entry.steps[-1].at if entry.steps else 0.0)
@@ -116,7 +116,7 @@ def resolve(
     if keep is not None:
         parse_choice("--keep", keep, KEEP_CHOICES)
     stamp = MigrationStamp()
-    stamp.migration_id = checked_id(migration_id)
+    stamp.migration_id = parse_id("ID", migration_id)
     start_logging(log_file, verbose, stamp)
     journal = Journal.default()
     entry = journal.read(migration_id, Role.SOURCE)

@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from core.errors import UsageError
-from migrate.cli.parse import parse_choice, parse_count, parse_duration, parse_ghost_limit, parse_pid, parse_rate
-from migrate.journal import checked_id
+from migrate.cli.parse import (
+    parse_choice,
+    parse_count,
+    parse_duration,
+    parse_ghost_limit,
+    parse_id,
+    parse_pid,
+    parse_rate,
+)
 from migrate.transport.destination import parse_destination
 
 if TYPE_CHECKING:
@@ -107,7 +114,7 @@ def parse_request(subject: Subject, pace: Pace) -> "MigrationRequest":
         streams=parse_streams(pace.streams),
         compress=parse_choice("--compress", pace.compress, COMPRESS_CHOICES),
         track=parse_choice("--track", pace.track, TRACK_CHOICES),
-        migration_id=checked_id(pace.migration_id) if pace.migration_id else "",
+        migration_id=parse_id("--id", pace.migration_id) if pace.migration_id is not None else "",
     )
 
 
