@@ -1,17 +1,29 @@
 """Pre-copy: rounds while the target runs, until `decide` says freeze. Owns the rounds' records and their events."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from core.errors import MigrateError, PageStreamError
 from migrate import events
-from migrate.convergence import Again, Freeze, GiveUp, Goal, RoundRecord, Throttle, decide, expected_downtime_s
+from migrate.convergence import (
+    ALLOW_MORE,
+    Again,
+    Freeze,
+    GiveUp,
+    Goal,
+    RoundRecord,
+    Throttle,
+    decide,
+    expected_downtime_s,
+)
 from migrate.engine import Keeper, Peer
 from migrate.errors import FarError, GaveUp, KeeperLost
 from migrate.pb import control_pb2 as pb
 from migrate.world import World
 
 WHY_LIMIT_S = 2.0
+ROUND_AT_LEAST_S = 1.0  # a round that begins just before the deadline, or after it, may be the last that is needed
 
 
 class Precopy:
@@ -42,7 +54,7 @@ class Precopy:
     async def run(self) -> float:
         """Rounds until it is time to freeze; returns the expected downtime. GaveUp when it never will be."""
         while True:
-            await self._round()
+            await self._round_in_time()
             decision = decide(self.rounds, self._goal)
             match decision:
                 case Freeze():
@@ -55,6 +67,22 @@ class Precopy:
                     raise GaveUp(decision.reason, hint=decision.hint)
                 case _:
                     assert_never(decision)
+
+    async def _round_in_time(self) -> None:
+        """A round, given up at the deadline: at a low rate, or with a host that hangs, its end may never come."""
+        deadline_s = self._goal.deadline_s
+        left_s = None if deadline_s is None else deadline_s - (self._world.now() - self._began)
+        limit = asyncio.timeout(None if left_s is None else max(left_s, ROUND_AT_LEAST_S))
+        try:
+            async with limit:
+                await self._round()
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            why = f"round {len(self.rounds) + 1} had not ended by the deadline of {deadline_s:g} s"
+            hint = "give it more time with --deadline; is the other host, or the way to it, slow?"
+            hint = f"{ALLOW_MORE}, or more time with --deadline" if self.rounds else hint
+            raise GaveUp(why, hint=hint) from error
 
     async def _round(self) -> None:
         number = len(self.rounds) + 1

@@ -2,21 +2,22 @@
 
 import asyncio
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from core.errors import Refused
-from migrate import events
+from migrate import events, precopy
 from migrate.errors import ConnectionLost, GaveUp, JournalError, Unsettled
 from migrate.journal import Role
 from migrate.machine import CopyState, State
-from migrate.messages import blocker_to_text
+from migrate.messages import Body, blocker_to_text
 from migrate.pb import control_pb2 as pb
 from migrate.resolve import Keep
 from migrate.world import MigrationRequest, MigrationResult, Outcome
-from tests.fakes.stage import ID, Stage
+from tests.fakes.stage import ID, Stage, Wire
 
 
 @pytest.fixture
@@ -77,6 +78,38 @@ def test_rounds_are_told_with_their_dirty_pages(tmp_path: Path) -> None:
     move(stage, max_downtime_s=0.1)
     told = [event.dirty_pages for event in stage.events if isinstance(event, events.RoundDone)]
     assert told == [50_000, 9_000, 10]
+
+
+def test_the_deadline_ends_a_round_that_does_not_end_by_itself(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precopy, "ROUND_AT_LEAST_S", 0.05)
+    answer, late = stage._answer_by_keeper, list[Body]()
+
+    def hang(request: Body) -> list[Body]:
+        said = [*late, *answer(request)]
+        late[:] = said if isinstance(request, pb.Round) else []
+        return [] if late else said
+
+    send, told = Wire.send, defaultdict[Wire, asyncio.Event](asyncio.Event)
+
+    async def tell(wire: Wire, message: bytes) -> None:
+        await send(wire, message)
+        if wire._answers:
+            told[wire].set()
+
+    async def wait(wire: Wire) -> bytes | None:
+        await told[wire].wait()
+        answer = wire._answers.popleft()
+        if not wire._answers:
+            told[wire].clear()
+        return answer
+
+    monkeypatch.setattr(stage, "_answer_by_keeper", hang)
+    monkeypatch.setattr(Wire, "send", tell)
+    monkeypatch.setattr(Wire, "recv", wait)
+    result = move(stage, deadline_s=0.01)
+    state = stage.source_journal.require(ID, Role.SOURCE).state
+    assert (result.outcome.exit_code, state) == (1, State.ROLLED_BACK)
+    assert isinstance(result.error, GaveUp) and "deadline of 0.01 s" in result.error.message
 
 
 def test_a_blocker_over_there_refuses_before_anything_is_touched(stage: Stage) -> None:
