@@ -116,10 +116,11 @@ def a_target(folder: Path) -> Iterator[Told]:
 
 
 def plain(images: ImageSet) -> dict[str, str]:
-    """What the images say of processes as such, by file; files are told by their paths."""
+    """What the images say of processes as such, by file; files are told by their paths, deleted ones counted."""
     paths = paths_by_id(images)
     said = {}
     for kind, id, records in images:
+        said[kind.file_name(id)] = str(len(records) if kind is kinds.REMAP_FPATH else 0)  # numbers differ
         for record in records:
             one = type(record.message).FromString(record.message.SerializeToString())
             if isinstance(one, MmEntry):
@@ -129,9 +130,12 @@ def plain(images: ImageSet) -> dict[str, str]:
                 said[kind.file_name(id)] = f"{paths[one.cwd_id]} {paths[one.root_id]} {one.umask}"
             elif isinstance(one, CoreEntry):
                 one.tc.timers.real.Clear()  # its time goes on
+                one.thread_core.ClearField("xstate")  # and so it computes
+                one.thread_info.ClearField("fpregs")
+                one.thread_info.ClearField("gpregs")
                 said[kind.file_name(id)] = str(one)
             elif kind in (kinds.IDS, kinds.PSTREE):
-                said[kind.file_name(id)] = said.get(kind.file_name(id), "") + str(one)
+                said[kind.file_name(id)] += str(one)
     return said
 
 
