@@ -102,6 +102,8 @@ def blocker_from_text(text: pb.BlockerText, *, of_destination: bool = False) -> 
 
 def failure_of(error: Exception) -> pb.Failure:
     """Any exception as the answer Failure; what is not ours is named as an internal error."""
+    if isinstance(error, ProcessLookupError):  # a process is free to end at any time
+        return pb.Failure(kind=FarError.__name__, message=f"{error.strerror or error}: it has ended meanwhile")
     if not isinstance(error, MigrateError):
         kind = type(error).__name__
         return pb.Failure(kind=kind, message=f"internal error: {kind}: {error}", hint="see the keeper's log file")

@@ -37,6 +37,11 @@ def test_a_simple_error_comes_back_as_itself(kind: type[MigrateError]) -> None:
     assert (type(found), found.message, found.hint) == (kind, "pid 1: cannot", "try")
 
 
+def test_a_process_that_ended_is_no_internal_error() -> None:
+    found = error_of(failure_of(ProcessLookupError(3, "pid 812: no such process")))
+    assert (found.message, found.hint) == ("pid 812: no such process: it has ended meanwhile", None)
+
+
 def test_a_refusal_keeps_its_blockers() -> None:
     blockers = (Blocker("fd", "fd 7", "is a socket", "close it"), Blocker("pid", "pid 812", "is taken"))
     found = error_of(failure_of(Refused(blockers)))
