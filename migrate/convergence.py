@@ -22,13 +22,13 @@ WORTH_A_ROUND = 0.1  # of what no round makes less: with fewer seconds of copyin
 class FreezeCost:
     """What a freeze takes without its pages: seconds, and seconds each.
 
-    Fitted from moves of 200 and 1,000 tasks and of 500 and 5,000 threads between two hosts on two cores; descriptors as
+    Fitted from moves of 1,000 tasks and of 5,000 threads that differ, between two hosts on two cores; descriptors as
     tests/bench has them.
     """
 
     base_s: float = 0.020
-    task_s: float = 2.4e-3
-    thread_s: float = 680e-6
+    task_s: float = 1.1e-3
+    thread_s: float = 450e-6
     fd_s: float = 100e-6
     vma_s: float = 25e-6
 

@@ -61,7 +61,7 @@ def drain(
     json: Json = False,
     server: Server = None,
 ) -> int:
-    """Empty HOST: every workload on it moves elsewhere. It is cordoned first and stays so.
+    """Empty HOST: every workload on it moves elsewhere. It is cordoned first and stays so. Exit code 1: not all moved.
 
     The server carries it out; Ctrl-C here only stops watching.
     """
@@ -196,7 +196,9 @@ async def _follow(client: "Client", drain: "Drain", json: bool) -> int:
     for migration in await client.migrations(drain=drain.id):
         if migration.state not in ("done", "queued", "running") and not json:
             say([f"  pid {migration.pid} {migration.state}: {migration.message}", f"    → {migration.hint}"])
-    return ExitCode.DONE if now.state in ("done", "away") else ExitCode.FAILED
+    if (stay := len(now.plan.unplaced)) and not json:
+        say([f"{now.host} is not empty: {stay} {'workload stays' if stay == 1 else 'workloads stay'} there, see above"])
+    return ExitCode.DONE if now.state in ("done", "away") and not stay else ExitCode.FAILED
 
 
 def progress_line(drain: "Drain") -> str:

@@ -35,13 +35,11 @@ def _row(subject: str, reason: str, column: int, width: int, hanging: int = 0) -
     return [f"  {label:<{column}}  {text}" for label, text in zip([subject, *[""] * len(wrapped)], wrapped)]  # noqa: B905
 
 
-def failure_lines(failed: Failed, pid: int | None) -> list[str]:
-    """Why it failed, what to do, and that the process runs on."""
-    return [
-        f"migrate: failed: {failed.message}",
-        *hint_lines(failed.hint),
-        *([] if pid is None else [f"  PID {pid} runs on here, unharmed{_stood_still(failed.stopped_s)}."]),
-    ]
+def failure_lines(failed: Failed, pid: int | None, *, has_ended: bool = False) -> list[str]:
+    """Why it failed, what to do, and that the process runs on, unless it has ended meanwhile."""
+    fate = "has ended meanwhile" if has_ended else f"runs on here, unharmed{_stood_still(failed.stopped_s)}"
+    head = [f"migrate: failed: {failed.message}", *hint_lines(failed.hint)]
+    return head if pid is None else [*head, f"  PID {pid} {fate}."]
 
 
 def _stood_still(stopped_s: float) -> str:

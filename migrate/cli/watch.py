@@ -4,6 +4,8 @@ Owns where output goes (standard output, the events file, standard error), not h
 """
 
 import logging
+import os
+import select
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -144,13 +146,25 @@ class Watch:
                 say(untouched_lines(failed))
                 return ExitCode.REFUSED
             case Failed() as failed:
-                say(failure_lines(failed, pid))
+                say(failure_lines(failed, pid, has_ended=pid is not None and has_ended(pid)))
                 return ExitCode.FAILED
             case InDoubt() as doubt:
                 say(doubt_lines(doubt))
                 return ExitCode.IN_DOUBT
             case None:
                 raise RuntimeError("the migration ended without saying how")
+
+
+def has_ended(pid: int) -> bool:
+    """True when there is no such process, or a zombie."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([pidfd], [], [], 0)[0])
+    finally:
+        os.close(pidfd)
 
 
 def say(lines: Sequence[str], stream: TextIO | None = None) -> None:

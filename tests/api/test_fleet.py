@@ -130,5 +130,7 @@ def test_a_drain_leaves_what_has_no_place_and_says_why(fleet: Fleet) -> None:
         assert status == 201 and drain["plan"]["moves"] == []
         [unplaced] = drain["plan"]["unplaced"]
         assert unplaced["pid"] == stays.pid and f"PID {stays.pid}" in unplaced["reason"] and unplaced["hint"]
+        said = fleet.migrate("drain", "web-1", check=False)
+        assert said.code == 1 and "web-1 is not empty: 1 workload stays there" in said.text, said.text
     stays.release()
     assert stays.result() == "PASS"

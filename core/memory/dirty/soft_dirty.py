@@ -10,6 +10,7 @@ import mmap
 import os
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from core.errors import TraceeError
 from core.kernel import pagemap_scan
@@ -26,6 +27,7 @@ from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 
 CLEAR_SOFT_DIRTY = b"4"
+KSM = "/sys/kernel/mm/ksm"
 SOFT_DIRTY = int(PageCategory.SOFT_DIRTY)
 TABLE = 2 << 20  # bytes that one page table maps
 
@@ -162,14 +164,16 @@ def read_soft_dirty(pagemap_fd: int, spans: Ranges) -> list[PageRegion]:
 
 
 def merged_spans(pid: int) -> Ranges:
-    """Where the kernel may join pages of `pid` with others of the same content (KSM), if it has joined any."""
+    """Where the kernel may join pages of `pid` with others of the same content (KSM), if it may have joined any."""
     reader = ProcReader()
-    try:
-        if reader.text(pid, "ksm_merging_pages").strip() == "0":
-            return EMPTY
-        return spans_of(one.vma for one in reader.smaps(pid) if "mg" in one.flags)
-    except (FileNotFoundError, ProcessLookupError):  # no KSM, Linux < 5.19, or it has ended
-        return EMPTY
+    with suppress(ProcessLookupError):  # it has ended
+        try:
+            may_have = reader.text(pid, "ksm_merging_pages").strip() != "0"
+        except FileNotFoundError:  # no KSM, or Linux < 5.19, which does not count them by process
+            may_have = os.path.exists(KSM)
+        if may_have:
+            return spans_of(one.vma for one in reader.smaps(pid) if "mg" in one.flags)
+    return EMPTY
 
 
 def clear_soft_dirty(pid: int) -> None:

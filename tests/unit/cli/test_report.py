@@ -35,6 +35,7 @@ def test_a_blocker_without_a_reason_is_still_named() -> None:
 def test_a_failure_says_that_the_process_runs_on() -> None:
     assert failure_lines(FAILED, 4711)[-1] == "  PID 4711 runs on here, unharmed."
     stopped = Failed("restore: op 3", None, "RestoreError", 0.25)
+    assert failure_lines(FAILED, 4711, has_ended=True)[-1] == "  PID 4711 has ended meanwhile."
     assert failure_lines(stopped, 4711)[-1] == "  PID 4711 runs on here, unharmed; it stood still for 250 ms."
 
 
