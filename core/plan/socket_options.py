@@ -22,7 +22,12 @@ SO_RCVBUFFORCE: Final = 33
 SO_GET_FILTER: Final = 26
 SO_BUF_LOCK: Final = 72
 IP_PKTINFO: Final = 8
+IP_MTU_DISCOVER: Final = 10
+IP_RECVERR: Final = 11
 IP_FREEBIND: Final = 15
+IPV6_MTU_DISCOVER: Final = 23
+IPV6_RECVERR: Final = 25
+WANT: Final = 1  # IP_PMTUDISC_WANT
 SNDBUF_LOCKED, RCVBUF_LOCKED = 1, 2
 
 # SkOptsEntry field, option: off (0) in a new socket, so only the others need a setsockopt.
@@ -61,6 +66,18 @@ _GENERAL: Final = (
     *((option, 4) for _, option in FLAGS),
 )  # fmt: skip
 _OF_UNIX: Final = ((socket.SO_ACCEPTCONN, 4), (SO_PEERCRED, 12), (SO_PEEK_OFF, 4))
+# IpOptsEntry field, level, option, what a new socket has.
+_IPV4: Final = (
+    ("recverr", socket.IPPROTO_IP, IP_RECVERR, 0), ("mtu_discover", socket.IPPROTO_IP, IP_MTU_DISCOVER, WANT),
+)  # fmt: skip
+_IPV6: Final = (
+    ("v6_recverr", socket.IPPROTO_IPV6, IPV6_RECVERR, 0),
+    ("v6_mtu_discover", socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, WANT),
+    ("v6_recvpktinfo", socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 0),
+    ("v6_tclass", socket.IPPROTO_IPV6, socket.IPV6_TCLASS, 0),
+    ("v6_unicast_hops", socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, DEFAULT_TTL),
+)
+IP_NUMBERS: Final = {socket.AF_INET: _IPV4, socket.AF_INET6: (*_IPV4, *_IPV6)}
 _OF_IP: Final = (IP_FREEBIND, socket.IP_TOS, socket.IP_TTL, IP_PKTINFO)
 # What the kinds of sockets whose records tell all ask for below and in their modules.
 LOOKED_AT: Final = Questions((
@@ -69,6 +86,8 @@ LOOKED_AT: Final = Questions((
       for family in (socket.AF_INET, socket.AF_INET6) for option, size in _GENERAL),
     *(Option(family, socket.IPPROTO_UDP, socket.IPPROTO_IP, option, 4)
       for family in (socket.AF_INET, socket.AF_INET6) for option in _OF_IP),
+    *(Option(family, socket.IPPROTO_UDP, level, option, 4)
+      for family, options in IP_NUMBERS.items() for _, level, option, _ in options),
     Option(socket.AF_INET6, socket.IPPROTO_UDP, socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 4),
 ))  # fmt: skip
 
@@ -139,6 +158,9 @@ def read_ip_options(live: socket.socket | Asked) -> IpOptsEntry:
         entry.ttl = ttl
     if live.getsockopt(socket.IPPROTO_IP, IP_PKTINFO):
         entry.pktinfo = True
+    for field, level, option, default in IP_NUMBERS[socket.AddressFamily(live.family)]:
+        if (value := live.getsockopt(level, option)) != default:
+            setattr(entry, field, value)
     return entry
 
 
@@ -203,7 +225,12 @@ def ip_option_ops(fd: int, ip: IpOptsEntry, why: str) -> Program:
         (IP_FREEBIND, ip.freebind), (socket.IP_TOS, ip.tos), (socket.IP_TTL, ip.ttl),
         (IP_PKTINFO, ip.pktinfo),
     )  # fmt: skip
-    return tuple(set_option(fd, socket.IPPROTO_IP, option, value, why) for option, value in wanted if value)
+    numbers = [(level, option, getattr(ip, field)) for field, level, option, _ in IP_NUMBERS[socket.AF_INET6]
+               if ip.HasField(field)]  # fmt: skip
+    return (
+        *(set_option(fd, socket.IPPROTO_IP, option, value, why) for option, value in wanted if value),
+        *(set_option(fd, level, option, value, why) for level, option, value in numbers),
+    )
 
 
 def set_option(fd: int, level: int, option: int, value: int | bytes, why: str) -> Syscall:

@@ -101,6 +101,44 @@ def test_options_come_back_and_are_not_invented() -> None:
     assert before[0] != before[1]
 
 
+DATAGRAM_OPTIONS = {
+    (socket.IPPROTO_IP, 10): 2,  # IP_MTU_DISCOVER
+    (socket.IPPROTO_IP, 11): 1,  # IP_RECVERR
+    (socket.IPPROTO_IP, 8): 1,  # IP_PKTINFO
+}
+DATAGRAM6_OPTIONS = {
+    (socket.IPPROTO_IPV6, 23): 0,  # IPV6_MTU_DISCOVER
+    (socket.IPPROTO_IPV6, 25): 1,  # IPV6_RECVERR
+    (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO): 1,
+    (socket.IPPROTO_IPV6, socket.IPV6_TCLASS): 0x20,
+    (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS): 12,
+}
+
+
+@pytest.mark.parametrize("options", [DATAGRAM_OPTIONS, DATAGRAM_OPTIONS | DATAGRAM6_OPTIONS], ids=["v4", "v6"])
+def test_what_name_servers_ask_of_datagrams_comes_back_and_is_not_invented(
+    options: dict[tuple[int, int], int],
+) -> None:
+    family = socket.AF_INET if options is DATAGRAM_OPTIONS else socket.AF_INET6
+
+    def setup() -> object:
+        plain, rich = (socket.socket(family, socket.SOCK_DGRAM) for _ in range(2))
+        for (level, option), value in options.items():
+            rich.setsockopt(level, option, value)
+        return plain, rich
+
+    def read(fd: int, task: LocalTask) -> list[int]:
+        with theirs(task, fd) as live:
+            return [live.getsockopt(*option) for option in options]
+
+    with source_task(setup) as source:
+        before = [read(fd, source) for fd in (0, 1)]
+        images = source.collect()
+    with restored_task(images) as restored:
+        assert [read(fd, restored) for fd in (0, 1)] == before
+    assert before[1] == list(options.values()) and all(one != two for one, two in zip(*before, strict=True))
+
+
 def test_flags_and_dual_stack_are_kept_per_socket() -> None:
     def setup() -> object:
         only, both = socket.socket(socket.AF_INET6), socket.socket(socket.AF_INET6)
