@@ -186,7 +186,9 @@ def judge_file(need: FileNeed, found: FileNeed | None, host: HostRecord) -> Bloc
     where = f"on {host.hostname}"
     if found is None:
         code = "device-missing" if need.device_number else "file-missing"
-        return Blocker(code, need.subject, f"is missing {where}", "copy or install it there, or mount its file system")
+        sync = ", or say --sync-files missing" if stat.S_ISREG(need.mode) and not need.writable else ""
+        hint = f"copy or install it there, or mount its file system{sync}"
+        return Blocker(code, need.subject, f"is missing {where}", hint)
     if stat.S_IFMT(found.mode) != stat.S_IFMT(need.mode):
         return Blocker("file-differs", need.subject, f"is of another type {where}", "put the same there")
     if need.device_number != (found.device_number if need.device_number else 0):
@@ -203,7 +205,8 @@ def judge_file(need: FileNeed, found: FileNeed | None, host: HostRecord) -> Bloc
     reason = _difference(need, found)
     if reason is None:
         return None
-    hint = "install the same version there" if need.mapped else "copy it, or share its file system"
+    copied = "copy it, or share its file system, or say --sync-files changed"  # not what others may run, too
+    hint = "install the same version there" if need.mapped else copied
     return Blocker("file-differs", need.subject, f"{reason} {where}", hint)
 
 
