@@ -86,12 +86,12 @@ class Peer:
             raise ConnectionLost(f"{self.name}: silent for {timeout_s:g} s after {type(request).__name__}") from error
 
     async def _ask(self, request: Body, answer: type[A], on_progress: ProgressHeard | None) -> A:
-        stale = self._owed
+        stale, message = self._owed, encode(request)
+        self._owed += 1  # whoever gives up while it waits for room has sent it all the same
         try:
-            await self._line.channel.send(encode(request))
+            await self._line.channel.send(message)
         except OSError as error:
             raise ConnectionLost(f"{self.name}: connection lost: {error}") from error
-        self._owed += 1
         while True:
             body = await self._receive()
             if isinstance(body, pb.Progress):
