@@ -257,24 +257,26 @@ static char *tables(int which)
 	return TABLES_AT + ((uint64_t)which << 30);
 }
 
-static void move_tables(int from, int to)
+static void map_tables(int which)
 {
-	MUST(mremap(tables(from), TABLES_BYTES, TABLES_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, tables(to)));
+	MUST(mmap(tables(which), TABLES_BYTES, READ_WRITE, ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0));
+	MUST(madvise(tables(which), TABLES_BYTES, MADV_NOHUGEPAGE));
+	memset(tables(which), which % 255 + 1, TABLES_BYTES);
 }
 
-/* Two areas change places again and again: the kernel moves their page tables as they are. */
-static void *exchange_tables(void *seed)
+/* An area moves over the next one, again and again: the kernel moves its page tables as they are. */
+static void *move_tables(void *seed)
 {
 	uint64_t random = (uintptr_t)seed;
 
-	while (!stop) {
+	for (int which = 0; !stop; which++) {
 		uint64_t r = next(&random);
+		void *over = tables(which + 1);
 
-		*(volatile uint64_t *)(tables(r & 1) + r / 2 % (TABLES_BYTES / 8) * 8) = r;
-		usleep(r / 64 % 65536);
-		move_tables(0, 2);
-		move_tables(1, 0);
-		move_tables(2, 1);
+		*(volatile uint64_t *)(tables(which) + r % (TABLES_BYTES / 8) * 8) = r;
+		usleep(r / 64 % (1 << 20));
+		MUST(mremap(tables(which), TABLES_BYTES, TABLES_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, over));
+		map_tables(which + 2);
 	}
 	return NULL;
 }
@@ -333,11 +335,8 @@ static void map_all(void)
 	file = MUST(mmap(NULL, SLOT_BYTES, READ_WRITE, MAP_PRIVATE, fileno(backing), 0));
 	alike = MUST(mmap(NULL, ALIKE_PAGES * PAGE, READ_WRITE, ANONYMOUS, -1, 0));
 	(void)madvise(alike, ALIKE_PAGES * PAGE, MADV_MERGEABLE); /* not every kernel can */
-	for (int which = 0; which < 2; which++) {
-		MUST(mmap(tables(which), TABLES_BYTES, READ_WRITE, ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0));
-		MUST(madvise(tables(which), TABLES_BYTES, MADV_NOHUGEPAGE));
-		memset(tables(which), 5 + which, TABLES_BYTES);
-	}
+	map_tables(0);
+	map_tables(1);
 	hugetlb = mmap(NULL, HUGETLB_PAGES * HUGE, READ_WRITE, ANONYMOUS | MAP_HUGETLB, -1, 0);
 	if (hugetlb == MAP_FAILED)
 		hugetlb = NULL;
@@ -346,7 +345,7 @@ static void map_all(void)
 int main(void)
 {
 	void *(*const work[])(void *) = {store,		store_by_kernel, store_in_hugetlb, store_alike,
-					 change_layout, merge_again,	 exchange_tables,  allocate};
+					 change_layout, merge_again,	 move_tables,	   allocate};
 	enum { COUNT = sizeof(work) / sizeof(*work) };
 	pthread_t threads[COUNT];
 	uint64_t seed;

@@ -3,7 +3,7 @@
 Reading and clearing are two steps: the caller stops the threads around a round.
 
 mremap sets the bit of every page that it moves, but not where it moves whole page tables: 2 MiB at a time that lie
-equally in both places (move_normal_pmd). These show by the frames behind them.
+equally in both places (move_normal_pmd). These show by the frames behind them, unless they are back at the next look.
 """
 
 import mmap
@@ -30,6 +30,7 @@ CLEAR_SOFT_DIRTY = b"4"
 KSM = "/sys/kernel/mm/ksm"
 SOFT_DIRTY = int(PageCategory.SOFT_DIRTY)
 TABLE = 2 << 20  # bytes that one page table maps
+SAMPLED = TABLE // 2
 
 
 def sort_soft_dirty(regions: Iterable[PageRegion], pending: Ranges, *, everything: bool) -> PageSets:
@@ -52,12 +53,15 @@ class PageTables:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._samples, self._frames = EMPTY, no_keys(0)  # of each table its first and last page, and what was there
+        self._samples, self._frames = EMPTY, no_keys(0)  # of each table some pages, and what was there
 
-    def moved(self, carried: Ranges) -> Ranges:
-        """What of these pages lies in tables of which no page is where it was."""
+    def moved(self, carried: Ranges, written: Ranges) -> Ranges:
+        """What of these pages lies in tables of which no page is known to be where it was.
+
+        One that was written to tells nothing: it may be new, in a frame that was just given back.
+        """
         same = same_pages(self._samples, self._frames, self._read(self._samples))
-        return carried.subtract(same.widened(TABLE))
+        return carried.subtract(same.subtract(written).widened(TABLE))
 
     def note(self, carried: Ranges) -> None:
         """These are all pages there are."""
@@ -69,13 +73,13 @@ class PageTables:
 
 
 def sample_tables(carried: Ranges) -> Ranges:
-    """The first and the last page in each page table. Pure."""
+    """The first and the last page in each SAMPLED bytes of a page table. Pure."""
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for start, end in carried:
-        for table in range(start // TABLE, -(-end // TABLE)):
-            first.setdefault(table, max(start, table * TABLE))
-            last[table] = min(end, (table + 1) * TABLE) - PAGE_SIZE
+        for part in range(start // SAMPLED, -(-end // SAMPLED)):
+            first.setdefault(part, max(start, part * SAMPLED))
+            last[part] = min(end, (part + 1) * SAMPLED) - PAGE_SIZE
     return Ranges.from_pages(sorted(page // PAGE_SIZE for page in {*first.values(), *last.values()}))
 
 
@@ -130,7 +134,7 @@ class SoftDirtyTracker:
         files = file_spans(private_vmas(vmas))
         pages = sort_soft_dirty(regions, untracked, everything=self._first).over(files)
         present = sort_regions(regions).over(files)
-        written = pages.carried.union(self._tables.moved(present.carried))
+        written = pages.carried.union(self._tables.moved(present.carried, pages.carried))
         return LastRound(DirtyRound(written, pages.zero, pages.guard, time.monotonic() - began), present)
 
     def collect_shared(self, vmas: Sequence[Vma], *, last: bool = False) -> SharedWrites:
