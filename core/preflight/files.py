@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from core.errors import Blocker
-from core.preflight.fingerprint import Fingerprints, read_build_id
+from core.preflight.fingerprint import Fingerprints
 from core.preflight.records import ASSUMED_SHARED, FileNeed, ListenNeed, PreflightOptions
 from core.proc.maps import SmapsVma
 from core.proc.mountinfo import Mount, mount_of
 from core.proc.reader import ProcReader
+from core.proc.sockets import InetSocket, UnixSocket
 from core.proc.text import is_printable, printable
 from core.resources import file_table
 from core.resources.context import OpenFile, looking_at
@@ -44,9 +45,12 @@ def refuse_names(uses: Mapping[str, Use]) -> list[Blocker]:
 
 
 def collect_files(
-    reader: ProcReader, pid: int, uses: Mapping[str, Use], options: PreflightOptions, boot_id: str
+    reader: ProcReader, pid: int, uses: Mapping[str, Use], options: PreflightOptions, boot_id: str, known: Fingerprints
 ) -> tuple[FileNeed, ...]:
-    """Every path the target will be given over there. Refused ones (deleted…) are left out: others name them."""
+    """Every path the target will be given over there. Refused ones (deleted…) are left out: others name them.
+
+    `known`: of the whole tree, whose processes have most in common.
+    """
     root = reader.path(pid, "root")
     mounts = reader.mountinfo(pid)
     needs = []
@@ -60,14 +64,14 @@ def collect_files(
         mount = mount_of(mounts, path)
         if not (use.mapped_to_write and mount is not None and mount.filesystem == "tmpfs"):
             needs.append(_need(path, use, found, mount, options, boot_id))
-    return _with_content(needs, root)
+    return _with_content(needs, root, known)
 
 
 def collect_scripts(options: PreflightOptions, boot_id: str) -> tuple[FileNeed, ...]:
     """The action scripts, which are called on both hosts."""
     use = Use(["action script"], mapped=True)
     needs = [_need(path, use, os.stat(path), None, options, boot_id) for path in options.action_scripts]
-    return _with_content(needs, "")
+    return _with_content(needs, "", Fingerprints())
 
 
 def collect_uses(reader: ProcReader, pid: int, smaps: Sequence[SmapsVma], files: Sequence[OpenFile]) -> dict[str, Use]:
@@ -120,10 +124,10 @@ def filesystem_id(path: str, device: int, mount: Mount | None, assume_shared: Se
     return f"{boot_id} {device}"  # the same kernel: hosts that are containers of one machine
 
 
-def _with_content(needs: list[FileNeed], root: str) -> tuple[FileNeed, ...]:
+def _with_content(needs: list[FileNeed], root: str, known: Fingerprints) -> tuple[FileNeed, ...]:
     """Build ids of mapped files, hashes of the rest that shall be the same."""
-    with_ids = [replace(need, build_id=_build_id(root + need.path)) if need.mapped else need for need in needs]
-    hashes = Fingerprints().sha256([root + need.path for need in with_ids if _is_hashed(need)])
+    with_ids = [replace(need, build_id=known.build_id(root + need.path)) if need.mapped else need for need in needs]
+    hashes = known.sha256([root + need.path for need in with_ids if _is_hashed(need)])
     return tuple(replace(need, sha256=hashes.get(root + need.path, b"")) for need in with_ids)
 
 
@@ -133,18 +137,32 @@ def _is_hashed(need: FileNeed) -> bool:
     return need.mapped or need.size_bytes <= HASHED_AT_MOST
 
 
-def _build_id(path: str) -> str:
-    try:
-        return read_build_id(path)
-    except OSError:
-        return ""
+class SocketTables:
+    """Sockets by inode. Each network namespace is read once: the kernel goes through all of its hash tables for that,
+    which takes milliseconds."""
+
+    def __init__(self, reader: ProcReader) -> None:
+        self._reader = reader
+        self._known: dict[int, tuple[dict[int, InetSocket], dict[int, UnixSocket]]] = {}
+
+    def of(self, pid: int) -> tuple[dict[int, InetSocket], dict[int, UnixSocket]]:
+        """Those in the network namespace of `pid`."""
+        namespace = self._reader.namespace(pid, "net")
+        if namespace not in self._known:
+            self._known[namespace] = self._reader.inet_sockets(pid), self._reader.unix_sockets(pid)
+        return self._known[namespace]
 
 
-def collect_listens(reader: ProcReader, pid: int, files: Sequence[OpenFile]) -> tuple[ListenNeed, ...]:
-    """Listening TCP, bound UDP and bound UNIX sockets."""
-    inet, unix = reader.inet_sockets(pid), reader.unix_sockets(pid)
+def collect_listens(
+    reader: ProcReader, pid: int, files: Sequence[OpenFile], tables: SocketTables
+) -> tuple[ListenNeed, ...]:
+    """Listening TCP, bound UDP and bound UNIX sockets; `tables` is asked after `files` were opened."""
+    sockets = [file for file in files if stat.S_ISSOCK(file.stat.st_mode)]
+    if not sockets:
+        return ()
+    inet, unix = tables.of(pid)
     needs = []
-    for file in files:
+    for file in sockets:
         used_as, inode = f"fd {file.fd}", file.stat.st_ino
         bound = inet.get(inode)
         if bound is not None and (bound.state == TCP_LISTEN or bound.protocol.startswith("udp")) and bound.local[1]:

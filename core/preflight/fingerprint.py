@@ -72,20 +72,37 @@ class Fingerprints:
     """Hashes files, several at a time, each content once: a file that looks unchanged is not read again."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, int, int, int], bytes] = {}
+        self._hashes: dict[tuple[int, ...], bytes] = {}
+        self._build_ids: dict[tuple[int, ...], str] = {}
 
     def sha256(self, paths: list[str]) -> dict[str, bytes]:
         """Hash of each path; those that cannot be read are left out."""
+        if not paths:
+            return {}
         with ThreadPoolExecutor(THREADS) as pool:
             hashes = pool.map(self._one, paths)
             return {path: digest for path, digest in zip(paths, hashes, strict=True) if digest is not None}
 
+    def build_id(self, path: str) -> str:
+        """Build id of an ELF file; "" for any other, and where it cannot be read."""
+        try:
+            key = _key(path)
+            if key not in self._build_ids:
+                self._build_ids[key] = read_build_id(path)
+            return self._build_ids[key]
+        except OSError:
+            return ""
+
     def _one(self, path: str) -> bytes | None:
         try:
-            found = os.stat(path)
-            key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-            if key not in self._known:
-                self._known[key] = read_sha256(path)
-            return self._known[key]
+            key = _key(path)
+            if key not in self._hashes:
+                self._hashes[key] = read_sha256(path)
+            return self._hashes[key]
         except OSError:
             return None
+
+
+def _key(path: str) -> tuple[int, ...]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -36,7 +36,7 @@ def collect_host(reader: ProcReader | None = None) -> HostRecord:
 def _vdso(reader: ProcReader) -> str:
     """Fingerprint of our own vDSO, which is every 64-bit task's; "" on a kernel without."""
     try:
-        return read_vdso_layout(reader).fingerprint
+        return read_vdso_layout().fingerprint
     except KernelLacks:
         return ""
 

@@ -15,7 +15,15 @@ from core.errors import Blocker, KernelLacks, MigrateError
 from core.kernel.calls import pidfd_open
 from core.kernel.ipc_namespace import in_ipc_namespace_of
 from core.memory.dirty.kept import without_our_marks
-from core.preflight.files import collect_files, collect_listens, collect_scripts, collect_uses, refuse_names
+from core.preflight.files import (
+    SocketTables,
+    collect_files,
+    collect_listens,
+    collect_scripts,
+    collect_uses,
+    refuse_names,
+)
+from core.preflight.fingerprint import Fingerprints
 from core.preflight.host import collect_host
 from core.preflight.memory import (
     add_huge_pages,
@@ -86,6 +94,15 @@ class _Belongings:
     max_fd: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the processes of a tree have in common."""
+
+    everything: OpenTable  # that any of them has open
+    fingerprints: Fingerprints
+    sockets: SocketTables
+
+
 def collect_facts(
     pid: int, options: PreflightOptions, *, host: HostRecord | None = None, reader: ProcReader | None = None
 ) -> TargetFindings:
@@ -139,12 +156,11 @@ def _collect(
         everything = replace(everything, own_pids=frozenset(member.own_pid for member in family.members))
         everything = replace(everything, holders=file_table.find_peer_holders(everything, reader))
         others = _find_other_holders(everything, pid, tables, reader)
+        known = _Known(everything, Fingerprints(), SocketTables(reader))
         findings = {}
         for member in family.living:
             with suppress_ended(member.pid, root, reader):
-                findings[member.pid] = _collect_member(
-                    reader, member.pid, tables[member.pid], everything, options, host
-                )
+                findings[member.pid] = _collect_member(reader, member.pid, tables[member.pid], known, options, host)
         family = without(family, {member.pid for member in family.living} - set(findings))
         sharers = find_sharers([member.pid for member in family.living], reader)
         findings |= {pid: _without_memory(findings[pid]) for pid in sharers}
@@ -260,20 +276,20 @@ def _blockers(family: Family, found: list[TargetFindings]) -> list[Blocker]:
 
 
 def _collect_member(
-    reader: ProcReader, pid: int, files: tuple[OpenFile, ...], everything: OpenTable, options: PreflightOptions,
+    reader: ProcReader, pid: int, files: tuple[OpenFile, ...], known: _Known, options: PreflightOptions,
     host: HostRecord,
 ) -> TargetFindings:  # fmt: skip
-    """One process of the tree, whose descriptors are `files` and the whole tree's `everything`."""
+    """One process of the tree, whose descriptors are `files`."""
     status, stat, smaps = reader.status(pid), reader.stat(pid), without_our_marks(pid, reader.smaps(pid))
     uses = collect_uses(reader, pid, smaps, files)
     blockers = (
         *refuse_process(reader, status, stat), *refuse_memory(smaps), *refuse_rings(pid, smaps), *refuse_names(uses),
-        *file_table.refuse(everything, files),
+        *file_table.refuse(known.everything, files),
     )  # fmt: skip
     notices = notice_tracking(smaps, read_max_map_count())
     belongings = _Belongings(
-        files=collect_files(reader, pid, uses, options, host.boot_id),
-        listens=collect_listens(reader, pid, files),
+        files=collect_files(reader, pid, uses, options, host.boot_id, known.fingerprints),
+        listens=collect_listens(reader, pid, files, known.sockets),
         max_fd=max((file.fd for file in files), default=0),
     )
     return TargetFindings(_record(reader, status, smaps, belongings, options, host), blockers, tuple(notices))

@@ -123,21 +123,19 @@ def parse_smaps(text: str, file: str = "smaps") -> tuple[SmapsVma, ...]:
     flags: frozenset[str] = frozenset()
     rss = swap = 0
     for number, line in enumerate(text.split("\n"), 1):
-        if not line:
-            continue
-        key = line.split(None, 1)[0]
-        if not key.endswith(":"):
+        if line[:1].isupper():
+            if line.startswith("VmFlags:"):
+                flags |= frozenset(line.split()[1:])
+            elif line.startswith("ProtectionKey:"):
+                flags |= {f"key{line.split()[1]}"}
+            elif line.startswith("Rss:"):
+                rss = _parse_kilobytes(line, file, number)
+            elif line.startswith("Swap:"):
+                swap = _parse_kilobytes(line, file, number)
+        elif line:
             if vma is not None:
                 found.append(SmapsVma(vma, flags, rss, swap))
             vma, flags, rss, swap = _parse_vma(line, file, number), frozenset(), 0, 0
-        elif key == "VmFlags:":
-            flags |= frozenset(line.split()[1:])
-        elif key == "ProtectionKey:":
-            flags |= {f"key{line.split()[1]}"}
-        elif key == "Rss:":
-            rss = _parse_kilobytes(line, file, number)
-        elif key == "Swap:":
-            swap = _parse_kilobytes(line, file, number)
     if vma is not None:
         found.append(SmapsVma(vma, flags, rss, swap))
     return tuple(found)
