@@ -23,7 +23,7 @@ from core import (
     resume_parked,
 )
 from core.errors import KernelLacks, PageStreamError, TraceeError
-from migrate.errors import OutOfOrder
+from migrate.errors import OutOfOrder, ProtocolError
 from migrate.journal import Journal
 from migrate.keeper.landing import Landing
 from migrate.keeper.reporter import Reporter, count_all
@@ -49,7 +49,7 @@ class LiveSourceEngine:
         self._page_fds = list(page_fds)
         self._live: LiveSource | None = None
         self._sender: PageSender | None = None
-        self._memories: dict[int, tuple[ImageSet, bytes]] = {}  # as the last round told of them, by own pid
+        self._told: dict[int, ImageSet] = {}  # address spaces as the last round told of them, by own pid
 
     def attach(self, request: pb.Attach) -> pb.Attached:
         """See SourceEngine."""
@@ -95,22 +95,13 @@ class LiveSourceEngine:
     def _round(self, number: int, tree: ImageSet) -> pb.Round:
         """Everybody's address space; a memory's number is its process's own pid."""
         processes = self._attached().processes.values()
+        before, self._told = self._told, {process.own_pid: process.memory for process in processes}
         memories = [
-            pb.Memory(
-                mm_id=process.own_pid, pid=process.own_pid, mm_image=self._encoded(process.own_pid, process.memory)
-            )
-            for process in processes
+            pb.Memory(mm_id=pid, pid=pid, mm_image=b"" if before.get(pid) is memory else encode_stream(memory))
+            for pid, memory in self._told.items()
         ]
         kept = [make_runs(process.own_pid, process.kept) for process in processes if process.kept]
         return pb.Round(number=number, memories=memories, tree=encode_stream(tree), kept=kept)
-
-    def _encoded(self, own_pid: int, memory: ImageSet) -> bytes:
-        """A process's address space; put into bytes again when it has another one than in the round before."""
-        known, content = self._memories.get(own_pid, (None, b""))
-        if known is not memory:
-            content = encode_stream(memory)
-            self._memories[own_pid] = memory, content
-        return content
 
     def send_pages(self, number: int, fresh: Sequence[int], progress: Callable[[pb.Progress], None]) -> pb.PagesSent:
         """See SourceEngine."""
@@ -218,7 +209,7 @@ class LiveDestinationEngine:
         self._receivers: list[PageReceiver] = []
         self._landings: list[Landing] = []
         self._memories: dict[int, LandingMemory | LandingFile] = {}
-        self._images: dict[int, tuple[bytes, ImageSet]] = {}  # of the last round's address spaces, by own pid
+        self._images: dict[int, ImageSet] = {}  # of the last round's address spaces, by own pid
         self._number: int | None = None
         self._resumed = False
         self._terminal: TerminalKeeper | None = None
@@ -264,18 +255,17 @@ class LiveDestinationEngine:
         live = self._prepared()
         before, self._images = self._images, {}
         for memory in request.memories:
-            content, images = before.get(memory.pid, (b"", None))
-            if images is None or content != memory.mm_image:  # else it is the very same set, and planned already
-                images = decode_stream(memory.mm_image)
-            self._images[memory.pid] = memory.mm_image, images
-        memories = {pid: images for pid, (_, images) in self._images.items()}
+            if not memory.mm_image and memory.pid not in before:
+                raise ProtocolError(f"round {request.number}: the address space of pid {memory.pid} was never told")
+            # The very same set is planned already.
+            self._images[memory.pid] = decode_stream(memory.mm_image) if memory.mm_image else before[memory.pid]
         tree = decode_stream(request.tree)
         self._memories.clear()
         fresh: Sequence[int] = ()
         if request.HasField("mould"):
-            self._memories[MOULD] = live.begin_mould(tree, memories, parse_runs(request.mould))
+            self._memories[MOULD] = live.begin_mould(tree, self._images, parse_runs(request.mould))
         else:
-            fresh = live.begin_round(tree, memories, {runs.mm_id: parse_runs(runs) for runs in request.kept})
+            fresh = live.begin_round(tree, self._images, {runs.mm_id: parse_runs(runs) for runs in request.kept})
             self._memories.update(live.landing_files())
             self._memories.update({memory.mm_id: live.landing_memory(memory.pid) for memory in request.memories})
             self._memories.update({id: live.segments.landing(id) for id in live.segments.ids()})
