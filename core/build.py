@@ -91,7 +91,7 @@ class Skeleton:
             inherited = vmas.compare(self.mapped, memory.mapped).stays
             self.update(memory.mapped)
             here = self._reader.maps(self.stem.pid)
-            vdso = plan_vdso(here, memory.kernel, memory.vdso, memory.as_vmas(), read_vdso_layout(self._reader))
+            vdso = plan_vdso(here, memory.kernel, memory.vdso, memory.as_vmas(), read_vdso_layout())
             self.stem.run(vdso.program)
             for address, content in vdso.content:
                 self.stem.memory.write(address, content)

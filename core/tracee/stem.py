@@ -47,6 +47,7 @@ class Stem:
     fds: FdAllocator = field(default_factory=FdAllocator)
     areas: list[Area] = field(default_factory=list)  # of all tasks that share its memory
     init: NamespaceInit | None = None  # None: it is in our PID namespace
+    born: set[int] = field(default_factory=set)  # of it, or beside it: their PIDs as we see them
     _ended: bool = False
 
     @property

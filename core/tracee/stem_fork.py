@@ -75,7 +75,9 @@ def _map_area(parent: Stem, reader: ProcReader, avoid: Sequence[Vma]) -> Area:
 def _our_pid(parent: Stem, own_pid: int, reader: ProcReader, *, is_sibling: bool) -> int:
     if parent.init is None and parent.pid == parent.own_pid:
         return own_pid
-    for child in reader.children(reader.stat(parent.pid).ppid if is_sibling else parent.pid):
+    children = reader.children(reader.stat(parent.pid).ppid if is_sibling else parent.pid)
+    for child in sorted(children, key=parent.born.__contains__):  # those last who may have ended, and been followed
         if reader.status(child).ns_pid[-1] == own_pid:
+            parent.born.add(child)
             return child
     raise RestoreError(f"pid {own_pid}: was born and cannot be found")

@@ -43,9 +43,10 @@ class VdsoLayout:
         return hashlib.sha256(repr((self.vmas, self.symbols)).encode()).hexdigest()[:FINGERPRINT_DIGITS]
 
 
-def read_vdso_layout(reader: ProcReader | None = None) -> VdsoLayout:
-    """Of this kernel, from our own process."""
-    reader = reader or ProcReader()
+@cache
+def read_vdso_layout() -> VdsoLayout:
+    """Of this kernel, from our own process, in which it stays the same."""
+    reader = ProcReader()
     places = {vma.name: (vma.start, vma.end) for vma in reader.maps(os.getpid()) if vma.name in NAMES}
     if "[vdso]" not in places:
         raise KernelLacks("vDSO", "this kernel gives its tasks none", hint="boot it without vdso=0")

@@ -3,6 +3,7 @@
 import mmap
 import os
 from collections.abc import Callable
+from functools import cache
 
 from core.errors import KernelLacks
 from core.kernel import pagemap_scan, userfaultfd
@@ -35,6 +36,7 @@ def choose_tracker(
             return HashTracker(pid, exclude)
 
 
+@cache
 def probe_tracker_kind() -> TrackChoice:
     """What this kernel can do, the best one first."""
     if probe_uffd_tracking():
