@@ -123,15 +123,16 @@ def parse_smaps(text: str, file: str = "smaps") -> tuple[SmapsVma, ...]:
     flags: frozenset[str] = frozenset()
     rss = swap = 0
     for number, line in enumerate(text.split("\n"), 1):
-        if line[:1].isupper():
-            if line.startswith("VmFlags:"):
-                flags |= frozenset(line.split()[1:])
-            elif line.startswith("ProtectionKey:"):
-                flags |= {f"key{line.split()[1]}"}
-            elif line.startswith("Rss:"):
-                rss = _parse_kilobytes(line, file, number)
-            elif line.startswith("Swap:"):
-                swap = _parse_kilobytes(line, file, number)
+        if line[:1].isupper():  # the names of facts about a mapping
+            match line[:4]:  # there are hundreds of thousands of lines in a crowd of processes
+                case "VmFl":
+                    flags |= frozenset(line.split()[1:])
+                case "Prot":
+                    flags |= {f"key{line.split()[1]}"}
+                case "Rss:":
+                    rss = _parse_kilobytes(line, file, number)
+                case "Swap" if line[4:5] == ":":
+                    swap = _parse_kilobytes(line, file, number)
         elif line:
             if vma is not None:
                 found.append(SmapsVma(vma, flags, rss, swap))
