@@ -6,6 +6,7 @@ reap it nor know when the last one has gone.
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ CLONE_PTRACE, CLONE_CLEAR_SIGHAND = 0x2000, 0x100000000
 CLONE_ARGS_SIZE: Final = 88
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_SLAVE = 2, 4, 8, 16384, 1 << 19
 PR_SET_NAME: Final = 15
+ENDING_POLL_S: Final = 0.0002
 
 
 @dataclass(slots=True)
@@ -43,11 +45,12 @@ class NamespaceInit:
         if self._ended:
             return
         self._ended = True  # the PID may be somebody else's from now on
-        members = list(_descendants(self.pid, reader))
         os.kill(self.pid, signal.SIGKILL)
-        for member in reversed(members):
-            ptrace.reap_killed(member)
-        os.waitpid(self.pid, 0)
+        while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+            # Again and again: who is orphaned while we look becomes a child of init, behind our back.
+            for member in reversed(list(_descendants(self.pid, reader))):
+                ptrace.reap_killed(member)
+            time.sleep(ENDING_POLL_S)
 
 
 def _descendants(pid: int, reader: ProcReader) -> Iterator[list[int]]:

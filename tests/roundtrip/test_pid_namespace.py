@@ -12,6 +12,9 @@ import pytest
 from core import DumpOptions, RestoreOptions, RestoreReport, dump, restore
 from core.errors import RestoreError
 from core.preflight.process import refuse_namespaces
+from core.proc.reader import ProcReader
+from core.tracee.stem import make_stem
+from core.tracee.stem_fork import fork_stem
 from tests.program_build import Run
 from tests.requires import require_root
 from tests.roundtrip.one_host import moved
@@ -170,3 +173,30 @@ def test_a_live_copy_takes_over_here(name: str, tmp_path: Path) -> None:
         assert READER.status(move.commit()).ns_pid[-1] == own
         run.release()
         assert run.result() == "PASS"
+
+
+class Killing(ProcReader):
+    """A look at the children of one process ends another."""
+
+    def __init__(self, of: int, victim: int) -> None:
+        super().__init__()
+        self._of, self._victim = of, victim
+
+    def children(self, pid: int) -> list[int]:
+        found = super().children(pid)
+        if pid == self._of and self.exists(self._victim):
+            os.kill(self._victim, signal.SIGKILL)
+            wait_until(lambda: self.stat(self._victim).state == "Z", "it ends")
+        return found
+
+
+@pytest.mark.timeout(60)
+def test_a_namespace_ends_whoever_is_orphaned_meanwhile() -> None:
+    """As when a tree's cgroup is killed first: init has children then that it had not a moment ago."""
+    stem = make_stem(5, (), READER, pid_mode="namespace")
+    child = fork_stem(stem, 6, READER)
+    assert stem.init is not None
+    stem.init.kill(Killing(stem.init_pid, stem.pid))
+    assert not any(READER.exists(pid) for pid in (stem.init_pid, stem.pid, child.pid))
+    stem.kill()
+    child.kill()
