@@ -130,16 +130,16 @@ def _check_count(kind: Kind[M], name: str, count: int) -> None:
 
 def _not_text(message: Message) -> str | None:
     """Name of a string field that is not UTF-8: the parser lets these through and then hands out bytes for str."""
-    for field in _text_fields(message.DESCRIPTOR):
-        if not field.is_repeated and not message.HasField(field.name):
+    for name, full_name, is_repeated, is_message in _text_fields(message.DESCRIPTOR):
+        if not is_repeated and not message.HasField(name):
             continue
-        value = getattr(message, field.name)
-        values = value if field.is_repeated else (value,)
-        if not field.is_message:
-            if any(isinstance(item, bytes) for item in values):
-                return field.full_name
-        elif (bad := next(filter(None, map(_not_text, values)), None)) is not None:
-            return bad
+        value = getattr(message, name)
+        for item in value if is_repeated else (value,):
+            if is_message:
+                if bad := _not_text(item):
+                    return bad
+            elif isinstance(item, bytes):
+                return full_name
     return None
 
 

@@ -176,9 +176,7 @@ def _decode_into(images: ImageSet, name: str, content: bytes | memoryview) -> No
     kind, id = parse_file_name(name)
     if images.has(kind, id):
         raise ImageError(name, "appears twice")
-    images.add_empty(kind, id)
-    for record in decode_file(kind, name, content):
-        images.add(kind, record.message, id, record.payload)
+    images.extend(kind, decode_file(kind, name, content), id)
 
 
 def _decode_stream_file(images: ImageSet, view: memoryview, position: int) -> int:
