@@ -105,6 +105,13 @@ class Network:
             self.is_locked = False
             self.scripts.run(Action.NETWORK_UNLOCK, self.init_pid)
 
+    def unlock_whatever_it_says(self) -> None:
+        """The same; the process runs on, so that a script's failure is a warning."""
+        try:
+            self.unlock()
+        except ScriptError as error:
+            log.warning("%s", error)
+
     def leave(self) -> None:
         """The process has ended here: it stays locked."""
         self.is_locked = False

@@ -6,7 +6,7 @@ Everything told is tracked anew before it is read: what changes meanwhile comes 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from core.kernel.threads import ThreadState
 from core.memory.dirty import DirtyTracker
 from core.memory.dirty.choose import choose_tracker, probe_tracker_kind
 from core.memory.dirty.kept import Kept, KeptTracker, find_any_tracker, keeper_name, start_keeper
-from core.memory.ranges import EMPTY, Ranges
+from core.memory.ranges import EMPTY, EVERYTHING, Ranges
 from core.options import DumpOptions
 from core.parents import Parent, ParentTask, open_parent, read_carried, release_quietly, write_task
 from core.plan.encode import Steps
@@ -35,6 +35,7 @@ from core.tracee.borrow import Borrow, Results
 from core.tracee.family import Member, has_ended, read_family, read_settled, release, stop_family
 from core.tracee.freezer import freeze, stop_thread
 from core.tracee.lender import borrow, find_lender
+from core.tracee.remote_writers import RemoteWriters
 from core.tracee.sharers import find_sharers
 from core.tracee.uffd_loan import open_uffd
 from core.vdso.mark import unproxied
@@ -61,6 +62,7 @@ class _Task:
     begun: DirtyTracker | None = None  # a tracker of our own; None: the parent's goes on
     told: Ranges | None = None
     missing: Ranges = EMPTY
+    unsettled: Ranges = EMPTY  # of what is told, what may change once more of which nobody will tell
 
     @property
     def pid(self) -> int:
@@ -76,6 +78,7 @@ class _Round:
     parent: Parent
     pages: int = 0
     inherited: int = 0
+    notices: list[str] = field(default_factory=list)
 
 
 def pre_dump(pid: int, directory: Path, options: DumpOptions, sink: PagesSink | None = None) -> PreDumpReport:
@@ -96,6 +99,7 @@ def pre_dump(pid: int, directory: Path, options: DumpOptions, sink: PagesSink | 
             watch.lap("prepare")
             _ask_trackers(this, pid, tasks)
             _begin_trackers(this, pid, tasks, begun)
+            _settle_writers(this, tasks)
             watch.lap("scan")
             for number, task in enumerate(tasks):
                 with _unless_ended(task.pid, pid, reader):
@@ -108,7 +112,7 @@ def pre_dump(pid: int, directory: Path, options: DumpOptions, sink: PagesSink | 
     if options.auto_dedup and sink is None:
         punch_superseded(directory)
     watch.lap("finish")
-    return PreDumpReport(pid, this.pages, this.inherited, tuple(watch.phases), tuple(parent.notices))
+    return PreDumpReport(pid, this.pages, this.inherited, tuple(watch.phases), (*parent.notices, *this.notices))
 
 
 @contextmanager
@@ -167,6 +171,21 @@ def _begin_trackers(this: _Round, root: int, tasks: list[_Task], begun: ExitStac
         for pid, tracker in new:
             with _unless_ended(pid, root, this.reader):
                 tracker.collect_and_rearm(this.reader.maps(pid))
+
+
+def _settle_writers(this: _Round, tasks: list[_Task]) -> None:
+    """Before anything that was told is read."""
+    if (this.options.track or probe_tracker_kind()) == "hash":
+        return
+    writers = RemoteWriters(this.reader)
+    try:
+        writers.open()
+        has_settled = writers.settle({task.prepared.tgid for task in tasks})
+    finally:
+        writers.close()
+    for task in () if has_settled else tasks:
+        task.unsettled = EVERYTHING if task.told is None else task.told
+    this.notices += [writers.notice] if writers.notice else []
 
 
 @contextmanager
@@ -231,10 +250,11 @@ def _keep(this: _Round, tasks: list[_Task], foreign_fds: list[int]) -> None:
     name = keeper_name(this.parent.dump_id)
     kept = {task.pid: Kept(task.begun, this.parent.dump_id) for task in tasks if task.begun is not None}
     for task in tasks:
+        again = task.missing.union(task.unsettled)
         if task.begun is not None:
-            task.begun.keep_pending(task.missing)
+            task.begun.keep_pending(again)
         elif task.parent is not None and task.parent.tracker is not None:
-            task.parent.tracker.commit(this.parent.dump_id, task.missing)
+            task.parent.tracker.commit(this.parent.dump_id, again)
     if kept:
         start_keeper(name, kept, foreign_fds)
     try:

@@ -4,6 +4,7 @@ Source: Documentation/bpf/btf.rst.
 """
 
 import struct
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ HEADER: Final = struct.Struct("<HBBIIIII")
 TYPE: Final = struct.Struct("<III")  # name, kind with count, size or type
 MEMBER: Final = struct.Struct("<III")  # name, type, offset in bits
 MAGIC: Final = 0xEB9F
-STRUCT: Final = 4
+STRUCT, FUNCTION = 4, 12
 MODIFIERS: Final = frozenset({8, 9, 10, 11, 18})  # typedef, volatile, const, restrict, type tag
 AFTER: Final = {1: 4, 3: 12, 14: 4, 17: 4}  # bytes behind a type, by its kind
 AFTER_EACH: Final = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}  # and for each of its members
@@ -23,13 +24,23 @@ AFTER_EACH: Final = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}  # and for each 
 
 def read_offsets(wanted: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
     """Offsets in bytes of `wanted` fields (struct → names); some 0.15 s. KernelLacks: this kernel has no such ones."""
+    return read_layout(wanted, ())[0]
+
+
+def read_layout(
+    wanted: Mapping[str, Sequence[str]], functions: Sequence[str]
+) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """The same, and the numbers of functions' types."""
     try:
-        return parse_offsets(PATH.read_bytes(), wanted)
+        return parse_layout(PATH.read_bytes(), wanted, functions)
     except (OSError, LookupError, ValueError, struct.error) as error:
-        raise KernelLacks("BTF", f"{PATH} does not tell of {', '.join(wanted)}: {error}") from error
+        names = ", ".join((*wanted, *functions))
+        raise KernelLacks("BTF", f"{PATH} does not tell of {names}: {error}") from error
 
 
-def parse_offsets(content: bytes, wanted: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
+def parse_layout(
+    content: bytes, wanted: Mapping[str, Sequence[str]], functions: Sequence[str] = ()
+) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
     """The same from the file's content. LookupError, ValueError, struct.error: it is not there, or damaged."""
     magic, _, _, size, types_at, types_size, names_at, names_size = HEADER.unpack_from(content)
     if magic != MAGIC:
@@ -38,9 +49,13 @@ def parse_offsets(content: bytes, wanted: Mapping[str, Sequence[str]]) -> dict[s
     types = _Types(content[size + types_at : size + types_at + types_size], names)
     found = {}
     for name, fields in wanted.items():
-        offsets = dict(types.members(types.structs[names.index(b"\0" + name.encode() + b"\0") + 1]))
+        offsets = dict(types.members(types.structs[_place_of(names, name)]))
         found[name] = {field: offsets[field] for field in fields}
-    return found
+    return found, {name: types.function(_place_of(names, name)) for name in functions}
+
+
+def _place_of(names: bytes, name: str) -> int:
+    return names.index(b"\0" + name.encode() + b"\0") + 1
 
 
 class _Types:
@@ -56,6 +71,16 @@ class _Types:
             if kind == STRUCT:
                 self.structs.setdefault(name, place)
             place += TYPE.size + AFTER.get(kind, 0) + AFTER_EACH.get(kind, 0) * (info & 0xFFFF)
+
+    def function(self, name: int) -> int:
+        """The number of the function with the name at `name`. LookupError."""
+        place = -1
+        while (place := self._content.find(struct.pack("<I", name), place + 1)) >= 0:
+            number = bisect_left(self._places, place)
+            is_type = number < len(self._places) and self._places[number] == place
+            if is_type and TYPE.unpack_from(self._content, place)[1] >> 24 & 31 == FUNCTION:
+                return number
+        raise LookupError("no such function")
 
     def members(self, place: int) -> Iterator[tuple[str, int]]:
         """Names and offsets in bytes, those of nameless members among them."""

@@ -12,15 +12,25 @@ from functools import cache
 from typing import Final
 
 from core.errors import KernelLacks
+from core.kernel.bpf import (
+    MAP_CREATE,
+    PROG_TEST_RUN,
+    RETURN,
+    RETURN_ZERO,
+    bpf,
+    call,
+    instruction,
+    keep,
+    load_map,
+    load_program,
+)
 from core.kernel.btf import read_offsets
-from core.kernel.calls import address_of, syscall
+from core.kernel.calls import address_of
 
-MAP_CREATE, PROG_LOAD, PROG_TEST_RUN = 0, 5, 10  # commands of bpf(2)
 ARRAY, PERCPU_ARRAY = 2, 6
 MMAPABLE: Final = 1 << 10
 RAW_TRACEPOINT: Final = 17
 GET_CURRENT_TASK, PROBE_READ_KERNEL, LOOKUP_PERCPU = 35, 113, 195  # helpers
-LICENSE: Final = b"Dual MIT/GPL\0"  # of the programs below: the helpers are for such alone
 PAGE: Final = mmap.PAGESIZE
 WORD: Final = struct.Struct("<Q")
 LIMIT: Final = 1 << 64
@@ -38,41 +48,26 @@ def offsets_of(*wanted: tuple[str, tuple[str, ...]]) -> dict[str, dict[str, int]
     return read_offsets({name: (*LAYOUT.get(name, ()), *fields.get(name, ())) for name in {**LAYOUT, **fields}})
 
 
-def _instruction(code: int, target: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
-    return struct.pack("<BBhi", code, source << 4 | target, offset, value)
-
-
-def _load_map(register: int, descriptor: int, *, value: bool) -> bytes:
-    """Of a map, or of its only value."""
-    return _instruction(0x18, register, 2 if value else 1, 0, descriptor) + _instruction(0)
-
-
-def _call(helper: int) -> bytes:
-    return _instruction(0x85, value=helper)
-
-
-RETURN: Final = _instruction(0x95)
-RETURN_ZERO: Final = _instruction(0xB7) + RETURN
-KEEP_CONTEXT: Final = _instruction(0xBF, 6, 1)
+KEEP_CONTEXT: Final = instruction(0xBF, 6, 1)
 
 
 def _read_code(out: int) -> bytes:
     """probe_read_kernel(out, size = context[1], address = context[0])."""
-    code = KEEP_CONTEXT + _load_map(1, out, value=True) + _instruction(0x79, 2, 6, 8) + _instruction(0x79, 3, 6, 0)
-    return code + _instruction(0x25, 2, 0, 2, PAGE) + _call(PROBE_READ_KERNEL) + RETURN + RETURN_ZERO
+    code = KEEP_CONTEXT + load_map(1, out, value=True) + instruction(0x79, 2, 6, 8) + instruction(0x79, 3, 6, 0)
+    return code + instruction(0x25, 2, 0, 2, PAGE) + call(PROBE_READ_KERNEL) + RETURN + RETURN_ZERO
 
 
 def _task_code(out: int) -> bytes:
-    code = _load_map(7, out, value=True) + _call(GET_CURRENT_TASK)
-    return code + _instruction(0x7B, 7, 0, 0) + RETURN_ZERO
+    code = load_map(7, out, value=True) + call(GET_CURRENT_TASK)
+    return code + instruction(0x7B, 7, 0, 0) + RETURN_ZERO
 
 
 def _place_code(out: int, per_cpu: int) -> bytes:
     """The address of the map `per_cpu`, and that of its value on CPU context[0]."""
-    code = KEEP_CONTEXT + _load_map(7, out, value=True) + _load_map(1, per_cpu, value=False)
-    code += _instruction(0x7B, 7, 1, 0) + _instruction(0x62, 10, 0, -4, 0)
-    code += _instruction(0xBF, 2, 10) + _instruction(0x07, 2, value=-4) + _instruction(0x79, 3, 6, 0)
-    return code + _call(LOOKUP_PERCPU) + _instruction(0x7B, 7, 0, 8) + RETURN_ZERO
+    code = KEEP_CONTEXT + load_map(7, out, value=True) + load_map(1, per_cpu, value=False)
+    code += instruction(0x7B, 7, 1, 0) + instruction(0x62, 10, 0, -4, 0)
+    code += instruction(0xBF, 2, 10) + instruction(0x07, 2, value=-4) + instruction(0x79, 3, 6, 0)
+    return code + call(LOOKUP_PERCPU) + instruction(0x7B, 7, 0, 8) + RETURN_ZERO
 
 
 class KernelMemory:
@@ -88,25 +83,16 @@ class KernelMemory:
         self._task = self._answer(0)
         self._cpus = self._cpu_offsets()
 
-    def _bpf(self, command: int, attributes: bytes) -> tuple[int, bytes]:
-        buffer = bytearray(attributes.ljust(128, b"\0"))
-        return syscall("bpf", command, address_of(buffer), len(buffer)), bytes(buffer)
-
-    def _keep(self, descriptor: int) -> int:
-        self._stack.callback(os.close, descriptor)
-        return descriptor
-
     def _make_map(self, kind: int, size: int, flags: int = 0) -> int:
-        return self._keep(self._bpf(MAP_CREATE, struct.pack("<5I", kind, 4, size, 1, flags))[0])
+        return keep(self._stack, bpf(MAP_CREATE, struct.pack("<5I", kind, 4, size, 1, flags))[0])
 
     def _load(self, code: bytes) -> int:
-        program = struct.pack("<2I2Q", RAW_TRACEPOINT, len(code) // 8, address_of(code), address_of(LICENSE))
-        return self._keep(self._bpf(PROG_LOAD, program)[0])
+        return load_program(self._stack, RAW_TRACEPOINT, code)
 
     def _run(self, program: int, first: int = 0, second: int = 0) -> None:
         context = struct.pack("<2Q", first, second)
         run = struct.pack("<4I2Q4I2Q", program, 0, 0, 0, 0, 0, 0, 0, len(context), 0, address_of(context), 0)
-        result = struct.unpack_from("<i", self._bpf(PROG_TEST_RUN, run)[1], 4)[0]
+        result = struct.unpack_from("<i", bpf(PROG_TEST_RUN, run)[1], 4)[0]
         if result < 0:
             raise OSError(-result, os.strerror(-result))
 

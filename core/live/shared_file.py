@@ -95,6 +95,7 @@ class SharedFile:
         self.missing = EMPTY  # what is not there any more reads as zero
         self.stores = Stores()  # at the last look
         self._sent = EMPTY
+        self._unknown = self._again = EMPTY  # what was compared at the last look; what will be at the next
         self._key = key
         self._copied = PageHashes()  # of the pages as they went over
         self._witness: PageWitness | None = None
@@ -113,20 +114,24 @@ class SharedFile:
         if not last and stores.hides_removals:
             self._need_witness()
         removed = self._removed() if stores.hides_removals else EMPTY
-        unknown = stores.unknown.union(stores.gone_since(self.stores), removed)
+        unknown = stores.unknown.union(stores.gone_since(self.stores), removed, self._again)
         if doubt and self._sent:
             unknown = page_span(self.size)
             self._tell()
         self.data = self._find_data(stores.written, unknown, last=last and self._has_looked and not doubt)
         if not last and self._witness is not None:
             self._witness.meet(self.data, removed)
-        self.stores, self._has_looked = stores, True
+        self.stores, self._has_looked, self._unknown, self._again = stores, True, unknown, EMPTY
         self.holes = self.holes.union(self._sent).subtract(self.data)
         self._sent = self._sent.subtract(self.holes)
         there = self._sent.subtract(self.pending)
         differing = self._compare(unknown.intersect(there).subtract(stores.written))
         changed = self.pending.union(stores.written.intersect(there), differing)
         self.pending = self.data.intersect(changed).union(self.data.subtract(self._sent))
+
+    def distrust(self) -> None:
+        """What the last look told, or found to be the same, may change once more, of which no look will tell."""
+        self._again = self.pending.union(self._unknown)
 
     def _find_data(self, written: Ranges, unknown: Ranges, *, last: bool) -> Ranges:
         """To ask for all holes takes tens of milliseconds per GiB. In the last look nothing but what was stored to can

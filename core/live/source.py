@@ -3,7 +3,6 @@
 Speaks no protocol and journals nothing: that is migrate/keeper's.
 """
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -11,14 +10,14 @@ from dataclasses import dataclass, field
 
 from core.action_scripts import Action, Network
 from core.collect import collect_tree
-from core.errors import MigrateError, NotBorrowable, ScriptError, TraceeError
+from core.errors import MigrateError, NotBorrowable, TraceeError
 from core.foreseen import Foreseen
 from core.images.pb.tty_pb2 import TtyInfoEntry
 from core.images.store import ImageSet
 from core.kernel.ipc_namespace import in_ipc_namespace_of
 from core.live.ending import end_all, give_back_all
 from core.live.ghosts import LiveGhosts
-from core.live.looks import look_at_all
+from core.live.looks import distrust, look_at_all, prepare_looks
 from core.live.mappers import Mapper, Mappers
 from core.live.mould import Casting
 from core.live.network_files import FileHolder, NetworkFiles
@@ -45,9 +44,9 @@ from core.resources import posix_mqueue, sysv_ipc
 from core.tracee.family import Family, has_ended, read_family, read_settled, refuse_strays, release, without
 from core.tracee.freezer import FrozenProcess, freeze
 from core.tracee.holder import Holder, hold_processes
+from core.tracee.remote_writers import RemoteWriters
 
 ATTEMPTS = 8  # to meet one that executes programs all the time
-log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -71,6 +70,7 @@ class LiveSource:
     _foreseen: Foreseen = field(default_factory=Foreseen)
     _terminals: list[TtyInfoEntry] = field(default_factory=list)  # that sessions of the tree are led from
     _images: ImageSet = field(default_factory=ImageSet)  # of the freeze
+    _writers: RemoteWriters = field(default_factory=RemoteWriters)
     _network: Network = field(init=False)
     _network_files: NetworkFiles = field(init=False)
 
@@ -98,7 +98,7 @@ class LiveSource:
     @property
     def notices(self) -> list[str]:
         """What its user should know."""
-        return [self.holder.notice] if self.holder is not None and self.holder.notice else []
+        return [*filter(None, [self.holder.notice if self.holder is not None else "", self._writers.notice])]
 
     def attach(self) -> None:
         """Move the tree into a cgroup of its own, borrow from and track every process of it."""
@@ -106,6 +106,8 @@ class LiveSource:
         self.shared.segments.own_ipc = self._stack.enter_context(in_ipc_namespace_of(self.pid))
         self.holder = hold_processes(lambda: self._pids(), self.name, self.options.hold)
         self._meet(read_settled(self.pid, self.reader, ()), {})
+        if not all(process.compares for process in self.processes.values()):
+            self._writers.open()
 
     def _pids(self) -> list[int]:
         return [member.tgid for member in read_family(self.pid, self.reader).living]
@@ -191,17 +193,18 @@ class LiveSource:
         """Which pages are dirty now; tracking begins anew. Nothing stops, but for a tracker that needs it."""
         self._listen()
         self._meet(read_settled(self.pid, self.reader, self.everybody), {})
-        for process in self.processes.values():
-            with suppress(OSError):  # it has ended
-                process.note_direct()
+        prepare_looks(self.processes.values())
         self._foreseen.look(self._pidfds(), self.reader, self.options, self.shared.segments)
         stopped_s = 0.0
         if any(process.needs_stop for process in self.processes.values()):
             stopped_s = self._look_stopped()
         else:
             self._look()
+        has_settled = self._writers.settle(self._tgids)
         self._foreseen.look_at_memory([one.space for one in self.processes.values()], self.reader)
         self._look_at_shared()
+        if not has_settled:
+            distrust(self.processes.values(), self.files)
         stand_in = self.options.files.terminal == "new"
         self._terminals = find_controlling(self._family, self._prepared().values(), self.reader, stand_in=stand_in)
         shape = shape_of(self._family, self.processes, self._terminals)
@@ -241,6 +244,10 @@ class LiveSource:
     def _pidfds(self) -> list[tuple[int, int]]:
         return [(pid, process.prepared.pidfd) for pid, process in self.everybody.items()]
 
+    @property
+    def _tgids(self) -> set[int]:
+        return {process.prepared.tgid for process in self.everybody.values()}
+
     def _prepared(self) -> dict[int, Prepared]:
         return {pid: process.prepared for pid, process in self.everybody.items()}
 
@@ -278,16 +285,15 @@ class LiveSource:
         asked = time.monotonic()
         with suppress(OSError):  # of a thread that has ended: the freeze tells
             self._network_files.flush_before(self._file_holders())
-        for process in self.processes.values():
-            with suppress(OSError):  # it has ended
-                process.read_flags()
-                process.note_direct()
+        prepare_looks(self.processes.values(), last=True)
         self._listen()  # there is less to hear of then
+        self._writers.settle(self._tgids, strange=True)
         watch = Stopwatch()
         family, frozen = stop_met(self.pid, self.reader, self._meet_all, self._prepared(), watch)
         ran_s = (watch.began or asked) - asked
         watch.lap("freeze")
         try:
+            self._writers.refuse(self.pid, self._tgids)
             self._network.lock()
             self._look(last=True)
             gone = {process.own_pid: process.sent.subtract(process.present()) for process in self.processes.values()}
@@ -302,7 +308,7 @@ class LiveSource:
             self.shared.look(self._mappers, last=True)
             watch.lap("shared memory")
         except BaseException as error:
-            self._unlock_network()
+            self._network.unlock_whatever_it_says()
             self._let_go()
             killed = [pid for pid in frozen if has_ended(pid, self.reader)] if isinstance(error, Exception) else []
             release(frozen)
@@ -337,7 +343,7 @@ class LiveSource:
         if self.holder is None or not all(process.frozen for process in self.everybody.values()):
             raise TraceeError(self.pid, "is not frozen")
         self.options.scripts.run(Action.POST_DUMP, self.pid)
-        for pid in {process.prepared.tgid for process in self.everybody.values()} - set(self.holder.pids()):
+        for pid in self._tgids - set(self.holder.pids()):
             self.holder.add_spawned(pid)
         self.holder.request_freeze()
         for process in self.everybody.values():
@@ -367,7 +373,7 @@ class LiveSource:
         """Give everything back: the tree runs on as if nothing had been. Idempotent."""
         if self._held:
             raise TraceeError(self.pid, "has been handed over: only its copy's fate decides now")
-        self._unlock_network()
+        self._network.unlock_whatever_it_says()
         if self.holder is not None and not any(process.frozen for process in self.everybody.values()):
             self.holder.thaw()  # when hold() failed half-way
         self.ghosts.ghosts.undo_links()
@@ -382,13 +388,6 @@ class LiveSource:
             if holder is not None:
                 holder.give_back()
 
-    def _unlock_network(self) -> None:
-        """It runs on whatever a script says to that."""
-        try:
-            self._network.unlock()
-        except ScriptError as error:
-            log.warning("%s", error)
-
     def close(self) -> None:
         """Let go of trackers and descriptors; changes nothing of the tree."""
         for process in self.processes.values():
@@ -397,4 +396,5 @@ class LiveSource:
         self.shared.close()
         self._foreseen.close()
         self._mappers.close()
+        self._writers.close()
         self._stack.close()

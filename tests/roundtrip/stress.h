@@ -17,7 +17,7 @@
 		value_;                                                   \
 	})
 
-static uint64_t next(uint64_t *state)
+static inline uint64_t next(uint64_t *state)
 {
 	*state ^= *state << 13;
 	*state ^= *state >> 7;

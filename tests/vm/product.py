@@ -9,7 +9,7 @@ from importlib.metadata import Distribution, distribution, requires
 from pathlib import Path
 
 from tests.program_build import find
-from tests.roundtrip import dirty_exact, shared_exact
+from tests.roundtrip import dirty_exact, shared_exact, slow_writer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARE = "/srv/share"
@@ -25,7 +25,7 @@ sys.exit(main())
 VARIANTS = {"-static": "-static", "-small": "-DPAGES=128UL"}  # what is added to a name → to the compiler's options
 EXACTNESS = (
     "waiting.py", "huge_pages.py", "program_build.py", "roundtrip/targets.py", "roundtrip/dirty_exact.py",
-    "roundtrip/shared_exact.py",
+    "roundtrip/shared_exact.py", "roundtrip/slow_writer.py",
 )  # fmt: skip
 REQUIREMENT = re.compile(r"[\w.-]+")
 
@@ -55,7 +55,7 @@ def add_exactness(share: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / "tests" / name, target)
     (share / "exact").mkdir()
-    for source in (dirty_exact.SOURCE, shared_exact.SOURCE, shared_exact.HUGE_SOURCE):
+    for source in (dirty_exact.SOURCE, shared_exact.SOURCE, shared_exact.HUGE_SOURCE, slow_writer.SOURCE):
         dirty_exact.build(share / "exact", source)
 
 

@@ -23,6 +23,8 @@ JOIN_PAGES = "cd /sys/kernel/mm/ksm && echo 1 > run && echo 5 > sleep_millisecs 
         ["shared_exact", "soft-dirty", "wild", RUNS, SECONDS, "shared_stress"],
         ["shared_exact", "soft-dirty", "drops", "1", SECONDS, "shared_stress"],
         ["shared_exact", "soft-dirty", "", "1", SECONDS, "huge_stress"],
+        ["slow_writer", "auto", "private", "slow_writer"],
+        ["slow_writer", "soft-dirty", "shared", "slow_writer"],
     ],
     ids=lambda words: f"{words[-1]}-{words[2]}",
 )

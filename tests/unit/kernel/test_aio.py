@@ -104,4 +104,4 @@ def test_a_struct_or_field_that_this_kernel_lacks_is_told() -> None:
 )
 def test_what_is_no_btf_is_told(content: bytes) -> None:
     with pytest.raises((LookupError, ValueError, struct.error)):
-        btf.parse_offsets(content, {"kioctx": ("reqs",)})
+        btf.parse_layout(content, {"kioctx": ("reqs",)})

@@ -1,0 +1,55 @@
+"""Programs for bpf(2): how instructions are encoded, and the commands. Knows no program.
+
+Source: linux/bpf.h, Documentation/bpf/standardization/instruction-set.rst.
+"""
+
+import os
+import struct
+from contextlib import ExitStack
+from typing import Final
+
+from core.kernel.calls import address_of, syscall
+
+MAP_CREATE, PROG_LOAD, PROG_TEST_RUN, LINK_CREATE, ITER_CREATE = 0, 5, 10, 28, 33  # commands
+LICENSE: Final = b"Dual MIT/GPL\0"  # of our programs: the helpers that they need are for such alone
+ATTRIBUTES_SIZE: Final = 128
+
+
+def instruction(code: int, target: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
+    """One of 8 bytes; `target` and `source` are registers."""
+    return struct.pack("<BBhi", code, source << 4 | target, offset, value)
+
+
+def load_map(register: int, descriptor: int, *, value: bool) -> bytes:
+    """Of a map, or of its only value."""
+    return instruction(0x18, register, 2 if value else 1, 0, descriptor) + instruction(0)
+
+
+def call(helper: int) -> bytes:
+    """Arguments in registers 1 to 5, the answer in 0."""
+    return instruction(0x85, value=helper)
+
+
+RETURN: Final = instruction(0x95)
+RETURN_ZERO: Final = instruction(0xB7) + RETURN
+
+
+def bpf(command: int, attributes: bytes) -> tuple[int, bytes]:
+    """What it answers, and what it wrote back."""
+    buffer = bytearray(attributes.ljust(ATTRIBUTES_SIZE, b"\0"))
+    return syscall("bpf", command, address_of(buffer), len(buffer)), bytes(buffer)
+
+
+def load_program(stack: ExitStack, kind: int, code: bytes, *, attach_kind: int = 0, attach_to: int = 0) -> int:
+    """A descriptor until the stack unwinds. `attach_to`: a type's number in the kernel's BTF. OSError."""
+    start = struct.pack("<2I2Q", kind, len(code) // 8, address_of(code), address_of(LICENSE))
+    attributes = bytearray(start.ljust(ATTRIBUTES_SIZE, b"\0"))
+    struct.pack_into("<I", attributes, 68, attach_kind)  # expected_attach_type
+    struct.pack_into("<I", attributes, 108, attach_to)  # attach_btf_id
+    return keep(stack, bpf(PROG_LOAD, bytes(attributes))[0])
+
+
+def keep(stack: ExitStack, descriptor: int) -> int:
+    """Closed when the stack unwinds."""
+    stack.callback(os.close, descriptor)
+    return descriptor
