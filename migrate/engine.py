@@ -62,10 +62,11 @@ async def line_over(connection: socket.socket, peer: str) -> Line:
 
 class Peer:
     """One end of a strict request/answer conversation. A request that was given up (timeout, Ctrl-C) still owes its
-    answer: the next request reads past it."""
+    answer: the next request reads past it. `host`: where the other end is, "" for here; its failures name it."""
 
-    def __init__(self, line: Line, name: str) -> None:
+    def __init__(self, line: Line, name: str, host: str = "") -> None:
         self.name = name
+        self.host = host
         self._line = line
         self._owed = 0
         self._receiving: asyncio.Future[bytes | None] | None = None
@@ -103,7 +104,7 @@ class Peer:
                 stale -= 1
                 continue
             if isinstance(body, pb.Failure):
-                raise error_of(body)
+                raise error_of(body, self.host)
             if not isinstance(body, answer):
                 raise ProtocolError(f"{self.name}: answered {type(request).__name__} with {type(body).__name__}")
             return body

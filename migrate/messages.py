@@ -10,6 +10,7 @@
 One request, one answer; Progress may come before an answer, Failure may be the answer to anything.
 """
 
+from dataclasses import replace
 from typing import TypeAlias
 
 from google.protobuf.message import DecodeError
@@ -112,12 +113,19 @@ def failure_of(error: Exception) -> pb.Failure:
     return pb.Failure(kind=kind, message=error.message, hint=error.hint or "", blockers=blockers)
 
 
-def error_of(failure: pb.Failure) -> MigrateError:
-    """The exception a Failure stands for; FarError when its class takes more than a Failure says."""
+def error_of(failure: pb.Failure, host: str = "") -> MigrateError:
+    """The exception a Failure stands for; FarError when its class takes more than a Failure says. `host`: as placed."""
     hint = failure.hint or None
     if failure.kind == Refused.__name__:
-        return Refused([blocker_from_text(text) for text in failure.blockers])
+        found = [blocker_from_text(text) for text in failure.blockers]
+        return Refused([replace(one, subject=placed(one.subject, host)) for one in found])
     rebuilt = _REBUILT.get(failure.kind)
+    message = placed(failure.message, host)
     if rebuilt is None:
-        return FarError(failure.message, hint=hint, kind=failure.kind)
-    return rebuilt(failure.message, hint=hint)
+        return FarError(message, hint=hint, kind=failure.kind)
+    return rebuilt(message, hint=hint)
+
+
+def placed(text: str, host: str) -> str:
+    """`text`, which tells of something on `host`, with the host's name; "" is here, which goes without saying."""
+    return f"on {host}: {text}" if host else text

@@ -19,6 +19,7 @@ from migrate.convergence import (
 )
 from migrate.engine import Keeper, Peer
 from migrate.errors import FarError, GaveUp, KeeperLost
+from migrate.messages import placed
 from migrate.pb import control_pb2 as pb
 from migrate.world import World
 
@@ -147,7 +148,9 @@ class Precopy:
             status = await self._far.ask(pb.Status(migration_id=self._id), pb.StatusAnswer, timeout_s=WHY_LIMIT_S)
         except MigrateError:
             return error
-        return FarError(f"destination: {status.detail}", kind="PageStreamError") if status.detail else error
+        if not status.detail:
+            return error
+        return FarError(placed(status.detail, self._far.host), hint=status.hint or None, kind="PageStreamError")
 
     async def _throttle(self, share: float) -> None:
         answer = await self._keeper.ask(pb.Throttle(cpu_share=share), pb.Throttled)

@@ -135,7 +135,7 @@ class SshFar:
         """See Far."""
         self._session = await self._stack.enter_async_context(session.open_session(self._destination, self._options))
         process = await self._session.start(["dest"], on_stderr=self._say)
-        return Peer(Line(process.frames, process.close), str(self._destination))
+        return Peer(Line(process.frames, process.close), str(self._destination), self._destination.host)
 
     async def attach(self, migration_id: str) -> Peer:
         """See Far."""
@@ -146,7 +146,7 @@ class SshFar:
         except BaseException:
             await stack.aclose()
             raise
-        return Peer(Line(process.frames, stack.aclose), str(self._destination))
+        return Peer(Line(process.frames, stack.aclose), str(self._destination), self._destination.host)
 
     async def open_page_stream(self, migration_id: str) -> "SshPageStream":
         """See Far."""

@@ -204,7 +204,9 @@ class DestinationKeeper:
     def _status(self) -> pb.StatusAnswer:
         entry = self._journal.read(self._id, Role.DESTINATION)
         detail = str(self._broken) if self._broken else ""
-        return pb.StatusAnswer(state=entry.state if entry else "", detail=detail, pids=entry.pids if entry else ())
+        hint = self._broken.hint if isinstance(self._broken, MigrateError) else None
+        pids = entry.pids if entry else ()
+        return pb.StatusAnswer(state=entry.state if entry else "", detail=detail, pids=pids, hint=hint or "")
 
     def _check_id(self, migration_id: str) -> None:
         if migration_id != self._id:

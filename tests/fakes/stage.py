@@ -289,7 +289,7 @@ class Stage:
         self.cut()  # a new control connection replaces the old one
         wire = Wire(self, label, answer)
         self.wires.append(wire)
-        return Peer(Line(wire, wire.close), label)
+        return Peer(Line(wire, wire.close), label, "host-b")
 
     def _answer_new(self, request: Body) -> list[Body]:
         match request:

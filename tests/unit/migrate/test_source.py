@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import Refused
+from core.errors import Blocker, MigrateError, PageStreamError, Refused
 from migrate import events, precopy
 from migrate.errors import ConnectionLost, GaveUp, JournalError, Unsettled
 from migrate.journal import Role
 from migrate.machine import CopyState, State
-from migrate.messages import Body, blocker_to_text
+from migrate.messages import Body, blocker_to_text, error_of, failure_of
 from migrate.pb import control_pb2 as pb
 from migrate.resolve import Keep
 from migrate.world import MigrationRequest, MigrationResult, Outcome
+from tests.fakes.engines import FakeSourceEngine
 from tests.fakes.stage import ID, Stage, Wire
 
 
@@ -113,14 +114,51 @@ def test_the_deadline_ends_a_round_that_does_not_end_by_itself(stage: Stage, mon
 
 
 def test_a_blocker_over_there_refuses_before_anything_is_touched(stage: Stage) -> None:
-    from core.errors import Blocker
-
     blocker = Blocker("pid-taken", "pid 4711", "is taken over there", "--pid namespace", of_destination=True)
     stage.check_answer = pb.CheckAnswer(blockers=[blocker_to_text(blocker)])
     result = move(stage)
     assert (result.outcome.exit_code, last(stage)) == (3, events.Blocked((blocker,)))
     assert isinstance(result.error, Refused)
     assert not [point for point in stage.faults.trace if "engine" in point or "journal" in point]
+
+
+def test_what_fails_over_there_names_the_host_and_keeps_its_hint(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer, broken = stage._answer_by_keeper, MigrateError("/data: cannot be made: EROFS", hint="remount it rw")
+
+    def fail(request: Body) -> list[Body]:
+        return [failure_of(broken)] if isinstance(request, pb.Finish) else answer(request)
+
+    monkeypatch.setattr(stage, "_answer_by_keeper", fail)
+    move(stage)
+    failed = last(stage)
+    assert isinstance(failed, events.Failed)
+    assert (failed.message, failed.hint) == ("on host-b: /data: cannot be made: EROFS", "remount it rw")
+
+
+def test_why_a_page_stream_broke_over_there_names_the_host_and_keeps_its_hint(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = stage._answer_by_keeper
+
+    def tell(request: Body) -> list[Body]:
+        asked = isinstance(request, pb.Status)
+        return [pb.StatusAnswer(detail="disk: full", hint="make room")] if asked else answer(request)
+
+    def break_off(self: FakeSourceEngine, *_args: object, **_more: object) -> None:
+        raise PageStreamError("page stream: broken pipe")
+
+    monkeypatch.setattr(stage, "_answer_by_keeper", tell)
+    monkeypatch.setattr(FakeSourceEngine, "send_pages", break_off)
+    move(stage)
+    failed = last(stage)
+    assert isinstance(failed, events.Failed)
+    assert (failed.message, failed.hint) == ("on host-b: disk: full", "make room")
+
+
+def test_a_late_refusal_over_there_names_the_host() -> None:
+    blocker = Blocker("copy-busy", "migration x", "is at work", "try again")
+    error = error_of(failure_of(Refused([blocker])), "host-b")
+    assert (error.message, error.hint) == ("on host-b: migration x: is at work", "try again")
 
 
 def test_an_unreachable_host_is_refused_with_exit_code_3(stage: Stage) -> None:
