@@ -209,9 +209,9 @@ class Jobs:
                 yield line
             if json.loads(line).get("event") in ENDINGS:
                 return
-        yield json.dumps(
-            {"event": "lost", "state": self._state(migration_id), "message": self._last_words(migration_id)}
-        )
+        entry = self._journal.read(migration_id, Role.SOURCE)
+        said = (entry.detail if entry else "") or self._last_words(migration_id)
+        yield json.dumps({"event": "lost", "state": entry.state if entry else "", "message": said})
 
     def _lines(self, migration_id: str) -> Iterator[str]:
         path, rest = self._path(migration_id, "events"), ""
@@ -256,10 +256,6 @@ class Jobs:
             return pid if same and process.status() != psutil.STATUS_ZOMBIE else None
         except (psutil.Error, OSError, MigrateError):
             return None
-
-    def _state(self, migration_id: str) -> str:
-        entry = self._journal.read(migration_id, Role.SOURCE)
-        return entry.state if entry else ""
 
     def _last_words(self, migration_id: str) -> str:
         try:

@@ -117,3 +117,17 @@ class FarError(MigrateError):
 
 class StoreError(MigrateError):
     """The coordinator's database cannot be reached or does not take what it is given."""
+
+
+def words_of(error: Exception) -> tuple[str, str | None]:
+    """What any error says to a person, and its hint."""
+    if isinstance(error, MigrateError):
+        return error.message, error.hint
+    return f"{type(error).__name__}: {error}", None
+
+
+def reason_of(error: Exception) -> str:
+    """The same as one text to be written down or sent: never empty, always UTF-8."""
+    text, hint = words_of(error)
+    whole = (f"{text} → {hint}" if hint else text) or type(error).__name__
+    return whole.encode(errors="backslashreplace").decode()

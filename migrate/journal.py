@@ -48,7 +48,8 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One migration as one side sees it. `state` is a machine.State at the source, a machine.CopyState at the
-    destination; `peer` is the other side as the user named it; `route` is what is needed to reach it again."""
+    destination; `peer` is the other side as the user named it; `route` is what is needed to reach it again; `detail`
+    is why it was rolled back."""
 
     id: str
     role: Role
@@ -159,6 +160,11 @@ class Journal:
         after = entry.entered(follow(State(entry.state), event), **changes)
         self.write(after)
         return after
+
+    def roll_back(self, migration_id: str, reason: str) -> Entry:
+        """`advance` for what failed at the source: `reason` becomes its detail; the first one told stands."""
+        detail = self.require(migration_id, Role.SOURCE).detail or reason
+        return self.advance(migration_id, Event.FAILED, detail=detail)
 
     def advance_copy(self, migration_id: str, event: CopyEvent, **changes: object) -> Entry:
         """The same at the destination."""

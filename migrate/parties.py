@@ -60,15 +60,16 @@ class Parties:
         for stream in self._streams:
             stream.close_local()
 
-    async def stop_keeper(self, *, thaw: bool) -> bool:
-        """See our keeper gone: from then on the journal cannot change under us. True when it thawed on our request."""
+    async def stop_keeper(self, thaw_because: str = "") -> bool:
+        """See our keeper gone: from then on the journal cannot change under us. With a reason it is to thaw first and
+        to journal why; True when it did."""
         await self._close_streams()  # a keeper that is blocked on a full stream could not hear us
         if self._keeper is None:
             return False
         try:
-            if thaw:
-                await self._keeper.ask(pb.Thaw(), pb.Thawed, timeout_s=ANSWER_LIMIT_S)
-            return thaw
+            if thaw_because:
+                await self._keeper.ask(pb.Thaw(reason=thaw_because), pb.Thawed, timeout_s=ANSWER_LIMIT_S)
+            return bool(thaw_because)
         except (MigrateError, OSError) as error:
             log.warning("the keeper did not thaw: %s", error)
             return False

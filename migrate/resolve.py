@@ -114,13 +114,13 @@ def release_parked(means: Means, migration_id: str) -> None:
     means.journal.advance(migration_id, Event.RELEASED)
 
 
-def thaw_parked(means: Means, migration_id: str) -> None:
-    """No Resume was ever sent: journal that and let our tree run. For when no keeper is left."""
+def thaw_parked(means: Means, migration_id: str, reason: str) -> None:
+    """No Resume was ever sent: journal that with its reason and let our tree run. For when no keeper is left."""
     entry = means.journal.require(migration_id, Role.SOURCE)
     if not can_roll_back(State(entry.state)):
         raise OutOfOrder(f"migration {migration_id}: cannot be rolled back: it is {entry.state}")
     try:
-        means.journal.advance(migration_id, Event.FAILED)
+        means.journal.roll_back(migration_id, reason)
     finally:  # a full disk is no reason to leave it frozen
         if entry.cgroup and _is_of_this_boot(entry):
             with contextlib.suppress(FileNotFoundError):  # its keeper gave it back already
@@ -178,7 +178,7 @@ async def _confirm_done(means: Means, migration_id: str) -> Settled:
 
 
 async def _finish_roll_back(means: Means, migration_id: str) -> Settled:
-    thaw_parked(means, migration_id)
+    thaw_parked(means, migration_id, "undone by `migrate resolve`: its `migrate` had ended before it was done")
     try:
         await abort_there(means, migration_id, "rolled back at the source")
     except OutOfOrder:

@@ -15,7 +15,7 @@ from core.errors import Blocker, MigrateError, Refused
 from migrate import events
 from migrate.convergence import DEFAULT_MAX_DOWNTIME_S, Goal
 from migrate.downtime import Downtime
-from migrate.errors import ConnectionLost, Interrupted, JournalError, ProtocolError, Unsettled
+from migrate.errors import ConnectionLost, Interrupted, JournalError, ProtocolError, Unsettled, reason_of, words_of
 from migrate.events import Phase
 from migrate.journal import Entry, Role, read_boot_id
 from migrate.machine import Event, State, can_roll_back
@@ -128,7 +128,7 @@ class Migration:
             if not can_roll_back(state):
                 reason = f"migration {entry.id} left it {state}"
                 raise Refused([Blocker("in-doubt", f"pid {entry.pid}", reason, f"migrate resolve {entry.id}")])
-            thaw_parked(self._means, entry.id)
+            thaw_parked(self._means, entry.id, f"undone before the next move: it had been left {state}")
             self._notice([f"undid migration {entry.id}, which had been left {state}"])
 
     async def _move(self, target: pb.TargetFacts, start_time: int, lock_fd: int) -> MigrationResult:
@@ -288,7 +288,7 @@ class Migration:
             await self._parties.here.ask(pb.Release(), pb.Released, timeout_s=3 * ANSWER_LIMIT_S)
         except (MigrateError, OSError) as error:
             log.warning("the keeper did not release the source, doing it without: %s", error)
-            await self._parties.stop_keeper(thaw=False)
+            await self._parties.stop_keeper()
             release_parked(self._means, self.id)
 
     async def _doubt(self, error: Exception, destination: str) -> MigrationResult:
@@ -303,16 +303,16 @@ class Migration:
 
     async def _undo(self, error: Exception) -> MigrationResult:
         """The source runs on, unless the journal says that it was handed over."""
-        thawed = await self._parties.stop_keeper(thaw=True)
+        thawed = await self._parties.stop_keeper(reason := reason_of(error))
         if not self._is_reversible():
             return await self._settle(error)
         self._enter(Phase.ROLL_BACK)
         if not thawed:
-            self._thaw_without_keeper()
+            self._thaw_without_keeper(reason)
         stopped_s = self._downtime.since_begin_s
         await self._parties.abort(self._means, str(error), lambda text: self._notice([text]))
         await self._parties.hang_up()
-        message, hint = _words(error)
+        message, hint = words_of(error)
         self._emit(events.Failed(message, hint, type(error).__name__, stopped_s))
         return MigrationResult(self.id, Outcome.ROLLED_BACK, error)
 
@@ -324,10 +324,10 @@ class Migration:
             return not self._hand_over_asked
         return entry is None or can_roll_back(State(entry.state))
 
-    def _thaw_without_keeper(self) -> None:
+    def _thaw_without_keeper(self, reason: str) -> None:
         try:
             if self._journal.read(self.id, Role.SOURCE) is not None:
-                thaw_parked(self._means, self.id)
+                thaw_parked(self._means, self.id, reason)
                 return
         except JournalError as error:
             self._notice([f"the journal could not be brought up to date: {error}"])
@@ -345,7 +345,7 @@ class Migration:
         if isinstance(error, Refused):
             self._emit(events.Blocked(error.blockers))
         else:
-            message, hint = _words(error)
+            message, hint = words_of(error)
             self._emit(events.Failed(message, hint, type(error).__name__))
         return MigrationResult(self.id, Outcome.REFUSED, error)
 
@@ -390,11 +390,5 @@ def _as_reason(error: BaseException) -> Exception:
 
 
 def _as_blocker(destination: str, error: Exception) -> Blocker:
-    message, hint = _words(error)
+    message, hint = words_of(error)
     return Blocker("unreachable", destination, message.removeprefix(f"{destination}: "), hint, of_destination=True)
-
-
-def _words(error: Exception) -> tuple[str, str | None]:
-    if isinstance(error, MigrateError):
-        return error.message, error.hint
-    return f"{type(error).__name__}: {error}", None

@@ -11,7 +11,7 @@ import typer
 from core.errors import UsageError
 from migrate.cli.options import Json
 from migrate.cli.parse import parse_choice, parse_count
-from migrate.cli.report import table_lines
+from migrate.cli.report import hint_lines, table_lines
 from migrate.cli.watch import ExitCode, say
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ def server_status(migration_id: str | None, json: bool) -> int:
         ]
         heads = ("ID", "FROM", "PID", "TO", "STATE", "PHASE", "")
         lines = table_lines(heads, rows) if rows else ["This server knows of no migration."]
+        lines += hint_lines(found[0].hint) if migration_id else []
         say([one.model_dump_json() for one in found] if json else lines, sys.stdout)
         return ExitCode.DONE
 

@@ -72,7 +72,8 @@ def detail_lines(entries: list[Entry]) -> list[str]:
             f"{entry.id}: {entry.role} of PID {entry.pid}, other host {entry.peer or 'unknown'}: {entry.state}"
         )
         lines += [f"  {_clock(step.at)}  {step.state}" for step in entry.steps]
-        lines += [f"  {entry.detail}"] if entry.detail else []
+        why = "rolled back: " if entry.state == State.ROLLED_BACK else ""
+        lines += [f"  {why}{entry.detail}"] if entry.detail else []
         lines += [f"→ {settling_hint(entry)}"] if needs_settling(entry) else []
     return lines
 

@@ -61,6 +61,9 @@ class SourceEngine(Protocol):
         ...
 
 
+COORDINATOR_GONE = "`migrate` ended before it was done"
+
+
 class Frames(Protocol):
     """A blocking channel of frames."""
 
@@ -106,7 +109,7 @@ class SourceKeeper:
         self.finished = True
         try:
             if not self._handed_over:
-                self._thaw()
+                self._thaw(COORDINATOR_GONE)
         finally:
             self._engine.close()
 
@@ -127,7 +130,7 @@ class SourceKeeper:
             case pb.Release():
                 return self._release()
             case pb.Thaw():
-                return self._thaw()
+                return self._thaw(request.reason)
         raise ProtocolError(f"{type(request).__name__}: is not for the source's keeper")
 
     def _hand_over(self) -> pb.HandedOver:
@@ -157,11 +160,11 @@ class SourceKeeper:
         self._journal.advance(self._id, Event.RELEASED)
         return pb.Released()
 
-    def _thaw(self) -> pb.Thawed:
+    def _thaw(self, reason: str) -> pb.Thawed:
         if self._handed_over:
             raise OutOfOrder(f"migration {self._id}: cannot thaw the source: it was handed over")
         try:
-            self._journal.advance(self._id, Event.FAILED)
+            self._journal.roll_back(self._id, reason)
         except MigrateError as error:
             # Before HANDING_OVER a thaw is right whatever the journal says.
             log.warning("the journal does not say ROLLED_BACK: %s", error)

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import Blocker, ImageError, Refused, UsageError
+from migrate.agent import Jobs
 from migrate.cli import commands
 from migrate.cli.commands import COMMANDS, choose, main
 from migrate.journal import Entry, Journal, Role
@@ -136,6 +138,21 @@ def test_status_lists_migrations_and_what_settles_them(
     assert "source of PID 4711" in capsys.readouterr().out
     assert outcome(["status", "other"]) == 1
     assert "no such migration" in capsys.readouterr().err
+
+
+def test_status_says_why_a_move_was_rolled_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MIGRATE_STATE_DIR", str(tmp_path))
+    journal = Journal(tmp_path)
+    journal.write(entry(Role.SOURCE, State.PRECOPY))
+    journal.roll_back("7f3a9c21", "on host-b: disk: full → make room")
+    journal.roll_back("7f3a9c21", "its coordinator hung up")  # an effect of the first
+    assert outcome(["status", "7f3a9c21"]) == 0
+    assert "  rolled back: on host-b: disk: full → make room\n" in capsys.readouterr().out
+    (journal.make_directory("jobs") / "7f3a9c21.events").touch()
+    told = list(Jobs(journal).follow("7f3a9c21", 0))  # what the API and the dashboard have it from
+    assert json.loads(told[-1])["message"] == "on host-b: disk: full → make room"
 
 
 def test_resolve_on_the_wrong_side_names_the_right_one(

@@ -155,6 +155,31 @@ def test_why_a_page_stream_broke_over_there_names_the_host_and_keeps_its_hint(
     assert (failed.message, failed.hint) == ("on host-b: disk: full", "make room")
 
 
+def why_rolled_back(stage: Stage) -> str:
+    entry = stage.source_journal.require(ID, Role.SOURCE)
+    assert entry.state == State.ROLLED_BACK
+    return entry.detail
+
+
+def test_the_journal_says_why_it_was_rolled_back(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, dirty_pages=[100_000] * 40)
+    result = move(stage, max_downtime_s=0.001)
+    assert isinstance(result.error, GaveUp)
+    assert why_rolled_back(stage) == f"{result.error.message} → {result.error.hint}"
+
+
+def test_the_journal_says_why_when_no_keeper_was_there_to_write_it(stage: Stage) -> None:
+    stage.arm(point(stage, "there: Agree to be sent"), Stage.cut_for_good)
+    move(stage)
+    assert why_rolled_back(stage) == "there: cut"
+
+
+def test_the_journal_says_that_its_coordinator_ended(stage: Stage) -> None:
+    stage.arm(point(stage, "source engine: freeze done"), Stage.kill_coordinator)
+    asyncio.run(stage.migrate())
+    assert "ended before it was done" in why_rolled_back(stage)
+
+
 def test_a_late_refusal_over_there_names_the_host() -> None:
     blocker = Blocker("copy-busy", "migration x", "is at work", "try again")
     error = error_of(failure_of(Refused([blocker])), "host-b")
