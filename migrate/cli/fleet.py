@@ -227,7 +227,8 @@ def plan_lines(drain: "Drain") -> list[str]:
         )
         for move in drain.plan.moves
     ]
-    lines = table_lines(("PID", "WORKLOAD", "TO", "MEMORY", "BEGINS", "TAKES"), rows) if rows else ["Nothing to move."]
+    nothing = "Nothing can be moved." if drain.plan.unplaced else "Nothing to move."
+    lines = table_lines(("PID", "WORKLOAD", "TO", "MEMORY", "BEGINS", "TAKES"), rows) if rows else [nothing]
     if drain.opens_at and drain.closes_at:
         lines.append(f"The window opens {drain.opens_at:%Y-%m-%d %H:%M} UTC and closes {drain.closes_at:%H:%M}.")
     for move in drain.plan.moves:

@@ -198,7 +198,7 @@ def _come_back(drain: Drain, host: str, legs: Sequence[Leg]) -> list[Action]:
     if actions or running or left:
         return actions
     home = sum(leg.state == "done" for leg in back)
-    message = f"{home} of {len(gone)} brought back"
+    message = f"{home} of {len(gone)} brought back" if gone else "nothing had moved: there was nothing to bring back"
     if drain.cancel:
         return [Enter("cancelled", message)]
     return [Enter("failed" if failed_before or home < len(gone) else "done", message)]
@@ -206,7 +206,7 @@ def _come_back(drain: Drain, host: str, legs: Sequence[Leg]) -> list[Action]:
 
 def _told(away: Sequence[Leg], drain: Drain) -> str:
     done = sum(leg.state == "done" for leg in away)
-    parts = [f"{done} of {len(drain.steps)} moved"]
+    parts = [f"{done} of {len(drain.steps)} moved" if drain.steps else "nothing was moved: the plan has no move"]
     if wrong := sum(leg.state in WENT_WRONG for leg in away):
         parts.append(f"{wrong} failed")
     if hooks := sum(leg.hook_failed for leg in away):

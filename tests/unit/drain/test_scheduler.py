@@ -41,6 +41,14 @@ def test_a_window_that_passed_unseen_moves_nothing() -> None:
     assert isinstance(over, Enter) and over.state == "failed"
 
 
+@pytest.mark.parametrize(
+    ("state", "says"), [("running", "the plan has no move"), ("returning", "nothing to bring back")]
+)
+def test_a_drain_without_a_move_says_so_in_words(state: str, says: str) -> None:
+    [over] = decide(Drain(state, (), and_back=state == "returning"), "a", [], 0.0)
+    assert isinstance(over, Enter) and over.state == "done" and says in over.message and "0 of 0" not in over.message
+
+
 def test_one_failure_stops_the_rest_where_that_is_asked_for() -> None:
     drain = Drain("running", STEPS, max_parallel=1, on_failure="stop")
     [over] = decide(drain, "a", [Leg("x", "away", "a", 1, "b", "failed")], 0.0)
