@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         look,
     )
     from core.restore import RestoreReport, plan_text, restore
+    from core.tracee.holder import find_leaf
     from core.vdso.layout import vdso_fingerprint
 
 _EXPORTS: Final = {
@@ -76,6 +77,7 @@ _EXPORTS: Final = {
         "look",
     ),
     "core.restore": ("RestoreReport", "plan_text", "restore"),
+    "core.tracee.holder": ("find_leaf",),
     "core.vdso.layout": ("vdso_fingerprint",),
 }
 _HOMES: Final = {name: module for module, names in _EXPORTS.items() for name in names}
@@ -124,6 +126,7 @@ __all__ = [
     "drop_zero",
     "dump",
     "encode_stream",
+    "find_leaf",
     "judge",
     "look",
     "plan_text",

@@ -122,9 +122,9 @@ def thaw_parked(means: Means, migration_id: str, reason: str) -> None:
     try:
         means.journal.roll_back(migration_id, reason)
     finally:  # a full disk is no reason to leave it frozen
-        if entry.cgroup and _is_of_this_boot(entry):
+        if _is_of_this_boot(entry) and (cgroup := entry.cgroup or means.parked.find(entry.pid, migration_id)):
             with contextlib.suppress(FileNotFoundError):  # its keeper gave it back already
-                means.parked.resume(entry.cgroup)
+                means.parked.resume(cgroup)
 
 
 async def abort_there(means: Means, migration_id: str, reason: str) -> None:

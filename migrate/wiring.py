@@ -114,7 +114,7 @@ def examine(request: MigrationRequest) -> SourceView:
 def live_parked() -> Parked:
     """The acts upon trees whose keeper is gone."""
     engine = load_engine(DEFAULT_ENGINE)
-    return Parked(engine.resume_parked, engine.kill_parked)
+    return Parked(engine.resume_parked, engine.kill_parked, engine.find_parked)
 
 
 class SshFar:

@@ -221,6 +221,15 @@ def holder_at(path: str) -> Holder:
     return StopHolder(parse_members(path))
 
 
+def find_leaf(pid: int, name: str) -> str:
+    """Path of the cgroup `name` that process `pid` was moved to, or is about to be; "" when there is none."""
+    try:
+        now = cgroup2_path(pid)
+    except (KernelLacks, ProcessLookupError, FileNotFoundError):
+        return ""
+    return next((path for path in (now, f"{now}/{name}") if os.path.basename(path) == name and os.path.isdir(path)), "")
+
+
 def choose_holder(choice: HoldChoice, make: Callable[[], LeafCgroup], otherwise: StopHolder) -> Holder:
     """The cgroup that `make` makes, else `otherwise`. KernelLacks where the choice allows no other."""
     if choice == "stop":

@@ -19,6 +19,7 @@ from core import (
     LiveSource,
     decode_stream,
     encode_stream,
+    find_leaf,
     remove_parked,
     resume_parked,
 )
@@ -367,4 +368,9 @@ def kill_parked(cgroup: str) -> None:
     remove_parked(cgroup)
 
 
-__all__ = ["destination_engine", "kill_parked", "resume_parked", "source_engine"]
+def find_parked(pid: int, migration_id: str) -> str:
+    """The source's leaf, wherever a keeper that was killed before it told of it has left it; "" when nowhere."""
+    return find_leaf(pid, f"migrate-{migration_id}")
+
+
+__all__ = ["destination_engine", "find_parked", "kill_parked", "resume_parked", "source_engine"]

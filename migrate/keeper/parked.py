@@ -13,10 +13,11 @@ from migrate.pb import control_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """The two acts upon a tree that a cgroup holds; both can be repeated, and take a cgroup that is gone as done."""
+    """The acts upon a tree that a cgroup holds; they can be repeated, and take a cgroup that is gone as done."""
 
     resume: Callable[[str], None]  # cgroup.freeze=0
     kill: Callable[[str], None]  # everything in it, then remove it
+    find: Callable[[int, str], str]  # by a process's PID and the migration's id; "" when there is none
 
 
 class ParkedEngine:

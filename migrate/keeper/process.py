@@ -34,6 +34,7 @@ class EngineModule(Protocol):
     destination_engine: Callable[[str], DestinationEngine]
     resume_parked: Callable[[str], None]  # keeper/parked.py
     kill_parked: Callable[[str], None]
+    find_parked: Callable[[int, str], str]
 
 
 def load_engine(name: str) -> EngineModule:

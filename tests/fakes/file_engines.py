@@ -119,3 +119,7 @@ source_engine = FileSourceEngine
 destination_engine = FileDestinationEngine
 resume_parked = resume_copy
 kill_parked = kill_copy
+
+
+def find_parked(pid: int, migration_id: str) -> str:
+    return ""

@@ -245,10 +245,14 @@ class Stage:
         )  # fmt: skip
 
     def parked_source(self) -> Parked:
-        return Parked(lambda cgroup: self.reality.resume_target(), lambda cgroup: self.reality.kill_target())
+        return Parked(
+            lambda cgroup: self.reality.resume_target(), lambda cgroup: self.reality.kill_target(), lambda pid, id: ""
+        )  # fmt: skip
 
     def parked_destination(self) -> Parked:
-        return Parked(lambda cgroup: self.reality.resume_copy(), lambda cgroup: self.reality.remove_copy())
+        return Parked(
+            lambda cgroup: self.reality.resume_copy(), lambda cgroup: self.reality.remove_copy(), lambda pid, id: ""
+        )  # fmt: skip
 
     def tick(self) -> float:
         """The time: it passes by being looked at."""

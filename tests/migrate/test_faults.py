@@ -129,7 +129,7 @@ def cases(points: list[str], kills: Iterable[str] = KILLS) -> list[object]:
 
 
 # A keeper that was asked to hand over does so when it can; only its death undoes that.
-BACK = cases(TURNING_BACK) + cases(["source HandOver before"], ["source keeper"])
+BACK = cases(TURNING_BACK) + cases(["source Attach after", "source HandOver before"], ["source keeper"])
 FORTH = cases(TOO_LATE)
 
 

@@ -66,7 +66,7 @@ class LocalFar:
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def host(self) -> dest.Host:
-        parked = Parked(file_engines.resume_parked, file_engines.kill_parked)
+        parked = Parked(file_engines.resume_parked, file_engines.kill_parked, file_engines.find_parked)
         return dest.Host(pb.HostFacts, lambda target: self.answer, parked, ENGINE, self.journal)
 
     async def serve(self) -> Peer:
