@@ -79,7 +79,7 @@ def host_to_facts(host: HostRecord) -> pb.HostFacts:
         capabilities=host.capabilities, seccomp=SECCOMP_MODES[host.seccomp], no_new_privs=host.no_new_privs,
         cgroup2_mount=host.cgroup2_mount, cgroup2_writable=host.has_freezer, features=host.features,
         monotonic_ns=host.monotonic_ns, capability_bounding=host.capability_bounding, vdso=host.vdso,
-        huge_pages=_huge_to(host.huge_pages),
+        huge_pages=_huge_to(host.huge_pages), pid_namespace=host.pid_namespace,
     )  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def host_from_facts(facts: pb.HostFacts) -> HostRecord:
         seccomp=SECCOMP_MODES.index(facts.seccomp) if facts.seccomp in SECCOMP_MODES else len(SECCOMP_MODES) - 1,
         no_new_privs=facts.no_new_privs, cgroup2_mount=facts.cgroup2_mount, features=tuple(facts.features),
         monotonic_ns=facts.monotonic_ns, vdso=facts.vdso,
-        huge_pages=_huge_from(facts.huge_pages),
+        huge_pages=_huge_from(facts.huge_pages), pid_namespace=facts.pid_namespace,
     )  # fmt: skip
 
 

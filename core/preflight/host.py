@@ -29,6 +29,7 @@ def collect_host(reader: ProcReader | None = None) -> HostRecord:
         seccomp=features.seccomp, no_new_privs=features.no_new_privs, cgroup2_mount=features.cgroup2_mount,
         features=features.names, monotonic_ns=time.monotonic_ns(), vdso=_vdso(reader),
         limits=tuple((limit.resource, limit.soft, limit.hard) for limit in reader.limits(os.getpid())),
+        pid_namespace=_inode("/proc/self/ns/pid"),
         huge_pages=tuple(free_pages(parse_memory_available(_text("/proc/meminfo"))).items()),
     )  # fmt: skip
 
@@ -39,6 +40,14 @@ def _vdso(reader: ProcReader) -> str:
         return read_vdso_layout().fingerprint
     except KernelLacks:
         return ""
+
+
+def _inode(path: str) -> int:
+    """0 where it cannot be told."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
 
 
 def _text(path: str) -> str:

@@ -48,6 +48,9 @@ class Verdict:
 def judge(target: TargetRecord, here: Destination) -> Verdict:
     """Every reason why `target` cannot live here."""
     host = here.host
+    if host.is_same(target.host):  # whatever else is in the way follows from it
+        hint = "name another host: what it holds here, it would find taken"
+        return Verdict((Blocker("same-host", host.hostname, "is this very host: the process runs here", hint),), ())
     blockers = (
         *judge_rights(target, host),
         *judge_kernel(target, host),

@@ -53,6 +53,12 @@ class HostRecord:
     vdso: str = ""  # core.vdso.layout's fingerprint of the kernel's vDSO
     limits: tuple[tuple[int, int, int], ...] = ()
     huge_pages: tuple[tuple[int, int], ...] = ()  # (bytes of one, how many are free)
+    pid_namespace: int = 0  # inode of the one that counts so; 0: not known
+
+    def is_same(self, other: "HostRecord") -> bool:
+        """One kernel and one PID namespace: containers of one machine are hosts of their own."""
+        known = bool(self.boot_id and self.pid_namespace)
+        return known and (self.boot_id, self.pid_namespace) == (other.boot_id, other.pid_namespace)
 
     @property
     def has_freezer(self) -> bool:

@@ -9,10 +9,12 @@ import pytest
 from core.errors import Blocker
 from core.kernel.capabilities import capability_mask
 from core.preflight.destination import Destination, Listener
+from core.preflight.host import collect_host
 from core.preflight.judge import judge, judge_file, judge_listen, overlaps
 from core.preflight.records import ASSUMED_SHARED, FileNeed, HostRecord, ListenNeed, TargetRecord
 from core.proc.sockets import InetSocket
 from core.proc.sysvipc import SysvNeed, SysvSegment
+from migrate.preflight import host_from_facts, host_to_facts
 
 EVERYTHING = (1 << 41) - 1
 HOST = HostRecord(
@@ -37,6 +39,23 @@ def codes(target: TargetRecord, here: Destination) -> list[str]:
     verdict = judge(target, here)
     assert all(blocker.hint for blocker in verdict.blockers)
     return [blocker.code for blocker in verdict.blockers]
+
+
+@pytest.mark.parametrize(
+    ("there", "found"),
+    [(("boot", 5), ["same-host"]), (("boot", 6), []), (("other boot", 5), []), (("boot", 0), []), (("", 5), [])],
+)
+def test_this_very_host_is_refused_and_a_container_of_the_same_machine_is_not(
+    there: tuple[str, int], found: list[str]
+) -> None:
+    target = replace(TARGET, host=replace(HOST, boot_id="boot", pid_namespace=5))
+    host = replace(HOST, boot_id=there[0], pid_namespace=there[1])
+    assert codes(target, Destination(host, aio_free=1)) == found
+
+
+def test_a_host_that_is_asked_about_itself_knows_itself() -> None:
+    told = host_from_facts(host_to_facts(collect_host()))
+    assert told.is_same(collect_host())
 
 
 @pytest.mark.parametrize(("key", "id"), [(7, 99), (0, 40), (0, 40 + 3 * 32768), (0x4D, 99), (0, 99)])
