@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from core.errors import MigrateError, Refused, UsageError
 from migrate.api.models import BlockerModel, Problem, Role
 from migrate.api.services import Services
+from migrate.api.wrong import wrong_with
 from migrate.errors import StoreError, TransportError
 from migrate.fleet.schema import ANSWERS
 
@@ -82,9 +83,7 @@ def as_problem(error: Exception) -> Problem | None:
             found = [BlockerModel(**asdict(blocker)) for blocker in error.blockers]
             return Problem(title="refused", status=409, detail=error.message, hint=error.hint or "", blockers=found)
         case ValidationError():
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            return Problem(title="invalid request", status=422, detail=f"{place}: {first['msg']}".lstrip(": "))
+            return Problem(title="invalid request", status=422, detail=wrong_with(error))
         case UsageError():
             return Problem(title="invalid request", status=422, detail=error.message, hint=error.hint or "")
         case TransportError():

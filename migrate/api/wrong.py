@@ -1,0 +1,26 @@
+"""What is wrong with a request, in words of ours: the field, then the reason. Pure."""
+
+from typing import Final
+
+from pydantic import ValidationError
+
+_REASONS: Final = {
+    "missing": "is missing", "extra_forbidden": "is not a field of this request", "json_invalid": "is not JSON",
+    "int_parsing": "is not a whole number", "int_type": "is not a whole number",
+    "int_from_float": "is not a whole number",
+    "float_type": "is not a number", "float_parsing": "is not a number", "string_type": "is not a text",
+    "bool_type": "is neither true nor false", "bool_parsing": "is neither true nor false", "list_type": "is not a list",
+    "dict_type": "is not an object", "model_type": "is not an object", "model_attributes_type": "is not an object",
+    "greater_than_equal": "is below {ge}", "greater_than": "is not above {gt}", "less_than_equal": "is above {le}",
+    "less_than": "is not below {lt}", "string_too_short": "has fewer than {min_length} characters",
+    "string_too_long": "has more than {max_length} characters", "string_pattern_mismatch": "does not match {pattern}",
+    "literal_error": "is not {expected}", "enum": "is not {expected}", "value_error": "{error}",
+}  # fmt: skip
+
+
+def wrong_with(error: ValidationError) -> str:
+    """The first wrong field and why."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    reason = _REASONS.get(first["type"], "is not what this field takes").format(**first.get("ctx", {}))
+    return f"{place or 'the body'}: {reason}"
