@@ -50,8 +50,9 @@ from core.preflight.records import FileNeed, HostRecord, ListenNeed, PreflightOp
 from core.preflight.shared_memory import collect_shared
 from core.preflight.sharing import refuse_kinship, refuse_sharing
 from core.preflight.supervisors import find_supervisor
+from core.proc.brief import parse_brief
 from core.proc.maps import SmapsVma
-from core.proc.reader import ProcReader
+from core.proc.reader import ProcReader, content_of
 from core.proc.status import Status
 from core.proc.text import printable
 from core.resources import (
@@ -353,15 +354,21 @@ def _losses(table: OpenTable) -> tuple[str, ...]:
     return (*tcp_socket.losses(table), *udp_socket.losses(table), *unix_socket.losses(table))
 
 
+def _own_tids(reader: ProcReader, pid: int) -> tuple[int, ...]:
+    """What its threads call themselves, but for those that end meanwhile."""
+    found = reader.contents([(pid, f"task/{tid}/status") for tid in reader.tids(pid)])
+    there = [content_of(one) for one in found if not isinstance(one, ProcessLookupError)]
+    return tuple(sorted(parse_brief(content).own_tid for content in there))
+
+
 def _record(
     reader: ProcReader, status: Status, smaps: tuple[SmapsVma, ...], belongings: _Belongings,
     options: PreflightOptions, host: HostRecord,
 ) -> TargetRecord:  # fmt: skip
     pid = status.pid
     rings = aio.rings([one.vma for one in smaps])
-    own_tids = sorted(reader.status(pid, tid).ns_pid[-1] for tid in reader.tids(pid))
     return TargetRecord(
-        pids=tuple(own_tids), name=reader.comm(status.tgid), files=belongings.files, listens=belongings.listens,
+        pids=_own_tids(reader, pid), name=reader.comm(status.tgid), files=belongings.files, listens=belongings.listens,
         memory_bytes=memory_bytes(status, smaps, reader.shared_out_bytes(pid)), xfeatures=host.xfeatures & ~AMX,
         kernel_needs=(*DESTINATION_FEATURES, *needs_of_memory(smaps)),
         user_ids=tuple(sorted({*status.uids, *status.gids})),

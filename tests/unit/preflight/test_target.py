@@ -245,6 +245,21 @@ def test_a_server_that_opens_watches_and_closes_all_the_time_is_not_refused(exam
         assert [examine(pid).blockers for _ in range(40)] == [()] * 40
 
 
+THREADS = """
+import threading
+def churn():
+    while True:
+        thread = threading.Timer(0.0002, int)
+        thread.start()
+        thread.join()
+threading.Thread(target=churn, daemon=True).start()"""
+
+
+def test_a_program_whose_threads_come_and_go_is_not_refused(examine: Examine, tmp_path: Path) -> None:
+    with python(THREADS, tmp_path) as pid:
+        assert [examine(pid).blockers for _ in range(60)] == [()] * 60
+
+
 def test_what_only_one_of_two_looks_saw_is_no_reason() -> None:
     lasting, passing = Blocker("fd-memory", "fd 5", "it"), Blocker("fd-epoll-stale", "fd 5", "it")
     later = Blocker("fd-terminal", "fd 5", "it")
