@@ -49,7 +49,7 @@ def judge(target: TargetRecord, here: Destination) -> Verdict:
     """Every reason why `target` cannot live here."""
     host = here.host
     if host.is_same(target.host):  # whatever else is in the way follows from it
-        hint = "name another host: what it holds here, it would find taken"
+        hint = "name another host; for a copy here: migrate dump --leave-running, migrate restore --pid namespace"
         return Verdict((Blocker("same-host", host.hostname, "is this very host: the process runs here", hint),), ())
     blockers = (
         *judge_rights(target, host),
