@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,8 +14,6 @@ RESTORE_RT: Final = b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05"  # mov $15, %rax; sy
 CHUNK: Final = 1 << 20
 LOWEST: Final = 0x20000  # where an area of ours may begin
 TASK_SIZE: Final = 0x7FFFFFFFF000
-NOWHERE: Final = -1
-_known: Final[dict[tuple[object, ...], int]] = {}  # in a mapped piece of a file, by what is looked for: the offset
 
 
 class RemoteMemory:
@@ -75,31 +73,23 @@ def find_gadgets(memory: RemoteMemory, vmas: Iterable[Vma]) -> Gadgets:
     for vma in vmas:
         if not vma.executable or not vma.readable or not vma.path.startswith("/"):
             continue
-        with suppress(TraceeError):  # unmapped meanwhile: it runs
-            syscall_ret = syscall_ret or _find_in(memory, vma, SYSCALL_RET)
-            restorer = restorer or _find_in(memory, vma, RESTORE_RT)
-        if syscall_ret and restorer:
-            return Gadgets(syscall_ret, restorer)
+        for start in range(vma.start, vma.end, CHUNK):
+            try:
+                content = memory.read(start, min(CHUNK + 16, vma.end - start))
+            except TraceeError:  # unmapped meanwhile: it runs
+                break
+            syscall_ret = syscall_ret or _found(content, SYSCALL_RET, start)
+            restorer = restorer or _found(content, RESTORE_RT, start)
+            if syscall_ret and restorer:
+                return Gadgets(syscall_ret, restorer)
     raise NotBorrowable(
         memory.pid, "its code has no `syscall; ret` with a sigreturn stub, so it cannot be borrowed safely"
     )
 
 
-def _find_in(memory: RemoteMemory, vma: Vma, pattern: bytes) -> int:
-    """Address of the first in a mapping, 0 for none. Where it was in the same file before is looked at first."""
-    file = vma.path, vma.device, vma.inode, vma.offset, vma.size, pattern
-    offset = _known.get(file)
-    if offset is None or (offset != NOWHERE and memory.read(vma.start + offset, len(pattern)) != pattern):
-        _known[file] = offset = _search(memory, vma, pattern)
-    return 0 if offset == NOWHERE else vma.start + offset
-
-
-def _search(memory: RemoteMemory, vma: Vma, pattern: bytes) -> int:
-    for start in range(0, vma.size, CHUNK):
-        content = memory.read(vma.start + start, min(CHUNK + len(pattern), vma.size - start))
-        if (position := content.find(pattern)) >= 0:
-            return start + position
-    return NOWHERE
+def _found(content: bytes, pattern: bytes, start: int) -> int:
+    position = content.find(pattern)
+    return start + position if position >= 0 else 0
 
 
 def find_hole(vmas: Iterable[Vma], size: int, lowest: int = 0x200000) -> int:

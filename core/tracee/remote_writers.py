@@ -7,11 +7,11 @@ all page tables. What a look finds in between is told by it, but may be old stil
 import os
 import time
 from collections.abc import Collection
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from core.errors import KernelLacks, TraceeError
+from core.errors import CollectError, KernelLacks, TraceeError
 from core.kernel.remote_writes import RemoteWrite, RemoteWrites, open_remote_writes
 from core.proc.reader import ProcReader
 
@@ -49,30 +49,48 @@ class RemoteWriters:
     def refuse(self, pid: int, tgids: Collection[int]) -> None:
         """The same of a tree that stands still, by its root; TraceeError when one does not end."""
         if left := self._wait(tgids, FREEZE_LIMIT_S, strange=False):
-            raise TraceeError(
-                pid, f"process {left[0].pid} is writing into pid {left[0].target} (process_vm_writev) and does not end",
-                hint="let it end, or try again",
-            )  # fmt: skip
+            target = f"pid {left[0].target}" + (" of its PID namespace" if self._is_far(left[0]) else "")
+            reason = f"process {left[0].pid} is writing into {target} (process_vm_writev) and does not end"
+            raise TraceeError(pid, reason, hint="let it end, or try again")
 
     def _wait(self, tgids: Collection[int], limit_s: float, *, strange: bool) -> list[RemoteWrite]:
         if self._writes is None:
             return []
         began = now = time.monotonic()
         own = set(tgids) if strange else set()
-        left = [one for one in self._writes.in_flight() if one.pid not in own and self._writes_into(one, tgids)]
+        left = [one for one in self._in_flight() if one.pid not in own and self._writes_into(one, tgids)]
         while left and now - began < limit_s:
             asked = time.monotonic()
-            still = set(self._writes.in_flight())
+            still = set(self._in_flight())
             now = time.monotonic()
             if left := [one for one in left if one in still]:
                 time.sleep(max(PAUSE_S, 2 * (now - asked)))
         return left
 
-    def _writes_into(self, write: RemoteWrite, tgids: Collection[int]) -> bool:
-        """Its target's number is one of ours, or of a PID namespace that is not ours: then it may be anybody."""
+    def _in_flight(self) -> list[RemoteWrite]:
         try:
-            if self.reader.namespace(write.tid, "pid") != self.reader.namespace(os.getpid(), "pid"):
-                return True
+            return self._writes.in_flight() if self._writes is not None else []
+        except OSError as error:
+            raise CollectError("calls of process_vm_writev", f"cannot be looked for: {error.strerror}") from error
+
+    def _writes_into(self, write: RemoteWrite, tgids: Collection[int]) -> bool:
+        """Its target's number is one of ours; in a PID namespace below ours it may be any of those in there."""
+        try:
+            if self._is_far(write):
+                return write.target in self._numbers_inside(tgids)
             return write.pid != os.getpid() and self.reader.status(write.target).tgid in tgids
         except (FileNotFoundError, ProcessLookupError):  # the caller has ended, or its target
             return False
+
+    def _is_far(self, write: RemoteWrite) -> bool:
+        return self.reader.namespace(write.tid, "pid") != self.reader.namespace(os.getpid(), "pid")
+
+    def _numbers_inside(self, tgids: Collection[int]) -> set[int]:
+        """What their threads are called in PID namespaces below ours."""
+        found: set[int] = set()
+        for tgid in tgids:
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if len(self.reader.status(tgid).ns_pid) > 1:
+                    tids = self.reader.tids(tgid)
+                    found.update(number for tid in tids for number in self.reader.status(tgid, tid).ns_pid[1:])
+        return found

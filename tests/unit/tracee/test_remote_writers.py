@@ -1,5 +1,6 @@
 """Waiting for process_vm_writev(2): for calls into the tree alone, until each has ended, and not longer than that."""
 
+import errno
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import KernelLacks, TraceeError
+from core.errors import CollectError, KernelLacks, TraceeError
 from core.kernel import btf, remote_writes
 from core.kernel.remote_writes import READ, RemoteWrite, RemoteWrites, open_remote_writes
 from core.tracee.remote_writers import RemoteWriters
@@ -27,15 +28,19 @@ class FakeWrites:
 
     answers: list[list[RemoteWrite]]
     asked: int = 0
+    error: OSError | None = None
 
     def in_flight(self) -> list[RemoteWrite]:
         self.asked += 1
+        if self.error is not None:
+            raise self.error
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
 @dataclass
 class FakeStatus:
     tgid: int
+    ns_pid: tuple[int, ...]
 
 
 @dataclass
@@ -44,14 +49,19 @@ class FakeReader:
 
     tgids: dict[int, int] = field(default_factory=lambda: {OWN: OWN, OWN + 1: OWN, 200: 200})
     far: frozenset[int] = frozenset()
+    inside: dict[int, int] = field(default_factory=dict)  # what threads are called in a namespace of their own
 
     def namespace(self, pid: int, name: str) -> int:
         return 2 if pid in self.far else 1
 
-    def status(self, pid: int) -> FakeStatus:
+    def tids(self, pid: int) -> list[int]:
+        return [tid for tid, tgid in self.tgids.items() if tgid == pid]
+
+    def status(self, pid: int, tid: int | None = None) -> FakeStatus:
         if pid not in self.tgids:
             raise FileNotFoundError
-        return FakeStatus(self.tgids[pid])
+        own = self.inside.get(tid or pid, 1)
+        return FakeStatus(self.tgids[pid], (tid or pid, own) if self.inside else (tid or pid,))
 
 
 def writers(*answers: Iterable[RemoteWrite], far: frozenset[int] = frozenset()) -> RemoteWriters:
@@ -95,8 +105,27 @@ def test_a_call_by_the_number_of_a_thread_counts() -> None:
     assert not writers([write(7, OWN + 1)]).settle({OWN}, limit_s=0)
 
 
-def test_numbers_of_another_namespace_may_be_anybodys() -> None:
-    assert not writers([write(7, 300)], far=frozenset({7})).settle({OWN}, limit_s=0)
+def test_numbers_of_another_namespace_are_those_of_whom_it_has() -> None:
+    far = frozenset({7})
+    assert writers([write(7, 300)], far=far).settle(
+        {OWN}, limit_s=0
+    )  # the tree is in our namespace, which it cannot see
+    inside = writers([write(7, 3)], far=far)
+    reader = inside.reader
+    assert isinstance(reader, FakeReader)
+    reader.inside[OWN + 1] = 3
+    assert not inside.settle({OWN}, limit_s=0)
+    with pytest.raises(TraceeError, match="is writing into pid 3 of its PID namespace "):
+        inside.refuse(1, {OWN})
+
+
+def test_one_that_cannot_be_asked_says_why() -> None:
+    found = writers([])
+    fake = found._writes
+    assert isinstance(fake, FakeWrites)
+    fake.error = OSError(errno.EMFILE, "Too many open files")
+    with pytest.raises(CollectError, match="calls of process_vm_writev: cannot be looked for: Too many open files"):
+        found.settle({OWN})
 
 
 def test_calls_of_the_tree_are_left_out_where_it_is_to_be_stopped() -> None:
