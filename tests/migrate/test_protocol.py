@@ -141,7 +141,8 @@ class Hosts:
         def resume(cgroup: str) -> None:
             (self.files / "target").write_text("running")
 
-        return Parked(resume, lambda cgroup: (self.files / "target").unlink(missing_ok=True))
+        kill = (self.files / "target").unlink
+        return Parked(resume, lambda cgroup: kill(missing_ok=True), lambda pid, migration_id: "")
 
     def state(self, name: str) -> str:
         path = self.files / name

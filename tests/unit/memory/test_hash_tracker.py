@@ -89,6 +89,7 @@ def test_what_the_copy_has_lost_is_told_again() -> None:
 
 
 def test_a_kernel_without_any_help_gets_the_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "probe_tracker_kind", choose.probe_tracker_kind.__wrapped__)
     monkeypatch.setattr(choose, "probe_uffd_tracking", lambda: False)
     monkeypatch.setattr(choose, "probe_soft_dirty", lambda: False)
     assert isinstance(choose.choose_tracker(os.getpid(), lambda: -1), HashTracker)
