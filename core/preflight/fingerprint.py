@@ -5,7 +5,7 @@ import os
 import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, TypeVar
 
 ELF_MAGIC: Final = b"\x7fELF"
 ELFCLASS32, ELFCLASS64 = 1, 2
@@ -13,6 +13,8 @@ PT_NOTE: Final = 4
 NT_GNU_BUILD_ID: Final = 3
 NOTES_AT_MOST: Final = 1 << 16
 THREADS: Final = 2
+T = TypeVar("T")
+Version = tuple[int, int, int, int]  # of a file: device, inode, size, time of its last change
 
 
 def parse_build_id(notes: bytes) -> str:
@@ -72,37 +74,29 @@ class Fingerprints:
     """Hashes files, several at a time, each content once: a file that looks unchanged is not read again."""
 
     def __init__(self) -> None:
-        self._hashes: dict[tuple[int, ...], bytes] = {}
-        self._build_ids: dict[tuple[int, ...], str] = {}
+        self._hashes: dict[Version, bytes] = {}
+        self._build_ids: dict[Version, str] = {}
 
     def sha256(self, paths: list[str]) -> dict[str, bytes]:
         """Hash of each path; those that cannot be read are left out."""
         if not paths:
             return {}
         with ThreadPoolExecutor(THREADS) as pool:
-            hashes = pool.map(self._one, paths)
+            hashes = pool.map(lambda path: _read_once(self._hashes, path, read_sha256), paths)
             return {path: digest for path, digest in zip(paths, hashes, strict=True) if digest is not None}
 
     def build_id(self, path: str) -> str:
         """Build id of an ELF file; "" for any other, and where it cannot be read."""
-        try:
-            key = _key(path)
-            if key not in self._build_ids:
-                self._build_ids[key] = read_build_id(path)
-            return self._build_ids[key]
-        except OSError:
-            return ""
-
-    def _one(self, path: str) -> bytes | None:
-        try:
-            key = _key(path)
-            if key not in self._hashes:
-                self._hashes[key] = read_sha256(path)
-            return self._hashes[key]
-        except OSError:
-            return None
+        return _read_once(self._build_ids, path, read_build_id) or ""
 
 
-def _key(path: str) -> tuple[int, ...]:
-    found = os.stat(path)
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+def _read_once(known: dict[Version, T], path: str, read: Callable[[str], T]) -> T | None:
+    """None where it cannot be read."""
+    try:
+        found = os.stat(path)
+        version = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+        if version not in known:
+            known[version] = read(path)
+        return known[version]
+    except OSError:
+        return None

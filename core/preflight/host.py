@@ -27,27 +27,19 @@ def collect_host(reader: ProcReader | None = None) -> HostRecord:
         memory_available_bytes=_memory_available(reader, features), pid_max=int(_line("/proc/sys/kernel/pid_max") or 0),
         user_id=features.user_id, capabilities=features.cap_effective, capability_bounding=features.cap_bounding,
         seccomp=features.seccomp, no_new_privs=features.no_new_privs, cgroup2_mount=features.cgroup2_mount,
-        features=features.names, monotonic_ns=time.monotonic_ns(), vdso=_vdso(reader),
+        features=features.names, monotonic_ns=time.monotonic_ns(), vdso=_vdso(),
         limits=tuple((limit.resource, limit.soft, limit.hard) for limit in reader.limits(os.getpid())),
-        pid_namespace=_inode("/proc/self/ns/pid"),
+        pid_namespace=reader.namespace(os.getpid(), "pid"),
         huge_pages=tuple(free_pages(parse_memory_available(_text("/proc/meminfo"))).items()),
     )  # fmt: skip
 
 
-def _vdso(reader: ProcReader) -> str:
+def _vdso() -> str:
     """Fingerprint of our own vDSO, which is every 64-bit task's; "" on a kernel without."""
     try:
         return read_vdso_layout().fingerprint
     except KernelLacks:
         return ""
-
-
-def _inode(path: str) -> int:
-    """0 where it cannot be told."""
-    try:
-        return os.stat(path).st_ino
-    except OSError:
-        return 0
 
 
 def _text(path: str) -> str:

@@ -20,7 +20,7 @@ from core.proc.maps import Vma
 from core.proc.reader import ProcReader
 from core.tracee.borrow import MINUS_ONE, PAGE, Area, Borrow, Results, all_but
 from core.tracee.lender import find_lender
-from core.tracee.namespace_init import NamespaceInit, spawn_in_namespace
+from core.tracee.namespace_init import ENDING_POLL_S, NamespaceInit, spawn_in_namespace
 from core.tracee.remote import RemoteMemory, find_quiet_hole
 from core.tracee.spawn import attach, spawn
 from core.vdso.mark import NAMES as KERNEL_NAMES
@@ -29,7 +29,6 @@ STEM_FILE: Final = Path(__file__).parent.parent / "native" / "stem"
 AREA_SIZE: Final = 3 << 20
 SYSCALL_INSTRUCTION: Final = b"\x0f\x05"
 ENDING_S: Final = 10.0
-ENDING_POLL_S: Final = 0.0002
 
 
 @dataclass(slots=True)
