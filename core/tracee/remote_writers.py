@@ -71,7 +71,8 @@ class RemoteWriters:
         try:
             return self._writes.in_flight() if self._writes is not None else []
         except OSError as error:
-            raise CollectError("calls of process_vm_writev", f"cannot be looked for: {error.strerror}") from error
+            reason = f"cannot be looked for: {error.strerror}"
+            raise CollectError("calls of process_vm_writev", reason, hint="try again") from error
 
     def _writes_into(self, write: RemoteWrite, tgids: Collection[int]) -> bool:
         """Its target's number is one of ours; in a PID namespace below ours it may be any of those in there."""

@@ -257,7 +257,8 @@ class LiveDestinationEngine:
         before, self._images = self._images, {}
         for memory in request.memories:
             if not memory.mm_image and memory.pid not in before:
-                raise ProtocolError(f"round {request.number}: the address space of pid {memory.pid} was never told")
+                reason = f"round {request.number}: the address space of pid {memory.pid} was never told"
+                raise ProtocolError(reason, hint="install the same version of migrate on both hosts")
             # The very same set is planned already.
             self._images[memory.pid] = decode_stream(memory.mm_image) if memory.mm_image else before[memory.pid]
         tree = decode_stream(request.tree)
