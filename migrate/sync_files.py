@@ -39,7 +39,8 @@ def root_of(pid: int) -> str:
 
 
 def lacking_files(needs: Sequence[pb.FileNeed], answer: pb.CheckAnswer, choice: str) -> list[pb.FileNeed]:
-    """Those that are to be sent, each once: no devices and sockets, nothing that is open for writing. Pure."""
+    """Those that are to be sent, each once, directories before what is in them: no devices and sockets, nothing that is
+    open for writing. Pure."""
     paths = {"none": set[str](), "missing": set(answer.missing), "changed": {*answer.missing, *answer.differing}}[
         choice
     ]
@@ -48,7 +49,7 @@ def lacking_files(needs: Sequence[pb.FileNeed], answer: pb.CheckAnswer, choice: 
         for need in needs
         if need.path in paths and not need.writable and _is_sent(need.mode, need.path in answer.differing)
     }
-    return list(found.values())
+    return [found[path] for path in sorted(found)]
 
 
 def _is_sent(mode: int, there: bool) -> bool:

@@ -43,7 +43,6 @@ class Destination:
     listeners: tuple[Listener, ...] = ()
     absent_addresses: frozenset[str] = frozenset()
     unix_in_use: frozenset[str] = frozenset()
-    missing_folders: frozenset[str] = frozenset()
     sysv: Mapping[str, Sequence[Named]] = field(default_factory=dict)  # by kind
     aio_free: int = 0  # requests that contexts of io_setup(2) can still be made for
     aio_shortest: int = 0  # bytes of the smallest ring there can be
@@ -62,7 +61,6 @@ def look(target: TargetRecord, *, host: HostRecord | None = None, reader: ProcRe
         listeners=_find_listeners(target.listens, reader),
         absent_addresses=frozenset(need.address for need in target.listens if not _has_address(need)),
         unix_in_use=_unix_in_use(unix_paths, reader),
-        missing_folders=frozenset(path for path in unix_paths if not _has_folder(path)),
         sysv=_find_sysv(reader) if target.sysv else {},
         aio_free=free_requests() if target.aio_requests else 0,
         aio_shortest=shortest_ring() if target.aio_requests else 0,
@@ -168,10 +166,6 @@ def _has_address(need: ListenNeed) -> bool:
         except OSError:
             return False
     return True
-
-
-def _has_folder(path: str) -> bool:
-    return path.startswith("@") or os.path.isdir(os.path.dirname(path))
 
 
 def _unix_in_use(paths: Iterable[str], reader: ProcReader) -> frozenset[str]:

@@ -3,20 +3,23 @@
 import os
 import socket
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from core.errors import Blocker
+from core.plan.ghost_names import last_name
 from core.preflight.fingerprint import Fingerprints
 from core.preflight.records import ASSUMED_SHARED, FileNeed, ListenNeed, PreflightOptions
 from core.proc.maps import SmapsVma
 from core.proc.mountinfo import Mount, mount_of
+from core.proc.process_files import whose
 from core.proc.reader import ProcReader
 from core.proc.sockets import InetSocket, UnixSocket
 from core.proc.text import is_printable, printable
-from core.resources import file_table
+from core.resources import file_table, regular_file
 from core.resources.context import OpenFile, looking_at
+from core.resources.ghost_file import living_path
 
 HASHED_AT_MOST: Final = 64 << 20  # bytes of a file that is only open for reading; beyond it size and time decide
 TCP_LISTEN: Final = 10
@@ -32,6 +35,7 @@ class Use:
     path_only: bool = False
     locked: bool = False
     mapped_to_write: bool = False  # shared: on a tmpfs it is carried
+    holds: bool = False  # a directory in which something of the target is made over there
 
 
 def refuse_names(uses: Mapping[str, Use]) -> list[Blocker]:
@@ -45,26 +49,43 @@ def refuse_names(uses: Mapping[str, Use]) -> list[Blocker]:
 
 
 def collect_files(
-    reader: ProcReader, pid: int, uses: Mapping[str, Use], options: PreflightOptions, boot_id: str, known: Fingerprints
-) -> tuple[FileNeed, ...]:
+    reader: ProcReader, pid: int, uses: dict[str, Use], options: PreflightOptions, boot_id: str, known: Fingerprints,
+    own_pids: Container[int] = (),
+) -> tuple[FileNeed, ...]:  # fmt: skip
     """Every path the target will be given over there. Refused ones (deleted…) are left out: others name them.
 
-    `known`: of the whole tree, whose processes have most in common.
+    `known`: of the whole tree, whose processes have most in common; `own_pids`: of those, whose files of /proc come
+    with them.
     """
     root = reader.path(pid, "root")
     mounts = reader.mountinfo(pid)
+    for path in [path for path, use in uses.items() if use.mapped_to_write and _is_on_tmpfs(mount_of(mounts, path))]:
+        del uses[path]
+        note_folder(uses, path)
     needs = []
     for path, use in sorted(uses.items()):
-        if not is_printable(path):
+        shows = whose(path)
+        if not is_printable(path) or (shows is not None and shows.pid in own_pids):
             continue
         try:
             found = os.lstat(root + path) if use.path_only else os.stat(root + path)
         except OSError:
+            if use.holds:
+                needs.append(FileNeed(path, stat.S_IFDIR, used_as=tuple(use.used_as)))
             continue
-        mount = mount_of(mounts, path)
-        if not (use.mapped_to_write and mount is not None and mount.filesystem == "tmpfs"):
-            needs.append(_need(path, use, found, mount, options, boot_id))
+        needs.append(_need(path, use, found, mount_of(mounts, path), options, boot_id))
     return _with_content(needs, root, known)
+
+
+def _is_on_tmpfs(mount: Mount | None) -> bool:
+    return mount is not None and mount.filesystem == "tmpfs"
+
+
+def note_folder(uses: dict[str, Use], path: str) -> None:
+    """`path` is made over there: its directory has to be there. Pure."""
+    use = uses.setdefault(path.rpartition("/")[0] or "/", Use())
+    use.holds = True
+    use.used_as.append(f"{path} is made there")
 
 
 def collect_scripts(options: PreflightOptions, boot_id: str) -> tuple[FileNeed, ...]:
@@ -77,12 +98,16 @@ def collect_scripts(options: PreflightOptions, boot_id: str) -> tuple[FileNeed, 
 def collect_uses(reader: ProcReader, pid: int, smaps: Sequence[SmapsVma], files: Sequence[OpenFile]) -> dict[str, Use]:
     """Every path that the target has open, mapped, or as its executable or working directory."""
     uses: dict[str, Use] = {}
+    root = reader.path(pid, "root")
     exe = uses.setdefault(reader.exe(pid), Use())
     exe.used_as.append("exe")
     exe.mapped = True
     uses.setdefault(reader.cwd(pid), Use()).used_as.append("cwd")
     for vma, flags, *_ in smaps:
-        if not vma.path.startswith("/") or vma.is_deleted:
+        if not vma.path.startswith("/"):
+            continue
+        if vma.is_deleted:
+            note_folder(uses, living_path(last_name(vma.path), root))
             continue
         use = uses.setdefault(vma.path, Use())
         use.mapped = True
@@ -91,6 +116,8 @@ def collect_uses(reader: ProcReader, pid: int, smaps: Sequence[SmapsVma], files:
         if "mapped" not in use.used_as:
             use.used_as.append("mapped")
     for file in files:
+        if regular_file.is_nameless(file):
+            note_folder(uses, living_path(last_name(file.link), root))
         for path in file_table.watched(file):
             uses.setdefault(path, Use()).used_as.append(f"fd {file.fd} watches it")
         if file_table.is_found_by_path(file):

@@ -189,8 +189,10 @@ def judge_file(need: FileNeed, found: FileNeed | None, host: HostRecord) -> Bloc
     where = f"on {host.hostname}"
     if found is None:
         code = "device-missing" if need.device_number else "file-missing"
-        sync = ", or say --sync-files missing" if stat.S_ISREG(need.mode) and not need.writable else ""
-        hint = f"copy or install it there, or mount its file system{sync}"
+        is_sent = stat.S_ISREG(need.mode) or stat.S_ISDIR(need.mode) or stat.S_ISFIFO(need.mode)
+        sync = ", or say --sync-files missing" if is_sent and not need.writable else ""
+        made = "make it there" if stat.S_ISDIR(need.mode) else "copy or install it there"
+        hint = f"{made}, or mount its file system{sync}"
         return Blocker(code, need.subject, f"is missing {where}", hint)
     if stat.S_IFMT(found.mode) != stat.S_IFMT(need.mode):
         return Blocker("file-differs", need.subject, f"is of another type {where}", "put the same there")
@@ -244,8 +246,6 @@ def judge_listen(need: ListenNeed, here: Destination) -> Blocker | None:
 
 def _judge_unix(need: ListenNeed, here: Destination, where: str) -> Blocker | None:
     subject = f"{need.used_as} (UNIX socket {need.path})"
-    if need.path in here.missing_folders:
-        return Blocker("socket-folder-missing", subject, f"its directory is missing {where}", "make it there")
     if need.path in here.unix_in_use:
         return Blocker("socket-path-taken", subject, f"its path is in use {where}", "stop what listens there")
     return None

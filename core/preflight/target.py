@@ -21,6 +21,7 @@ from core.preflight.files import (
     collect_listens,
     collect_scripts,
     collect_uses,
+    note_folder,
     refuse_names,
 )
 from core.preflight.fingerprint import Fingerprints
@@ -282,15 +283,18 @@ def _collect_member(
 ) -> TargetFindings:  # fmt: skip
     """One process of the tree, whose descriptors are `files`."""
     status, stat, smaps = reader.status(pid), reader.stat(pid), without_our_marks(pid, reader.smaps(pid))
-    uses = collect_uses(reader, pid, smaps, files)
+    uses, listens = collect_uses(reader, pid, smaps, files), collect_listens(reader, pid, files, known.sockets)
+    for listen in listens:
+        if listen.path.startswith("/"):
+            note_folder(uses, listen.path)
     blockers = (
         *refuse_process(reader, status, stat), *refuse_memory(smaps), *refuse_rings(pid, smaps), *refuse_names(uses),
         *file_table.refuse(known.everything, files),
     )  # fmt: skip
     notices = notice_tracking(smaps, read_max_map_count())
     belongings = _Belongings(
-        files=collect_files(reader, pid, uses, options, host.boot_id, known.fingerprints),
-        listens=collect_listens(reader, pid, files, known.sockets),
+        files=collect_files(reader, pid, uses, options, host.boot_id, known.fingerprints, known.everything.own_pids),
+        listens=listens,
         max_fd=max((file.fd for file in files), default=0),
     )
     return TargetFindings(_record(reader, status, smaps, belongings, options, host), blockers, tuple(notices))

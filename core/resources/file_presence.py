@@ -6,6 +6,7 @@ from core.errors import Blocker
 from core.images.pb.files_pb2 import FdTypes
 from core.images.store import ImageSet
 from core.plan.ghost_names import ghosts_by_file, kept_paths, linked_names
+from core.proc.process_files import whose
 from core.resources import fanotify, inotify, regular_file, unix_socket
 from core.resources.ghost_store import refuse_folder
 from core.resources.table_plan import Files, Table
@@ -27,13 +28,19 @@ def verify(images: ImageSet, tables: Iterable[int], root: str = "/") -> list[Blo
             found.append(fanotify.verify(entry.ffy, table.why(id), root))
         elif entry.type == FdTypes.INOTIFY:
             found.append(inotify.verify(entry.ify, table.why(id), root))
-        elif entry.type == FdTypes.REG and entry.reg.name not in kept:
+        elif entry.type == FdTypes.REG and entry.reg.name not in kept and not _is_of_tree(entry.reg.name, files):
             found.append(regular_file.verify(entry.reg, table.why(id), root, linked.get(id)))
         elif entry.type == FdTypes.UNIXSK:
             found.append(unix_socket.verify(entry.usk, table.why(id), root))
             if (outside := table.sockets.outside.get(entry.usk.peer)) is not None:
                 found.append(unix_socket.verify(outside, table.why(id), root))
     return [blocker for blocker in found if blocker is not None]
+
+
+def _is_of_tree(path: str, files: Files) -> bool:
+    """A file of /proc that is there as soon as the tree is."""
+    shows = whose(path)
+    return shows is not None and shows.pid in files.sessions
 
 
 def _first_tables(files: Files, tables: Iterable[int]) -> dict[int, Table]:

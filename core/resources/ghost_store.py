@@ -190,7 +190,7 @@ def refuse_folder(path: str, root: str = "/") -> Blocker | None:
     folder = path.rpartition("/")[0] or "/"
     if os.path.isdir(root.rstrip("/") + folder):
         return None
-    return Blocker("file-missing", f"{path} (deleted)", f"{folder}: no such directory", "make it, or mount it")
+    return Blocker("file-missing", path, f"is made in {folder}, which is not there", "make it, or mount it")
 
 
 def _make_file(name: str) -> tuple[int, bool]:

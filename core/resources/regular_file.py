@@ -13,6 +13,7 @@ from core.images.pb.files_pb2 import FdTypes, FileEntry
 from core.kernel.descriptors import Sight
 from core.plan.ghost_names import DELETED, last_name
 from core.plan.ops import FdAllocator, Program, Syscall, path_argument
+from core.proc.process_files import Whose, numbers_itself_so, whose
 from core.resources.context import (
     O_LARGEFILE,
     OpenFile,
@@ -51,17 +52,30 @@ def is_told(sight: Sight) -> bool:
     kept = stat.S_ISREG(head.mode) or stat.S_ISDIR(head.mode) or is_memory_device(sight.stat)
     by_path = (head.path_device, head.path_inode) == (head.device, head.inode) and head.links > 0
     is_file = kept and by_path and head.filesystem != MESSAGE_QUEUES and sight.link.isprintable()
-    return is_file and sight.link.startswith("/") and not sight.link.startswith("/memfd:")
+    by_name = sight.link.startswith("/") and not sight.link.startswith("/memfd:")
+    return is_file and by_name and whose(sight.link) is None
 
 
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
-    """Replaced or hidden files."""
+    """Replaced or hidden files, and what /proc shows of processes that do not move along."""
+    if (shows := whose(file.link)) is not None:
+        return _refuse_shown(file, shows, table)
     if is_nameless(file):
         return _refuse_nameless(file, table)
     if not file.path_is_same and other_name(file) is None and not table.options.files.link_remap:
         reason = "this name of the file is gone, and its others are not in the same directory"
         return file.blocker("path", reason, "--link-remap gives it one beside it, or put it back in its place")
     return _refuse_name(file)
+
+
+def _refuse_shown(file: OpenFile, shows: Whose, table: OpenTable) -> Blocker | None:
+    """It is opened anew by its path, when all processes are there and have only their first thread."""
+    if shows.pid not in table.own_pids or not numbers_itself_so(shows.pid, file.pid):
+        return file.blocker("proc", f"shows process {shows.pid}, which does not move along", "close it")
+    if shows.is_of_thread:
+        reason = f"shows thread {shows.tid}, which is not there yet when files are opened"
+        return file.blocker("proc", reason, "close it")
+    return None
 
 
 def is_nameless(file: OpenFile) -> bool:
@@ -131,15 +145,25 @@ def reg_file_entry(
 
 
 def plan(entry: FileEntry, fds: FdAllocator, why: str) -> tuple[Program, int]:
-    """Open the path, go to the position."""
+    """Open the path, go to the position; see plan_late."""
     file = entry.reg
     fd = fds.take()
     ops = [open_op(file, why)]
     if file.flags & os.O_PATH:
         return tuple(ops), fd
-    if file.pos:
-        ops.append(Syscall("lseek", (fd, file.pos, os.SEEK_SET), f"{why}: position"))
+    if whose(file.name) is None:
+        ops += _position_ops(file, fd, why)
     return (*ops, *owner_and_flags_ops(fd, file.flags, file.fown, file.flags & ~os.O_ASYNC, why)), fd
+
+
+def plan_late(entry: FileEntry, fd: int, why: str) -> Program:
+    """The position in a file of /proc: the kernel writes down then what is read from there."""
+    return _position_ops(entry.reg, fd, why) if whose(entry.reg.name) is not None else ()
+
+
+def _position_ops(file: RegFileEntry, fd: int, why: str) -> Program:
+    is_read = file.pos and not file.flags & os.O_PATH
+    return (Syscall("lseek", (fd, file.pos, os.SEEK_SET), f"{why}: position"),) if is_read else ()
 
 
 def open_op(file: RegFileEntry, why: str) -> Syscall:

@@ -68,7 +68,7 @@ MEMBERS: Final[dict[FdTypes, Member]] = {
     FdTypes.MQUEUEFD: "mqueue",
 }  # fmt: skip
 PIPES: Final = (FdTypes.PIPE, FdTypes.FIFO)
-LATE: Final = (FdTypes.EVENTPOLL, FdTypes.TIMERFD)
+LATE: Final = (FdTypes.EVENTPOLL, FdTypes.TIMERFD, FdTypes.REG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +186,9 @@ class _TablePlanner:
 
     def _plan_late(self, entry: FileEntry) -> Program:
         number, why = self._own[entry.id], self._table.why(entry.id)
-        if entry.type == FdTypes.TIMERFD:
-            return timerfd.plan_late(entry, number, why)
+        if entry.type != FdTypes.EVENTPOLL:
+            plan_late = timerfd.plan_late if entry.type == FdTypes.TIMERFD else regular_file.plan_late
+            return plan_late(entry, number, why)
         numbers = {info.fd: info.flags for info in self._table.infos} | dict.fromkeys(self._kept, FD_CLOEXEC)
         return epoll.plan_late(entry, number, numbers, why)
 

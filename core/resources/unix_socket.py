@@ -296,9 +296,10 @@ def losses(table: OpenTable) -> list[str]:
             if is_listening(live) and is_readable(live) and not ours:
                 name = shown(read_name(live))
                 lost.append(f"connections waiting for accept are lost: fd {file.fd}, UNIX socket {name}")
-            if state is not None and state.peer and state.peer not in table.unix:
-                peer = shown(read_peer_name(live))
-                lost.append(f"fd {file.fd}: connects to {peer} of the new host")
+            if state is None or not state.peer or state.peer in table.unix:
+                continue
+            if peer := read_peer_name(live):  # who has none is refused
+                lost.append(f"fd {file.fd}: connects to {shown(peer)} of the new host")
     return lost
 
 

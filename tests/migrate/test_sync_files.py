@@ -72,3 +72,49 @@ def test_files_are_copied_when_asked_and_only_then(pair: Pair) -> None:
         assert said.code == 0, said.text
         assert theirs.read_text() == "the data"
         ended(pair.b, pid)
+
+
+MAKER = """
+import mmap, os, socket, time
+os.makedirs('/run/made/in')
+os.chmod('/run/made', 0o751)
+page = os.open('/run/made/in/page', os.O_RDWR | os.O_CREAT)
+os.ftruncate(page, 4096)
+shared = mmap.mmap(page, 4096)
+shared[:4] = b'kept'
+os.close(page)
+name = socket.socket(socket.AF_UNIX)
+name.bind('/run/made/socket')
+name.listen()
+gone = open('/run/made/gone', 'w+')
+os.unlink('/run/made/gone')
+open('/run/ready', 'w')
+while shared[:4] == b'kept':
+    time.sleep(0.02)
+open('/run/stored', 'w').write(shared[:4].decode())
+time.sleep(1000)
+"""
+
+
+def test_directories_are_made_for_what_is_made_in_them(pair: Pair) -> None:
+    """A file that is mapped and carried (as a JVM has one), a deleted file, the name of a socket."""
+    pid = pair.a.start([PYTHON, "-c", MAKER])
+    wait_until(pair.a.path("/run/ready").exists, "all of it is there")
+    said = pair.migrate(pid, "root@host-b")
+    assert said.code == 3, said.text
+    for what in ("/run/made (", "/run/made/in (", "/run/made/in/page is made there", "--sync-files missing"):
+        assert what in said.err, said.err
+    assert not pair.b.path("/run/made").exists()
+    said = pair.migrate(pid, "root@host-b", "--sync-files", "missing")
+    assert said.code == 0, said.text
+    assert pair.b.path("/run/made").stat().st_mode & 0o7777 == 0o751
+    assert pair.b.path("/run/made/socket").is_socket()
+    with pair.b.path("/run/made/in/page").open("r+b") as page:
+        assert page.read(4) == b"kept"
+        page.seek(0)
+        page.write(b"seen")
+    wait_until(
+        lambda: pair.b.path("/run/stored").exists() and pair.b.path("/run/stored").read_text(), "it sees a store"
+    )
+    assert pair.b.path("/run/stored").read_text() == "seen"
+    ended(pair.b, pid)

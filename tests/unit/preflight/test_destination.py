@@ -95,10 +95,9 @@ def test_unix_names_in_use_and_stale_ones(host: HostRecord, tmp_path: Path) -> N
         one.bind(str(live))
         two.bind(str(stale))
         two.close()
-        paths = (str(live), str(stale), str(file), str(tmp_path / "none"), str(tmp_path / "no" / "folder"))
+        paths = (str(live), str(stale), str(file), str(tmp_path / "none"))
         found = look(TargetRecord(listens=tuple(ListenNeed("unix", path=path) for path in paths)), host=host)
     assert found.unix_in_use == {str(live), str(file)}
-    assert found.missing_folders == {str(tmp_path / "no" / "folder")}
 
 
 def test_pids_of_threads_count_as_taken(host: HostRecord) -> None:
