@@ -28,9 +28,9 @@ def waiting_bytes(fd: int) -> int:
 
 
 def polls(fd: int, event: int) -> bool:
-    """True when the other end of the pipe is gone: POLLHUP for a reader, POLLERR for a writer."""
+    """What poll(2) says now. When the other end of a pipe is gone: POLLHUP for a reader, POLLERR for a writer."""
     poller = select.poll()
-    poller.register(fd, 0)
+    poller.register(fd, event)
     return any(events & event for _, events in poller.poll(0))
 
 

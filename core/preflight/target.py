@@ -62,10 +62,7 @@ from core.resources import (
     posix_mqueue,
     sem_undo,
     sysv_ipc,
-    tcp_socket,
     terminal,
-    udp_socket,
-    unix_socket,
 )
 from core.resources.context import OpenFile, OpenTable, make_table, open_files
 from core.resources.process_tree import refuse_exit_signals
@@ -169,7 +166,7 @@ def _collect(
         found = [findings[member.pid] for member in family.living]
         shared = collect_shared(family, everything.files, reader, own_ipc=own_ipc)
         queues = () if own_ipc else posix_mqueue.needs(everything.files)
-        losses, terminals = _losses(everything), terminal.numbers(everything.files)
+        losses, terminals = file_table.losses(everything), terminal.numbers(everything.files)
     supervisor = find_supervisor(reader, pid, reader.status(pid).ppid)
     blockers = [*in_vfork, *refuse_sharing(reader, family), *refuse_kinship(reader, family, sharers)]
     blockers += refuse_exit_signals(family.members)
@@ -352,10 +349,6 @@ def _not_named_yet(others: list[Blocker], refused: list[Blocker]) -> list[Blocke
     """One refusal per descriptor is enough."""
     named = {blocker.subject.rpartition("fd ")[2] for blocker in refused}
     return [blocker for blocker in others if blocker.subject.rpartition("fd ")[2] not in named]
-
-
-def _losses(table: OpenTable) -> tuple[str, ...]:
-    return (*tcp_socket.losses(table), *udp_socket.losses(table), *unix_socket.losses(table))
 
 
 def _own_tids(reader: ProcReader, pid: int) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from core.resources import (
     file_locks,
     inotify,
     memfd,
+    netlink_socket,
     pidfd,
     pipe,
     posix_mqueue,
@@ -44,8 +45,8 @@ from core.resources.context import (
 )
 
 KINDS: Final[tuple[Kind, ...]] = (
-    memfd, posix_mqueue, regular_file, pipe, fifo, tcp_socket, udp_socket, unix_socket, eventfd, epoll, timerfd,
-    signalfd, pidfd, inotify, fanotify, terminal,
+    memfd, posix_mqueue, regular_file, pipe, fifo, tcp_socket, udp_socket, unix_socket, netlink_socket, eventfd,
+    epoll, timerfd, signalfd, pidfd, inotify, fanotify, terminal,
 )  # fmt: skip
 
 
@@ -77,7 +78,12 @@ def probe_table(pid: int, pidfd: int, reader: ProcReader, tcp: TcpChoice) -> tup
     """For preflight, while the task runs: what cannot be carried, and what will be lost."""
     with open_files(pid, reader, pidfd, runs=True) as files:
         table = make_table(files, DumpOptions(tcp=tcp))
-        return refuse(table), [*tcp_socket.losses(table), *udp_socket.losses(table), *unix_socket.losses(table)]
+        return refuse(table), losses(table)
+
+
+def losses(table: OpenTable) -> list[str]:
+    """What of these will be lost, in words."""
+    return [lost for kind in (tcp_socket, udp_socket, unix_socket, netlink_socket) for lost in kind.losses(table)]
 
 
 def find_other_holders(table: OpenTable, pids: Sequence[int], reader: ProcReader) -> list[Blocker]:

@@ -8,14 +8,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fcntl import F_SETFD, FD_CLOEXEC
 from socket import IPPROTO_UDP
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from core.errors import Blocker, ImageError, Refused
 from core.images import kinds
 from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
 from core.images.store import ImageSet
 from core.options import TcpChoice
-from core.plan.file_names import describe
+from core.plan.file_names import check_member, describe
 from core.plan.ops import FdAllocator, Program, Syscall
 from core.plan.pipe_ops import PipeContent
 from core.plan.placement import Wanted, place
@@ -30,6 +30,7 @@ from core.resources import (
     file_locks,
     inotify,
     memfd,
+    netlink_socket,
     pidfd,
     pipe,
     posix_mqueue,
@@ -57,16 +58,8 @@ BY_TYPE: Final[dict[FdTypes, MadeAlone]] = {
     FdTypes.PIDFD: pidfd,
     FdTypes.INOTIFY: inotify,
     FdTypes.FANOTIFY: fanotify,
+    FdTypes.NETLINKSK: netlink_socket,
 }
-Member: TypeAlias = Literal[
-    "reg", "pipe", "fifo", "usk", "efd", "epfd", "tfd", "sgfd", "isk", "pidfd", "tty", "ify", "ffy", "memfd", "mqueue",
-]  # fmt: skip
-MEMBERS: Final[dict[FdTypes, Member]] = {
-    FdTypes.REG: "reg", FdTypes.PIPE: "pipe", FdTypes.FIFO: "fifo", FdTypes.UNIXSK: "usk", FdTypes.EVENTFD: "efd",
-    FdTypes.EVENTPOLL: "epfd", FdTypes.TIMERFD: "tfd", FdTypes.SIGNALFD: "sgfd", FdTypes.INETSK: "isk",
-    FdTypes.PIDFD: "pidfd", FdTypes.TTY: "tty", FdTypes.INOTIFY: "ify", FdTypes.FANOTIFY: "ffy", FdTypes.MEMFD: "memfd",
-    FdTypes.MQUEUEFD: "mqueue",
-}  # fmt: skip
 PIPES: Final = (FdTypes.PIPE, FdTypes.FIFO)
 LATE: Final = (FdTypes.EVENTPOLL, FdTypes.TIMERFD, FdTypes.REG)
 
@@ -123,14 +116,8 @@ def find_sockets(images: ImageSet) -> Sockets:
     """All UNIX sockets of the images and what waits in them."""
     entries = images.all(kinds.FILES)
     for entry in entries:
-        _check_member(entry)
+        check_member(entry)
     return Sockets(entries, images.records(kinds.SK_QUEUES), 1 + max((entry.id for entry in entries), default=0))
-
-
-def _check_member(entry: FileEntry) -> None:
-    member = MEMBERS.get(entry.type)
-    if member is not None and not entry.HasField(member):
-        raise ImageError("files.img", f"file {entry.id} has no {member}, which its type {entry.type} asks for")
 
 
 class _TablePlanner:

@@ -18,8 +18,7 @@ ANONYMOUS: Final = {
 }
 NEVER: Final = "the program must not hold it when it is migrated"
 FAMILIES: Final = {
-    int(family): family.name
-    for family in (socket.AF_NETLINK, socket.AF_PACKET, socket.AF_INET, socket.AF_INET6, socket.AF_VSOCK)
+    int(family): family.name for family in (socket.AF_PACKET, socket.AF_INET, socket.AF_INET6, socket.AF_VSOCK)
 }
 
 
@@ -32,7 +31,10 @@ def refuse(file: OpenFile) -> Blocker:
 def _describe(file: OpenFile) -> tuple[str, str]:
     if file.socket is not None:
         name = FAMILIES.get(file.socket.domain, f"family {file.socket.domain}")
-        return f"a socket of {name}, protocol {file.socket.protocol},", "only TCP, UDP and UNIX sockets are carried"
+        return (
+            f"a socket of {name}, protocol {file.socket.protocol},",
+            "only TCP, UDP, UNIX and netlink sockets are carried",
+        )
     if file.link.startswith("anon_inode:"):
         word = file.link.removeprefix("anon_inode:")
         return ANONYMOUS.get(word, f"an object of kind {word}"), NEVER

@@ -18,6 +18,7 @@ from core.images.pb.descriptors_pb2 import FownEntry
 from core.images.pb.files_pb2 import FdTypes, FileEntry
 from core.images.pb.sockets_pb2 import FilePermsEntry, SkOptsEntry, SkShutdown, SkUcredEntry, UnixSkEntry
 from core.kernel.descriptors import Asked, Sight
+from core.kernel.pipe_content import polls
 from core.kernel.unix_diag import UnixState
 from core.plan.ops import FdAllocator, Program, Syscall
 from core.plan.socket_options import LOOKED_AT, borrowed_socket, has_filter, read_options
@@ -163,7 +164,7 @@ def is_connected(live: socket.socket) -> bool:
     try:
         live.getpeername()
     except OSError:
-        return live.type != socket.SOCK_DGRAM and _polls(live, select.POLLRDHUP)
+        return live.type != socket.SOCK_DGRAM and polls(live.fileno(), select.POLLRDHUP)
     return True
 
 
@@ -174,13 +175,7 @@ def is_listening(live: socket.socket | Asked) -> bool:
 
 def is_readable(live: socket.socket) -> bool:
     """True when something, or a connection to accept, waits."""
-    return _polls(live, select.POLLIN)
-
-
-def _polls(live: socket.socket, event: int) -> bool:
-    poller = select.poll()
-    poller.register(live.fileno(), event)
-    return any(events & event for _, events in poller.poll(0))
+    return polls(live.fileno(), select.POLLIN)
 
 
 def _has_urgent(live: socket.socket) -> bool:
@@ -192,7 +187,7 @@ def _has_urgent(live: socket.socket) -> bool:
 
 def _has_unread(live: socket.socket) -> bool:
     """One that is shut down is readable too, without anything to read."""
-    return _count(live, termios.FIONREAD) > 0 or (is_readable(live) and not _polls(live, select.POLLRDHUP))
+    return _count(live, termios.FIONREAD) > 0 or (is_readable(live) and not polls(live.fileno(), select.POLLRDHUP))
 
 
 def _unread_by_peer(live: socket.socket) -> bool:
@@ -249,7 +244,7 @@ def _collect_connection(
         entry.peer = _listener_of(file, table) or 0
         entry.peer_name = read_peer_name(live)
         with borrowed_socket(file.local_fd) as ours:
-            entry.reset = live.type != socket.SOCK_DGRAM and _polls(ours, select.POLLERR)
+            entry.reset = live.type != socket.SOCK_DGRAM and polls(ours.fileno(), select.POLLERR)
     elif known.peer not in table.unix:
         entry.greeting = _greeting(file, read_peer_name(live))
 

@@ -22,6 +22,11 @@ from tests.waiting import wait_until
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 HOLDERS = {
+    "netlink socket of protocol 16": "import socket; kept = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16)",
+    "messages wait in this netlink socket": (
+        "import socket, struct; kept = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0);"
+        "kept.send(struct.pack('IHHII16s', 32, 18, 0x301, 1, 0, bytes(16)))"
+    ),
     "shows process 1,": "import os; kept = os.open('/proc/1/stat', os.O_RDONLY)",
     "shows thread": (
         "import os, threading; threading.Thread(target=time.sleep, args=(100,), daemon=True).start();"

@@ -22,6 +22,7 @@ from core.images.pb.files_pb2 import FileEntry
 from core.images.store import ImageSet
 from core.kernel.calls import pidfd_open
 from core.options import DumpOptions, FileChoices
+from core.plan.file_names import MEMBERS
 from core.proc.reader import ProcReader
 from core.resources import foresight, unix_socket
 from core.resources import sightings as sightings_module
@@ -30,7 +31,6 @@ from core.resources.ghost_file import Ghosts
 from core.resources.shared_memory import Segments
 from core.resources.sightings import Seen, Sightings
 from core.resources.table_collect import TaskTable, UnsureTimer, collect_tables, settle_timers
-from core.resources.table_plan import MEMBERS
 from tests.requires import require_root
 from tests.told_what_to_do import Told
 

@@ -158,7 +158,7 @@ def test_a_file_in_flight_shares_its_entry_with_the_open_one(tmp_path: Path) -> 
 def test_what_cannot_be_carried_is_refused_in_flight_too() -> None:
     def setup() -> object:
         ends = socket.socketpair()
-        foreign = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
+        foreign = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
         socket.send_fds(ends[0], [b"x"], [foreign.fileno()])
         return ends
 
