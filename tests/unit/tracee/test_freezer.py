@@ -73,24 +73,63 @@ def test_the_nearest_number_counts() -> None:
     assert under_its_own_name(stopped, code(b"".join(reversed(loads)))).orig_ax == SYSCALLS["nanosleep"]
 
 
+TIME = struct.pack("<qq", 3, 500)
+WORD = POINTER + 0x100  # of a futex: 7
+POLLFD = POINTER + 0x200
+CALLER = POINTER + 0x300
+SYSCALL_3 = bytes.fromhex("4889f8 4889f7 4889d6 4889ca 4d89c2 4d89c8 4c8b4c2408")
+
+
+def with_memory(read_code: Callable[[int, int], bytes], caller: bytes = b"") -> Callable[[int, int], bytes]:
+    """Memory with a time at POINTER, a futex, a struct pollfd, and code that called what has its stack there too."""
+    content = bytearray(0x400)
+    content[: len(TIME)] = TIME
+    content[0x100:0x104] = struct.pack("<I", 7)
+    content[0x200:0x208] = struct.pack("<ihh", 4, 1, 0)
+    content[0x300 - len(caller) : 0x300] = caller
+    content[0x380:0x388] = struct.pack("<Q", CALLER)
+
+    def read(address: int, size: int) -> bytes:
+        if POINTER <= address <= POINTER + len(content) - size:
+            return bytes(content[address - POINTER :][:size])
+        return read_code(address, size) if CODE - 64 <= address < CODE + 3 else no_code(address, size)
+
+    return read
+
+
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
         ("clock_nanosleep", {"di": 1, "si": 0, "dx": POINTER, "r10": 0}),
+        ("clock_nanosleep", {"di": (-6 << 3 | 2) & 0xFFFFFFFF, "si": 0, "dx": POINTER, "r10": 0}),
         ("nanosleep", {"di": POINTER, "si": 0, "dx": 5, "r10": 7}),
+        ("nanosleep", {"di": POINTER, "si": 0, "dx": 5, "r10": POINTER}),
         ("nanosleep", {"di": POINTER, "si": POINTER}),
-        ("futex", {"di": POINTER, "si": 128, "dx": 0, "r10": POINTER}),
-        ("futex", {"di": POINTER, "si": 137, "dx": 2, "r10": POINTER}),
-        ("poll", {"di": POINTER, "si": 3, "dx": 1000}),
+        ("nanosleep", {"di": WORD, "si": 0, "dx": 0}),
+        ("futex", {"di": WORD, "si": 128, "dx": 0, "r10": POINTER}),
+        ("futex", {"di": WORD, "si": 137, "dx": 2, "r10": POINTER}),
+        ("futex", {"di": WORD, "si": 0, "dx": 7, "r10": POINTER}),
+        ("poll", {"di": POLLFD, "si": 3, "dx": 1000}),
+        ("poll", {"di": POLLFD, "si": 9, "dx": 1000, "r10": WORD + 8}),
+        ("poll", {"di": POLLFD, "si": 0, "dx": 1000}),
         ("poll", {"di": 0, "si": 0, "dx": 30}),
+        ("poll", {"di": 0, "si": 0, "dx": 3600000}),
     ],
 )
-@pytest.mark.parametrize("read", [code(b"\x48\x89\xf8"), no_code])
-def test_through_syscall_3_the_arguments_tell(
-    name: str, arguments: dict[str, int], read: Callable[[int, int], bytes]
+@pytest.mark.parametrize("read_code", [code(b"\x48\x89\xf8"), no_code])
+def test_where_no_code_loads_the_number_the_arguments_tell(
+    name: str, arguments: dict[str, int], read_code: Callable[[int, int], bytes]
 ) -> None:
     stopped = registers_with(orig_ax=219, ax=-516, ip=CODE + 2, **arguments)
-    assert under_its_own_name(stopped, read).orig_ax == SYSCALLS[name]
+    assert under_its_own_name(stopped, with_memory(read_code)).orig_ax == SYSCALLS[name]
+
+
+@pytest.mark.parametrize(("said", "name"), [("poll", "poll"), ("nanosleep", "nanosleep"), ("futex", "nanosleep")])
+def test_through_syscall_3_its_caller_tells_the_number_if_the_arguments_fit(said: str, name: str) -> None:
+    """poll(fds, 9, 30) and nanosleep(time, NULL) may look alike."""
+    caller = b"\xbf" + struct.pack("<I", SYSCALLS[said]) + b"\x31\xc0\xe8\0\0\0\0"
+    stopped = registers_with(orig_ax=219, ax=-516, ip=CODE + 2, sp=POINTER + 0x380, di=POINTER, si=0, dx=30, r10=0)
+    assert under_its_own_name(stopped, with_memory(code(SYSCALL_3), caller)).orig_ax == SYSCALLS[name]
 
 
 def test_a_thread_about_to_restart_makes_its_call_anew() -> None:
