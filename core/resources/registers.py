@@ -23,7 +23,7 @@ from core.kernel.xsave import (
     layout,
     xcr0,
 )
-from core.tracee.sigframe import EINTR, made_again, rewound, signed
+from core.tracee.sigframe import ended_by_a_stop, made_again, rewound
 
 LEGACY: Final = struct.Struct("<HHHHQQII128s256s")  # fxsave: control … mxcsr_mask, st, xmm; 416 bytes
 XSTATE_BV: Final = 512
@@ -142,7 +142,7 @@ def thread_state(core: CoreEntry, tid: int, sigmask: int, theirs: Layout = ()) -
 def _undisturbed(core: CoreEntry, registers: Registers, sigmask: int) -> Registers:
     """criu's dump ends a sleep with EINTR. Where no signal is to be taken nothing else can have: it is made again."""
     by_criu = not core.thread_core.xstate
-    if not by_criu or signed(registers.ax) != EINTR or signed(registers.orig_ax) < 0:
+    if not by_criu or not ended_by_a_stop(registers):
         return registers
     pending = [*core.thread_core.signals_p.signals, *core.tc.signals_s.signals]
     signals = [one for one in pending if not sigmask << 1 >> int.from_bytes(one.siginfo[:4], "little") & 1]

@@ -21,7 +21,7 @@ from core.proc.reader import ProcReader
 from core.proc.status import Status
 from core.tracee.remote import open_memory
 from core.tracee.restarted import RESTART_SYSCALL, under_its_own_name
-from core.tracee.sigframe import EINTR, made_again, signed
+from core.tracee.sigframe import EINTR, ERESTARTNOHAND, ended_by_a_stop, signed
 from core.tracee.vdso_exit import read_outside
 from core.tracee.vfork import HINT, vfork_child, waiting_for
 from core.vdso.mark import NO_CODE, VdsoCode
@@ -216,12 +216,13 @@ def has_deliverable_signal(status: Status) -> bool:
 def undisturbed(state: ThreadState, status: Status) -> ThreadState:
     """The thread as it would be without our stop: syscalls that a stop ends with EINTR are made again.
 
-    Only those; for the -ERESTART* ones the kernel itself does it when the thread is let go.
+    By the kernel, when the thread is let go, as those that end with -ERESTART* are: should a handler run first, for a
+    signal that comes while it stands still, the call ends with EINTR after all.
     """
     registers = state.registers
-    if signed(registers.ax) != EINTR or signed(registers.orig_ax) < 0 or has_deliverable_signal(status):
+    if not ended_by_a_stop(registers) or has_deliverable_signal(status):
         return state
-    return replace(state, registers=made_again(registers))
+    return replace(state, registers=registers._replace(ax=ERESTARTNOHAND + (1 << 64)))
 
 
 @contextmanager

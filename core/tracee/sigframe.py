@@ -13,6 +13,8 @@ from core.native._kernel import ffi, lib
 STACK_ROOM: Final = 8192  # below a frame: for a signal handler, should we die before the mask is set
 RESTARTS: Final = frozenset({-512, -513, -514, -516})  # ERESTARTSYS, NOINTR, NOHAND, RESTART_RESTARTBLOCK
 EINTR: Final = -4
+ERESTARTNOHAND: Final = -514  # made again unless a handler runs, then EINTR. Source: linux/errno.h
+CLOSE: Final = 3
 
 
 def signed(value: int) -> int:
@@ -28,6 +30,11 @@ def rewound(registers: Registers) -> Registers:
     if signed(registers.orig_ax) < 0 or signed(registers.ax) not in RESTARTS:
         return registers
     return made_again(registers)
+
+
+def ended_by_a_stop(registers: Registers) -> bool:
+    """True in a system call that ends with EINTR and may be made again. Of close(2) the descriptor is gone by then."""
+    return signed(registers.ax) == EINTR and signed(registers.orig_ax) >= 0 and registers.orig_ax != CLOSE
 
 
 def made_again(registers: Registers) -> Registers:

@@ -12,6 +12,7 @@ from core.proc.reader import ProcReader
 from core.proc.status import Status
 from core.tracee.freezer import undisturbed
 from core.tracee.restarted import under_its_own_name
+from core.tracee.sigframe import rewound
 from tests.unit.tracee.states import MINUS_ONE, registers_with, state_with
 
 CODE = 0x400000
@@ -25,7 +26,8 @@ def status_with(pending: int = 0, shared: int = 0, blocked: int = 0) -> Status:
 def test_eintr_of_a_stop_is_made_again() -> None:
     state = state_with(orig_ax=232, ax=-4, ip=CODE + 2)
     again = undisturbed(state, status_with()).registers
-    assert (again.ax, again.ip, again.orig_ax) == (232, CODE, MINUS_ONE)
+    assert (again.ax, again.ip, again.orig_ax) == (-514 & MINUS_ONE, CODE + 2, 232)
+    assert (rewound(again).ax, rewound(again).ip, rewound(again).orig_ax) == (232, CODE, MINUS_ONE)
 
 
 @pytest.mark.parametrize("where", ["pending", "shared"])
@@ -39,7 +41,7 @@ def test_a_blocked_signal_is_not_due() -> None:
     assert undisturbed(state, status_with(pending=1 << 14, blocked=1 << 14)) is not state
 
 
-@pytest.mark.parametrize(("orig_ax", "ax"), [(-1, -4), (232, 0), (232, -512), (35, -516)])
+@pytest.mark.parametrize(("orig_ax", "ax"), [(-1, -4), (3, -4), (232, 0), (232, -512), (35, -516)])
 def test_other_threads_are_left_alone(orig_ax: int, ax: int) -> None:
     state = state_with(orig_ax=orig_ax, ax=ax)
     assert undisturbed(state, status_with()) is state
