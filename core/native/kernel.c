@@ -253,7 +253,7 @@ static int is_disturbed(const struct mg_thread *thread)
 	const struct user_regs_struct *regs = (const struct user_regs_struct *)thread->regs;
 
 	return thread->rseq_critical_section || (long)regs->rax == -EINTR || regs->rax == SYS_restart_syscall ||
-	       regs->orig_rax == SYS_restart_syscall;
+	       regs->orig_rax == SYS_restart_syscall || (regs->orig_rax == SYS_recvmmsg && (long)regs->rax > 0);
 }
 
 int mg_find_disturbed(const struct mg_thread *threads, int count, int *indexes)

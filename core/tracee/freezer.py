@@ -19,6 +19,7 @@ from core.kernel.threads import ThreadBlock, ThreadState
 from core.proc.main_thread import is_dead
 from core.proc.reader import ProcReader
 from core.proc.status import Status
+from core.tracee.cut_short import forget_error, is_cut_short
 from core.tracee.remote import open_memory
 from core.tracee.restarted import RESTART_SYSCALL, under_its_own_name
 from core.tracee.sigframe import EINTR, ERESTARTNOHAND, ended_by_a_stop, signed
@@ -157,7 +158,7 @@ def _are_all(pid: int, stopped: Sequence[int], reader: ProcReader) -> bool:
 
 
 def settled(pid: int, state: ThreadState, reader: ProcReader) -> ThreadState:
-    """The stopped thread with the trace of our stop taken out of its registers."""
+    """The stopped thread with the trace of our stop taken out of its registers (and out of a socket)."""
     undone = state
     if state.rseq.critical_section:
         undone = out_of_critical_section(pid, state)
@@ -166,6 +167,8 @@ def settled(pid: int, state: ThreadState, reader: ProcReader) -> ThreadState:
     elif RESTART_SYSCALL in (state.registers.orig_ax, state.registers.ax):
         with open_memory(pid) as memory:
             undone = replace(state, registers=under_its_own_name(state.registers, memory.read))
+    elif is_cut_short(state.registers):
+        forget_error(pid, state.registers)
     if undone is not state:
         ptrace.write_registers(state.tid, undone.registers)
     return undone
