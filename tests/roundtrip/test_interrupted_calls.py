@@ -7,6 +7,7 @@ import pytest
 
 from core import DumpOptions, RestoreOptions, dump, restore
 from core.kernel import ptrace
+from core.kernel.calls import syscall
 from core.tracee.freezer import freeze
 from tests.program_build import discover
 from tests.requires import require_root
@@ -28,10 +29,21 @@ def stop_often(pid: int, rounds: int) -> None:
             pass
 
 
-@pytest.mark.parametrize("name", [*BLOCKED, "timed_waits.c"])
+@pytest.mark.parametrize("name", [*BLOCKED, "recvmmsg_cut_short.c", "timed_waits.c"])
 def test_a_blocking_call_survives_twenty_stops(name: str, tmp_path: Path) -> None:
     with ready(name, tmp_path) as run:
         stop_often(run.pid, ROUNDS)
+        run.release()
+        assert run.result() == "PASS"
+
+
+def test_a_signal_that_comes_during_a_stop_ends_the_call_with_eintr(tmp_path: Path) -> None:
+    """Also those that the kernel does not restart: a handler runs, and the program waits for what it may never hear."""
+    with ready("signalled_while_stopped.c", tmp_path) as run:
+        with freeze(run.pid, READER):
+            for tid in READER.tids(run.pid):
+                if tid != run.pid:
+                    syscall("tgkill", run.pid, tid, signal.SIGUSR1)
         run.release()
         assert run.result() == "PASS"
 

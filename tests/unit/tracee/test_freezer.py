@@ -10,6 +10,7 @@ from core.errors import TraceeError
 from core.kernel.calls import SYSCALLS
 from core.proc.reader import ProcReader
 from core.proc.status import Status
+from core.tracee.cut_short import is_cut_short
 from core.tracee.freezer import undisturbed
 from core.tracee.restarted import under_its_own_name
 from core.tracee.sigframe import rewound
@@ -144,3 +145,18 @@ def test_a_thread_about_to_restart_makes_its_call_anew() -> None:
 def test_what_is_no_restart_is_left_alone(values: dict[str, int]) -> None:
     stopped = registers_with(**values)
     assert under_its_own_name(stopped, code(b"")) == stopped
+
+
+@pytest.mark.parametrize(
+    ("values", "cut_short"),
+    [
+        ({"orig_ax": 299, "ax": 2, "dx": 4, "r10": 0}, True),
+        ({"orig_ax": 299, "ax": 4, "dx": 4, "r10": 0}, False),
+        ({"orig_ax": 299, "ax": -512, "dx": 4, "r10": 0}, False),
+        ({"orig_ax": 299, "ax": 2, "dx": 4, "r10": 0x10000}, False),
+        ({"orig_ax": 299, "ax": 2, "dx": 4, "r10": 0x40}, False),
+        ({"orig_ax": 45, "ax": 2, "dx": 4, "r10": 0}, False),
+    ],
+)
+def test_only_a_recvmmsg_that_waited_for_more_is_cut_short(values: dict[str, int], cut_short: bool) -> None:
+    assert is_cut_short(registers_with(**values)) == cut_short
