@@ -50,7 +50,7 @@ async def check_process(request: MigrationRequest, emit: Emit, world: World) -> 
     """`migrate check`: the same refusals, nothing touched. Outcome DONE means that nothing speaks against it."""
     migration = Migration(request, emit, world)
     try:
-        await migration.preflight()
+        await migration.preflight(may_send=False)
     except (MigrateError, OSError) as error:
         return migration.refused(error)
     finally:
@@ -80,7 +80,7 @@ class Migration:
     async def run(self) -> MigrationResult:
         """Everything, to whichever end."""
         try:
-            target = await self.preflight()
+            target = await self.preflight(may_send=True)
             start_time = self._world.start_time(self._request.pid)
             with self._journal.lock_target(read_boot_id(), self._request.pid, start_time) as lock_fd:
                 self._finish_earlier(start_time)
@@ -89,8 +89,9 @@ class Migration:
         except (MigrateError, OSError, asyncio.CancelledError) as error:  # nothing is touched by then
             return self.refused(_as_reason(error))
 
-    async def preflight(self) -> pb.TargetFacts:
-        """Connect, and gather what speaks against it on both sides; Refused with all of it."""
+    async def preflight(self, *, may_send: bool) -> pb.TargetFacts:
+        """Connect, and gather what speaks against it on both sides; Refused with all of it. `may_send`: files that are
+        lacking over there."""
         self._emit(events.Started(self.id, self._request.pid, self._request.destination))
         self._enter(Phase.CONNECT)
         view = await asyncio.to_thread(self._world.examine, self._request)
@@ -110,7 +111,8 @@ class Migration:
         self._enter(Phase.PREFLIGHT)
         view.target.pid_mode = self._request.pid_mode
         view.target.cpu_check = self._request.cpu_check
-        checked = await check(self._parties.there, view.target, self._request.pid, self._request.sync_files)
+        wanted, may_send = self._request.sync_files, may_send and not blockers
+        checked = await check(self._parties.there, view.target, self._request.pid, wanted, may_send=may_send)
         self._notice(notice.text for notice in checked.notices)
         blockers += [blocker_from_text(text, of_destination=True) for text in checked.blockers]
         if blockers:

@@ -12,17 +12,27 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
+from core import FileNeed
 from migrate.engine import Peer
 from migrate.errors import SyncError
 from migrate.pb import control_pb2 as pb
 
 PIECE: Final = 1 << 20
+SYNCED: Final = ("file-missing", "file-differs")  # what sending files mends
 
 
-async def check(there: Peer, target: pb.TargetFacts, pid: int, choice: str) -> pb.CheckAnswer:
-    """What the destination says to `target`, after files of process `pid` were sent there as `choice` allows."""
+async def check(there: Peer, target: pb.TargetFacts, pid: int, choice: str, *, may_send: bool) -> pb.CheckAnswer:
+    """What the destination says to `target`, after files of process `pid` were sent there as `choice` allows.
+
+    Nothing is sent unless the process can move then: what would be sent is a notice, and no blocker.
+    """
     answer = await there.ask(pb.Check(target=target), pb.CheckAnswer)
     lacking = lacking_files(target.files, answer, choice)
+    subjects = {FileNeed(need.path, need.mode, used_as=tuple(need.used_as)).subject for need in lacking}
+    rest = [one for one in answer.blockers if one.code not in SYNCED or one.subject not in subjects]
+    if lacking and (rest or not may_send):
+        would = [pb.Notice(text=f"would copy {need.path} to the destination") for need in lacking]
+        return pb.CheckAnswer(blockers=rest, notices=[*answer.notices, *would])
     for need in lacking:
         await _send(there, root_of(pid), need, replace=need.path in answer.differing)
     if not lacking:

@@ -118,6 +118,7 @@ def check(
     file_locks: FileLocks = False,
     link_remap: LinkRemap = False,
     ghost_limit: GhostLimit = None,
+    sync_files: SyncFiles = "none",
     remote_command: RemoteCommand = "migrate",
     known_hosts: KnownHosts = None,
     json: Json = False,
@@ -130,8 +131,8 @@ def check(
     """
     files = FileWishes(ext_unix_sk, file_locks, link_remap, ghost_limit, tty)
     subject = Subject(
-        pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job, action_script, files,
-        cpu_check=cpu_check,
+        pid, host, key, known_hosts, remote_command, tcp, pid_mode, shared, shell_job, action_script, files, sync_files,
+        cpu_check,
     )  # fmt: skip
     request = parse_request(subject, Pace())
     with watch(View(json, verbose, log_file, title=CHECKING)) as watching:

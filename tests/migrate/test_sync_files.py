@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.hosts import Host
@@ -105,6 +106,9 @@ def test_directories_are_made_for_what_is_made_in_them(pair: Pair) -> None:
     for what in ("/run/made (", "/run/made/in (", "/run/made/in/page is made there", "--sync-files missing"):
         assert what in said.err, said.err
     assert not pair.b.path("/run/made").exists()
+    said = pair.migrate("check", pid, "root@host-b", "--sync-files", "missing")
+    assert said.code == 0 and "would copy /run/made/in to the destination" in said.text, said.text
+    assert not pair.b.path("/run/made").exists()
     said = pair.migrate(pid, "root@host-b", "--sync-files", "missing")
     assert said.code == 0, said.text
     assert pair.b.path("/run/made").stat().st_mode & 0o7777 == 0o751
@@ -118,3 +122,23 @@ def test_directories_are_made_for_what_is_made_in_them(pair: Pair) -> None:
     )
     assert pair.b.path("/run/stored").read_text() == "seen"
     ended(pair.b, pid)
+
+
+LISTENER = "import socket, time; s = socket.create_server(('127.0.0.1', 7007)); {}time.sleep(1000)"
+
+
+def test_nothing_is_copied_for_a_process_that_cannot_move(pair: Pair) -> None:
+    """Its port is taken over there: the file that is lacking there stays lacking."""
+    lay_out(pair.a, "the data")
+    theirs = pair.b.path("/srv/app/sub/data")
+    theirs.unlink(missing_ok=True)
+    pids = []
+    for host, more in ((pair.a, "f = open('/srv/app/sub/data'); "), (pair.b, "")):
+        pids.append(host.start([PYTHON, "-c", LISTENER.format(more)]))
+        wait_until(partial(host.listens, 7007), "it listens")
+    said = pair.migrate(pids[0], "root@host-b", "--sync-files", "missing")
+    assert said.code == 3 and "its port is taken" in said.err, said.text
+    assert "would copy /srv/app/sub/data" in said.text and "is missing" not in said.err, said.text
+    assert not theirs.exists()
+    for host, pid in zip((pair.a, pair.b), pids, strict=True):
+        ended(host, pid)
