@@ -23,6 +23,7 @@ from core.images.pb.memory_pb2 import MmEntry, VmaEntry
 from core.images.pb.namespaces_pb2 import TimensEntry
 from core.images.store import ImageSet
 from core.kernel.ipc_namespace import with_us
+from core.kernel.threads import calls_of
 from core.memory.ranges import EMPTY, Ranges
 from core.options import DumpOptions
 from core.proc.auxv import parse_auxv
@@ -172,7 +173,8 @@ def _collect_ipc(subjects: Sequence[Subject], images: ImageSet, segments: Segmen
     sets, threads = reader.semaphore_sets(), {subject.pid: subject.frozen.tids for subject in subjects}
     undos = sem_undo.find(pids, sets, threads.__getitem__)
     tgids = [subject.tgid for subject in subjects]
-    used = sysv_ipc.find_used(tgids, reader, sets, undos.sets, own_ipc=segments.own_ipc)
+    blocks = [subject.frozen.threads for subject in subjects]
+    used = sysv_ipc.find_used(tgids, reader, sets, undos.sets, lambda: calls_of(blocks), own_ipc=segments.own_ipc)
     refused = [
         *segments.refuse_attached(),
         *sysv_ipc.refuse(used, lambda: tgids, reader),

@@ -158,6 +158,14 @@ def registers_of(raw: "ffi.CData") -> Registers:
     return Registers._make(ffi.unpack(raw.regs, len(REGISTER_NAMES)))
 
 
+def calls_of(blocks: Iterable[ThreadBlock]) -> Iterator[tuple[int, int]]:
+    """Number (2**64 - 1: none) and first argument of the system call that each thread was stopped in."""
+    for block in blocks:
+        for raw in block.raws:
+            registers = registers_of(raw)
+            yield registers.orig_ax, registers.di & 0xFFFFFFFF
+
+
 def xstate_of(raw: "ffi.CData", most: int) -> bytes:
     """The first `most` bytes of its xsave area."""
     return bytes(ffi.buffer(raw.xstate, min(raw.xstate_size, most)))

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from typing import Final
 
@@ -51,6 +51,7 @@ from core.preflight.records import FileNeed, HostRecord, ListenNeed, PreflightOp
 from core.preflight.shared_memory import collect_shared
 from core.preflight.sharing import refuse_kinship, refuse_sharing
 from core.preflight.supervisors import find_supervisor
+from core.proc.blocking import blocking_calls
 from core.proc.brief import parse_brief
 from core.proc.maps import SmapsVma
 from core.proc.reader import ProcReader, content_of
@@ -178,7 +179,8 @@ def _collect(
     sets = reader.semaphore_sets()
     undos = sem_undo.find([member.pid for member in family.living], sets, reader.tids)
     pids = [member.tgid for member in family.living]
-    ipc = sysv_ipc.find_used(pids, reader, sets, undos.sets, own_ipc=own_ipc)
+    waits = partial(blocking_calls, pids, reader)
+    ipc = sysv_ipc.find_used(pids, reader, sets, undos.sets, waits, own_ipc=own_ipc)
     blockers += refuse_others_in_ipc(family, reader) if own_ipc else []
     blockers += [*sysv_ipc.refuse(ipc, inside, reader), *sem_undo.refuse(undos, ipc.sets)]
     blockers += sem_undo.refuse_outsiders(ipc.sets, inside, reader)

@@ -6,7 +6,7 @@ The kernel does not tell who has one: a queue or set that a process merely made 
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,7 @@ from core.errors import Blocker, CollectError, ImageError
 from core.images import kinds
 from core.images.pb.namespaces_pb2 import IpcDescEntry, IpcMsg, IpcMsgEntry, IpcSemEntry
 from core.images.store import ImageSet
-from core.kernel.calls import address_of, syscall
+from core.kernel.calls import SYSCALLS, address_of, syscall
 from core.plan.ops import Program, Syscall
 from core.plan.segments import ipc_namespace
 from core.proc.reader import ProcReader
@@ -27,12 +27,17 @@ QUEUE_STATUS: Final = 128  # bytes, of struct msqid64_ds at least
 QBYTES: Final = slice(88, 96)
 TYPE: Final = 8  # bytes of a message before its text
 MARK: Final = (1).to_bytes(TYPE, "little")  # a message without text
+OF_SETS: Final = frozenset({SYSCALLS["semop"], SYSCALLS["semtimedop"]})
+OF_QUEUES: Final = frozenset({SYSCALLS["msgsnd"], SYSCALLS["msgrcv"]})
 SHARED_HINT: Final = "move all who use it as one tree, or end the others"
+
+
+Waits = Callable[[], Iterable[tuple[int, int]]]  # system call and its first argument, of each thread of the tree
 
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What the tree was the last to use, and by whom else it was used."""
+    """What the tree was the last to use or waits for, and by whom else it was used."""
 
     sets: tuple[SysvSet, ...] = ()
     queues: tuple[SysvQueue, ...] = ()
@@ -40,17 +45,30 @@ class Used:
 
 
 def find_used(
-    pids: Collection[int], reader: ProcReader, sets_here: Sequence[SysvSet], adjusted: Collection[int], *, own_ipc: bool
+    pids: Collection[int],
+    reader: ProcReader,
+    sets_here: Sequence[SysvSet],
+    adjusted: Collection[int],
+    waits: Waits,
+    *,
+    own_ipc: bool,
 ) -> Used:
     """Of a tree of processes `pids`; all there are where this thread is in an IPC namespace that is the tree's.
 
-    `sets_here`: all sets in this namespace; `adjusted`: ids of those that the tree has adjustments of (SEM_UNDO).
+    `sets_here`: all sets in this namespace; `adjusted`: ids of those that the tree has adjustments of (SEM_UNDO);
+    `waits` is asked where some would not be the tree's otherwise.
     """
     if own_ipc:
         return Used(tuple(sets_here), reader.message_queues())
     mine = set(pids)
     queues = {one: {one.sender, one.receiver} - {0} for one in reader.message_queues()}
     sets = {one: set(_users(one)) - {0} | (mine if one.id in adjusted else set()) for one in sets_here}
+    if not all(users & mine for users in (*queues.values(), *sets.values())):
+        calls = set(waits())
+        for queue, users in queues.items():
+            users |= mine if any((number, queue.id) in calls for number in OF_QUEUES) else set()
+        for one, users in sets.items():
+            users |= mine if any((number, one.id) in calls for number in OF_SETS) else set()
     named = [("sysv-msg", describe_queue(one.id, one.key), users) for one, users in queues.items() if users & mine]
     named += [("sysv-sem", describe_set(one.id, one.key), users) for one, users in sets.items() if users & mine]
     return Used(

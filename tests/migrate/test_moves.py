@@ -9,11 +9,11 @@ from tests.waiting import wait_until
 
 # One of each kind of state; the round trips in tests/roundtrip have all of them.
 SAMPLE = {
-    "aio.c", "alt_stack.c", "blocked_accept.c", "blocked_epoll.c", "blocked_futex.c", "blocked_nanosleep.c", "comm.c",
-    "creds_nobody.c", "cwd.c", "directory_position.c", "dup_shared_offset.c", "epoll_targets.c",
-    "eventfd.c", "file_append.c", "file_deleted.c", "file_mapping_private.c", "file_mapping_shared.c",
-    "inotify.c", "interpreter_files.py", "listen_tcp4.c", "listen_unix_path.c", "memory_many_vmas.c", "pipe_full.c",
-    "process_vectors.c", "rlimits.c", "signal_masks.c", "signalfd.c", "timerfd.c",
+    "aio.c", "alt_stack.c", "blocked_accept.c", "blocked_epoll.c", "blocked_futex.c", "blocked_messages.c",
+    "blocked_nanosleep.c", "comm.c", "creds_nobody.c", "cwd.c", "directory_position.c", "dup_shared_offset.c",
+    "epoll_targets.c", "eventfd.c", "file_append.c", "file_deleted.c", "file_mapping_private.c",
+    "file_mapping_shared.c", "inotify.c", "interpreter_files.py", "listen_tcp4.c", "listen_unix_path.c",
+    "memory_many_vmas.c", "pipe_full.c", "process_vectors.c", "rlimits.c", "signal_masks.c", "signalfd.c", "timerfd.c",
 }  # fmt: skip
 PROGRAMS = [one for one in discover() if not one.later and ("live" in one.tags or one.name in SAMPLE)]
 

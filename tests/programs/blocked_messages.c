@@ -154,7 +154,6 @@ static void fill_queues(void)
 	limits.msg_qbytes = sizeof(some.text);
 	MUST(msgctl(full_sysv, IPC_SET, &limits));
 	MUST(msgsnd(full_sysv, &some, sizeof(some.text), 0));
-	MUST(msgsnd(empty_sysv, &(struct message){.type = some.type + 1}, 1, 0));
 }
 
 static void open_sockets(void)

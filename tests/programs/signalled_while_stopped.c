@@ -57,7 +57,6 @@ int main(int argc, char **argv)
 	check_init(argc, argv);
 	set = MUST(epoll_create1(0));
 	semaphores = MUST(semget(IPC_PRIVATE, 1, 0600));
-	MUST(semctl(semaphores, 0, SETVAL, 0));
 	MUST(atexit(remove_semaphores));
 	check_on_fail = remove_semaphores;
 	MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));

@@ -15,6 +15,7 @@ from core.preflight import PreflightOptions, SysvNeed, TargetFindings, collect_f
 from core.proc.reader import ProcReader
 from core.resources import sem_undo
 from tests.requires import require_root
+from tests.waiting import wait_until
 
 IPC_RMID = 0
 SEM_UNDO = 0o10000
@@ -54,6 +55,16 @@ if sys.argv[1] == "thread":
 elif libc.syscall(SYS_CLONE, CLONE_SYSVSEM | signal.SIGCHLD, 0, 0, 0, 0) == 0:
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     adjust()
+while True: time.sleep(60)
+"""
+
+WAITS = """
+import ctypes, sys, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+set_id, queue = libc.semget(0, 1, 0o1600), libc.msgget(0, 0o1600)
+threading.Thread(target=lambda: libc.semop(set_id, (ctypes.c_short * 3)(0, -1, 0), 1), daemon=True).start()
+threading.Thread(target=lambda: libc.msgrcv(queue, bytes(16), 8, 0, 0), daemon=True).start()
+print(set_id, queue, flush=True)
 while True: time.sleep(60)
 """
 
@@ -156,3 +167,17 @@ def test_lists_that_are_shared_in_other_ways_than_those_of_threads_are_refused(h
         process.kill()
         process.communicate()
         syscall("semctl", set_id, 0, IPC_RMID, 0)
+
+
+def test_what_nobody_has_used_yet_is_its_who_waits_for_it() -> None:
+    argv = [sys.executable, "-c", WAITS]
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        set_id, queue = map(int, process.stdout.readline().split())
+        try:
+            wanted = {SysvNeed(0, set_id, "sem"), SysvNeed(0, queue, "msg")}
+            wait_until(lambda: wanted <= set(look(process.pid).record.sysv), "it waits for both")
+        finally:
+            process.kill()
+            syscall("semctl", set_id, 0, IPC_RMID, 0)
+            syscall("msgctl", queue, IPC_RMID, 0)
