@@ -24,6 +24,8 @@ class FileChoices:
     ghost_limit: int | None = None  # bytes of a deleted file; None: as many as it has
     # given: whoever restores it offers another; new: one is made for it, which a person can attach to (live only)
     terminal: TerminalChoice = "refuse"
+    # paths of files that are written to and that the other side lacks: they go over with their content (live only)
+    carried: frozenset[str] = frozenset()
 
 
 NO_CHOICES: Final = FileChoices()

@@ -65,7 +65,7 @@ def file_choices(choices: FileChoices) -> pb.FileChoices:
     """As they travel to the keeper."""
     return pb.FileChoices(
         ext_unix_sk=choices.ext_unix_sk, file_locks=choices.file_locks, link_remap=choices.link_remap,
-        ghost_limit=choices.ghost_limit, terminal=choices.terminal,
+        ghost_limit=choices.ghost_limit, terminal=choices.terminal, carried=sorted(choices.carried),
     )  # fmt: skip
 
 

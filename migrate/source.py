@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 from core.errors import Blocker, MigrateError, Refused
@@ -76,6 +77,7 @@ class Migration:
         self._hand_over_asked = False
         self._precopy: Precopy | None = None
         self._ready = pb.Ready()
+        self._carried: frozenset[str] = frozenset()  # files that go over with the memory
 
     async def run(self) -> MigrationResult:
         """Everything, to whichever end."""
@@ -112,7 +114,9 @@ class Migration:
         view.target.pid_mode = self._request.pid_mode
         view.target.cpu_check = self._request.cpu_check
         wanted, may_send = self._request.sync_files, may_send and not blockers
-        checked = await check(self._parties.there, view.target, self._request.pid, wanted, may_send=may_send)
+        checked, self._carried = await check(
+            self._parties.there, view.target, self._request.pid, wanted, may_send=may_send
+        )
         self._notice(notice.text for notice in checked.notices)
         blockers += [blocker_from_text(text, of_destination=True) for text in checked.blockers]
         if blockers:
@@ -182,7 +186,7 @@ class Migration:
             bandwidth_bytes_per_s=request.bandwidth_bytes_per_s or 0,
             compress=request.compress,
             keep_source=request.keep_source,
-            files=file_choices(request.files),
+            files=file_choices(replace(request.files, carried=self._carried)),
             action_scripts=request.action_scripts,
         )
         attached = await self._parties.here.ask(attach, pb.Attached)

@@ -21,25 +21,46 @@ PIECE: Final = 1 << 20
 SYNCED: Final = ("file-missing", "file-differs")  # what sending files mends
 
 
-async def check(there: Peer, target: pb.TargetFacts, pid: int, choice: str, *, may_send: bool) -> pb.CheckAnswer:
-    """What the destination says to `target`, after files of process `pid` were sent there as `choice` allows.
+async def check(
+    there: Peer, target: pb.TargetFacts, pid: int, choice: str, *, may_send: bool
+) -> tuple[pb.CheckAnswer, frozenset[str]]:
+    """What the destination says to `target` when it has files of process `pid` as `choice` allows, and which files it
+    gets as the memory: those that are written to, and that it lacks.
 
-    Nothing is sent unless the process can move then: what would be sent is a notice, and no blocker.
+    The others were sent, unless the process cannot move then: what would be sent is a notice, and no blocker.
     """
     answer = await there.ask(pb.Check(target=target), pb.CheckAnswer)
-    lacking = lacking_files(target.files, answer, choice)
-    subjects = {FileNeed(need.path, need.mode, used_as=tuple(need.used_as)).subject for need in lacking}
-    rest = [one for one in answer.blockers if one.code not in SYNCED or one.subject not in subjects]
-    if lacking and (rest or not may_send):
-        would = [pb.Notice(text=f"would copy {need.path} to the destination") for need in lacking]
-        return pb.CheckAnswer(blockers=rest, notices=[*answer.notices, *would])
-    for need in lacking:
+    lacking, carried = lacking_files(target.files, answer, choice), carried_files(target.files, answer, choice)
+    mended = {_subject(need) for need in (*lacking, *carried)}
+    rest = [one for one in answer.blockers if one.code not in SYNCED or one.subject not in mended]
+    paths = frozenset(need.path for need in carried)
+    if rest or not may_send or not mended:
+        would = [pb.Notice(text=f"would copy {path} to the destination") for path in _paths(lacking, carried)]
+        return pb.CheckAnswer(blockers=rest, notices=[*answer.notices, *would]), paths
+    for need in (*lacking, *map(_folder, carried)):
         await _send(there, root_of(pid), need, replace=need.path in answer.differing)
-    if not lacking:
-        return answer
-    answer = await there.ask(pb.Check(target=target), pb.CheckAnswer)
+    others = pb.TargetFacts()
+    others.CopyFrom(target)
+    del others.files[:]
+    others.files.extend(need for need in target.files if need.path not in paths)
+    answer = await there.ask(pb.Check(target=others), pb.CheckAnswer)
     answer.notices.extend(pb.Notice(text=f"copied {need.path} to the destination") for need in lacking)
-    return answer
+    answer.notices.extend(
+        pb.Notice(text=f"{path} goes along; the one here stays as it is then") for path in sorted(paths)
+    )
+    return answer, paths
+
+
+def _subject(need: pb.FileNeed) -> str:
+    return FileNeed(need.path, need.mode, used_as=tuple(need.used_as)).subject
+
+
+def _paths(*needs: Sequence[pb.FileNeed]) -> list[str]:
+    return sorted({need.path for some in needs for need in some})
+
+
+def _folder(need: pb.FileNeed) -> pb.FileNeed:
+    return pb.FileNeed(path=need.path.rpartition("/")[0] or "/", mode=stat.S_IFDIR)
 
 
 def root_of(pid: int) -> str:
@@ -54,12 +75,23 @@ def lacking_files(needs: Sequence[pb.FileNeed], answer: pb.CheckAnswer, choice: 
     paths = {"none": set[str](), "missing": set(answer.missing), "changed": {*answer.missing, *answer.differing}}[
         choice
     ]
+    written = _written(needs)
     found = {
         need.path: need
         for need in needs
-        if need.path in paths and not need.writable and _is_sent(need.mode, need.path in answer.differing)
+        if need.path in paths - written and _is_sent(need.mode, need.path in answer.differing)
     }
     return [found[path] for path in sorted(found)]
+
+
+def carried_files(needs: Sequence[pb.FileNeed], answer: pb.CheckAnswer, choice: str) -> list[pb.FileNeed]:
+    """Uses of those that are written to: they go over in the rounds. Pure."""
+    written = _written(needs) if choice != "none" else set()
+    return [need for need in needs if need.path in written and need.path in answer.missing]
+
+
+def _written(needs: Sequence[pb.FileNeed]) -> set[str]:
+    return {need.path for need in needs if need.writable and stat.S_ISREG(need.mode)}
 
 
 def _is_sent(mode: int, there: bool) -> bool:
@@ -113,11 +145,13 @@ class FileSink:
         self._digest = hashlib.sha256()
 
     def begin(self, head: pb.FileHead) -> pb.FileTaken:
-        """A file, a directory or a FIFO; SyncError when it is there and may not be replaced."""
+        """A file, a directory or a FIFO; SyncError when it is there and may not be replaced, but for a directory."""
         self.close()
         path = head.path
         if not path.startswith("/") or os.path.normpath(path) != path:
             raise SyncError(f"{path}: is not a plain absolute path")
+        if stat.S_ISDIR(head.mode) and os.path.isdir(path):
+            return pb.FileTaken()
         if os.path.lexists(path) and not (head.replace and stat.S_ISREG(os.lstat(path).st_mode)):
             raise SyncError(f"{path}: is there already, and is not replaced")
         try:

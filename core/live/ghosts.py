@@ -21,7 +21,7 @@ from core.resources.shared_memory import kind_of_link
 
 
 class LiveGhost(SharedFile):
-    """One deleted file, or one of a tmpfs that is mapped."""
+    """One deleted file, one of a tmpfs that is mapped, or a chosen one."""
 
     def __init__(self, ghost: Ghost, key: "array[int]") -> None:
         super().__init__(ghost.fd, ghost.path, GHOST_MEMORY | ghost.id, key)
@@ -41,10 +41,10 @@ class LiveGhost(SharedFile):
 
 
 class LiveGhosts:
-    """Those of a tree. `close` gives all of them back."""
+    """Those of a tree, and `chosen` files. `close` gives all of them back."""
 
-    def __init__(self) -> None:
-        self.ghosts = Ghosts()
+    def __init__(self, chosen: frozenset[str] = frozenset()) -> None:
+        self.ghosts = Ghosts(chosen)
         self._live: dict[int, LiveGhost] = {}
         self._key = process_vm.make_hash_key()
         self._watch: ModifyWatch | None = None
@@ -53,7 +53,7 @@ class LiveGhosts:
         return iter(self._live.values())
 
     def find(self, processes: Sequence[tuple[int, int]], reader: ProcReader, mappers: Mappers) -> None:
-        """The deleted files that the processes (pid and pidfd of each) have open; those that none has any more go."""
+        """Deleted and chosen files that processes (pid and pidfd of each) have open; what none has any more goes."""
         found = {ghost.id for pid, pidfd in processes for ghost in self._of(pid, pidfd, reader)}
         self.ghosts.keep(found | {ghost.id for ghost in self.ghosts if ghost.mapped})
         self.look(mappers)
@@ -61,7 +61,8 @@ class LiveGhosts:
     def _of(self, pid: int, pidfd: int, reader: ProcReader) -> Iterator[Ghost]:
         try:
             for fd in reader.fds(pid):
-                if reader.fd_link(pid, fd).endswith(DELETED):
+                link = reader.fd_link(pid, fd)
+                if link.endswith(DELETED) or link in self.ghosts.chosen:
                     yield from self._behind(pid, pidfd_getfd(pidfd, fd), reader.fd_link(pid, fd), reader)
         except OSError:  # it has just closed it, or ended: the freeze sees to it
             return
@@ -71,8 +72,11 @@ class LiveGhosts:
             found = os.fstat(ours)
             if is_message_queue(ours, found):
                 return
+            root = reader.path(pid, "root")
             if is_ghost(found) and link.endswith(DELETED) and kind_of_link(link) is None:
-                yield self.ghosts.add(ours, link, reader.path(pid, "root"))
+                yield self.ghosts.add(ours, link, root)
+            elif link in self.ghosts.chosen and os.path.samestat(os.stat(root + link), found):
+                yield self.ghosts.add(ours, link, root, keeps_name=True)
         finally:
             os.close(ours)
 

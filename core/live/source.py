@@ -61,7 +61,7 @@ class LiveSource:
     shared: SharedPages = field(default_factory=SharedPages)
     processes: dict[int, LiveProcess] = field(default_factory=dict)  # by our pid, parents before children
     sharers: Sharers = field(init=False)  # of the memory of one of these
-    ghosts: LiveGhosts = field(default_factory=LiveGhosts)
+    ghosts: LiveGhosts = field(init=False)
     _mappers: Mappers = field(default_factory=Mappers)
     _stack: ExitStack = field(default_factory=ExitStack)
     _family: Family = field(default_factory=Family)
@@ -75,8 +75,8 @@ class LiveSource:
     _network_files: NetworkFiles = field(init=False)
 
     def __post_init__(self) -> None:
-        self._network = Network(self.options.scripts, self.pid)
-        self._network_files = NetworkFiles(self.reader)
+        self.ghosts = LiveGhosts(self.options.files.carried)
+        self._network, self._network_files = Network(self.options.scripts, self.pid), NetworkFiles(self.reader)
         self.sharers = Sharers(self.reader, self._foreseen.orders)
 
     @property

@@ -190,7 +190,7 @@ def judge_file(need: FileNeed, found: FileNeed | None, host: HostRecord) -> Bloc
     if found is None:
         code = "device-missing" if need.device_number else "file-missing"
         is_sent = stat.S_ISREG(need.mode) or stat.S_ISDIR(need.mode) or stat.S_ISFIFO(need.mode)
-        sync = ", or say --sync-files missing" if is_sent and not need.writable else ""
+        sync = ", or say --sync-files missing" if is_sent else ""
         made = "make it there" if stat.S_ISDIR(need.mode) else "copy or install it there"
         hint = f"{made}, or mount its file system{sync}"
         return Blocker(code, need.subject, f"is missing {where}", hint)

@@ -34,7 +34,7 @@ class Ghost:
     id: int
     fd: int
     path: str
-    keeps_name: bool = False  # a file of a tmpfs, which the other side does not have
+    keeps_name: bool = False  # a file of a tmpfs, or one that is chosen, which the other side does not have
     on_tmpfs: bool = False
     mapped: bool = False  # as of the last look
     shared: bool = False  # as of the last look some mapping of it is
@@ -77,9 +77,11 @@ def is_ghost(found: os.stat_result) -> bool:
 
 
 class Ghosts:
-    """All ghosts of a dump or a migration, one for each inode; `close` gives them back."""
+    """All ghosts of a dump or a migration, one for each inode; `close` gives them back. `chosen`: paths of files that
+    are carried although they have a name."""
 
-    def __init__(self) -> None:
+    def __init__(self, chosen: frozenset[str] = frozenset()) -> None:
+        self.chosen = chosen
         self._by_inode: dict[tuple[int, int], Ghost] = {}
         self._last_id = 0
         self._links: list[str] = []
@@ -117,7 +119,7 @@ class Ghosts:
             ghost.mapped = ghost.shared = False
 
     def add_mapped(self, pid: int, vma: Vma, reader: ProcReader, *, writable: bool) -> Ghost | None:
-        """The file that a VMA of `pid` maps, if it has no name or is shared and of a tmpfs; None for others.
+        """The file that a VMA of `pid` maps, if it has no name, or is shared and chosen or of a tmpfs; None for others.
 
         `writable`: the VMA is shared and the task may write to it. FileNotFoundError when it is mapped no more,
         CollectError when the file is out of reach.
@@ -128,7 +130,7 @@ class Ghosts:
             or not vma.path.startswith("/")
             or vma.is_private_huge
             or vma.is_aio_ring
-            or not (deleted or (writable and self._on_tmpfs(pid, vma, reader)))
+            or not (deleted or (writable and (vma.path in self.chosen or self._on_tmpfs(pid, vma, reader))))
         ):
             return None
         root = reader.path(pid, "root")
@@ -192,9 +194,9 @@ class Ghosts:
                 os.unlink(self._links.pop())
 
     def remove_moved(self) -> None:
-        """The tree is gone from here, so are its files that were carried although they had a name."""
+        """The tree is gone from here, so are its files of a tmpfs that were carried although they had a name."""
         for ghost in self:
-            if ghost.keeps_name:
+            if ghost.keeps_name and ghost.path not in self.chosen:
                 with suppress(OSError):
                     found = os.stat(ghost.path)
                     if os.path.samestat(found, os.fstat(ghost.fd)):

@@ -136,6 +136,7 @@ def collect_tables(
         references = [named(file) if seen is None else seen.reference for file, seen in opened]
         numbers = ids.number_files(references, sightings.files)
         new = _collect_files(opened, numbers, table, images, ids, ghosts, segments, {t.pid: t.files_id for t in tasks})
+        _collect_chosen(images, ids, ghosts)
         found = [(one[0], id) for one, (id, _) in zip(opened, numbers, strict=True) if one[1] is None]
         locked = [(file, own_pids[file.pid], id) for file, id in found if file.info.locks]
         for lock in file_locks.collect(locked):
@@ -253,6 +254,16 @@ def _make_entry(seen: Seen, id: int, table: OpenTable, segments: Segments) -> No
         ):
             raise CollectError(file.subject, "cannot be opened as memory")
         note_memory(seen, segments)
+
+
+def _collect_chosen(images: ImageSet, ids: SharedIds, ghosts: Ghosts) -> None:
+    """Files that are carried by choice: who has one open finds it by its path."""
+    for ghost in ghosts:
+        if ghost.path in ghosts.chosen and not images.has(kinds.GHOST_FILE, ghost.id):
+            id = ids.next_file_id()
+            reg = regular_file.reg_file_entry(id, ghost.path, 0, os.fstat(ghost.fd))
+            images.add(kinds.FILES, entry := FileEntry(type=FdTypes.REG, id=id, reg=reg))
+            ghosts.describe_as(images, entry, ghost)
 
 
 def _collect_path(file: OpenFile, entry: FileEntry, images: ImageSet, ids: SharedIds, ghosts: Ghosts) -> None:

@@ -17,6 +17,7 @@ ANONYMOUS: Final = {
     "seccomp notify": "a seccomp listener",
 }
 NEVER: Final = "the program must not hold it when it is migrated"
+HINTS: Final = {"[io_uring]": "start it without: innodb_use_native_aio=OFF of mariadb, UV_USE_IO_URING=0 of Node.js"}
 FAMILIES: Final = {
     int(family): family.name for family in (socket.AF_PACKET, socket.AF_INET, socket.AF_INET6, socket.AF_VSOCK)
 }
@@ -37,7 +38,7 @@ def _describe(file: OpenFile) -> tuple[str, str]:
         )
     if file.link.startswith("anon_inode:"):
         word = file.link.removeprefix("anon_inode:")
-        return ANONYMOUS.get(word, f"an object of kind {word}"), NEVER
+        return ANONYMOUS.get(word, f"an object of kind {word}"), HINTS.get(word, NEVER)
     if stat.S_ISCHR(file.stat.st_mode):
         return "a device", NEVER
     if stat.S_ISBLK(file.stat.st_mode):

@@ -90,7 +90,7 @@ SyncFiles: TypeAlias = Annotated[
     typer.Option(
         "--sync-files",
         metavar="none|missing|changed",
-        help="Copy files that it reads and that the other host lacks, or has otherwise.",
+        help="Copy its files that the other host lacks, or has otherwise.",
         show_default=True,
     ),
 ]

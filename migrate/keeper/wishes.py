@@ -36,7 +36,8 @@ def phase_times(phases: Sequence[tuple[str, float]]) -> list[pb.PhaseTime]:
 def _file_choices(choices: pb.FileChoices) -> FileChoices:
     limit = choices.ghost_limit if choices.HasField("ghost_limit") else None
     terminal = cast(TerminalChoice, choices.terminal or "refuse")
-    return FileChoices(choices.ext_unix_sk, choices.file_locks, choices.link_remap, limit, terminal)
+    carried = frozenset(choices.carried)
+    return FileChoices(choices.ext_unix_sk, choices.file_locks, choices.link_remap, limit, terminal, carried)
 
 
 def _scripts(files: Sequence[str]) -> ActionScripts:

@@ -142,3 +142,60 @@ def test_nothing_is_copied_for_a_process_that_cannot_move(pair: Pair) -> None:
     assert not theirs.exists()
     for host, pid in zip((pair.a, pair.b), pids, strict=True):
         ended(host, pid)
+
+
+WRITER = """
+import fcntl, mmap, os, time
+os.makedirs('/srv/disk/sub')
+os.chmod('/srv/disk/sub', 0o750)
+log = open('/srv/disk/sub/log', 'a', buffering=1)
+db = os.open('/srv/disk/sub/db', os.O_RDWR | os.O_CREAT, 0o640)
+fcntl.flock(db, fcntl.LOCK_EX)
+os.ftruncate(db, 1 << 20)
+page = os.open('/srv/disk/sub/page', os.O_RDWR | os.O_CREAT)
+os.ftruncate(page, 8192)
+shared = mmap.mmap(page, 8192)
+os.close(page)
+n = 0
+while True:
+    log.write(f'{n}\\n')
+    os.pwrite(db, n.to_bytes(8, 'little'), n * 8 % (1 << 20))
+    shared[4096:4104] = n.to_bytes(8, 'little')
+    n += 1
+    time.sleep(0.001)
+"""
+
+
+def check_written(folder: Path) -> int:
+    """The log has every line once; what was written to the two others is as new as it. How many lines there are."""
+    lines = [int(line) for line in (folder / "log").read_text().splitlines()]
+    assert lines == list(range(len(lines)))
+    db = (folder / "db").read_bytes()
+    found = [int.from_bytes(db[8 * n : 8 * n + 8], "little") for n in range(len(lines) - 1)]
+    assert found == lines[: len(found)]
+    assert int.from_bytes((folder / "page").read_bytes()[4096:4104], "little") >= len(lines) - 2
+    return len(lines)
+
+
+def test_files_that_are_written_to_go_along(pair: Pair) -> None:
+    """On disks of their own: what was written on the one before the freeze, and on the other after, is in one file."""
+    disks = []
+    for host in (pair.a, pair.b):
+        disks.append(disk := pair.folder / f"disk-of-{host.name}")
+        disk.mkdir()
+        host.run(["mkdir", "/srv/disk"])
+        host.run(["mount", "--bind", str(disk), "/srv/disk"])
+    here, there = (disk / "sub" for disk in disks)
+    pid = pair.a.start([PYTHON, "-c", WRITER])
+    wait_until(lambda: (here / "log").exists() and check_written(here) > 100, "it writes")
+    said = pair.migrate(pid, "root@host-b", "--file-locks")
+    assert said.code == 3 and "/srv/disk/sub/db (fd" in said.err and "--sync-files missing" in said.err, said.text
+    said = pair.migrate(pid, "root@host-b", "--file-locks", "--sync-files", "missing")
+    assert said.code == 0 and "/srv/disk/sub/log goes along" in said.text, said.text
+    before = check_written(there)
+    wait_until(lambda: check_written(there) > before + 100, "it writes on")
+    assert before >= check_written(here) > 100
+    assert pair.b.run(["flock", "-n", "/srv/disk/sub/db", "true"], check=False).returncode == 1
+    for name in ("", "log", "db", "page"):
+        assert (there / name).stat().st_mode == (here / name).stat().st_mode
+    ended(pair.b, pid)
