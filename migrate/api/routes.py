@@ -15,9 +15,9 @@ from pydantic import BaseModel, ValidationError
 from core.errors import MigrateError, Refused, UsageError
 from migrate.api.models import BlockerModel, Problem, Role
 from migrate.api.services import Services
-from migrate.api.wrong import wrong_with
 from migrate.errors import StoreError, TransportError
 from migrate.fleet.schema import ANSWERS
+from migrate.wrong import wrong_with
 
 PREFIX: Final = "/api/v1"
 BODY_BYTES_AT_MOST: Final = 1 << 20

@@ -151,6 +151,7 @@ def ask(work: "Callable[[Client], Coroutine[object, object, T]]", server: str | 
     from pydantic import ValidationError
 
     from migrate.api.client import Client
+    from migrate.wrong import wrong_with
 
     async def run() -> T:
         url = server or os.environ.get(SERVER_VARIABLE) or DEFAULT_SERVER
@@ -160,8 +161,8 @@ def ask(work: "Callable[[Client], Coroutine[object, object, T]]", server: str | 
     try:
         return asyncio.run(run())
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        hint = "`migrate drain --help` and `migrate hosts --help` tell what they take"
+        raise UsageError(wrong_with(error, "the request"), hint=hint) from error
 
 
 def parse_labels(pairs: list[str] | None) -> dict[str, str]:

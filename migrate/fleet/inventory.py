@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from core.errors import UsageError
 from migrate.transport.destination import parse_destination
+from migrate.wrong import wrong_with
 
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 LOCAL = "local"
@@ -154,9 +155,8 @@ def read_inventory(path: Path) -> Inventory:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: is not TOML: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path}: {place}: {first['msg']}") from error
+        hint = "deploy/inventory.toml shows what an inventory looks like"
+        raise UsageError(f"{path}: {wrong_with(error, 'the file')}", hint=hint) from error
 
 
 def find_workloads(host: str, processes: Sequence[dict[str, Any]], selectors: Iterable[Selector]) -> list[Workload]:

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from migrate.api.models import NewMigration
-from migrate.api.wrong import wrong_with
+from migrate.wrong import wrong_with
 
 GOOD = '"source": "a", "destination": "b"'
 
@@ -17,7 +17,7 @@ GOOD = '"source": "a", "destination": "b"'
         (f"{{{GOOD}}}", "pid: is missing"),
         (f'{{{GOOD}, "pid": 0}}', "pid: is not above 0"),
         (f'{{{GOOD}, "pid": "x"}}', "pid: is not a whole number"),
-        (f'{{{GOOD}, "pid": 1, "surprise": 1}}', "surprise: is not a field of this request"),
+        (f'{{{GOOD}, "pid": 1, "surprise": 1}}', "surprise: is not a known field"),
         (f'{{{GOOD}, "pid": 1, "options": {{"tcp": "maybe"}}}}', "options.tcp: is not 'refuse'"),
     ],
 )

@@ -42,10 +42,11 @@ def test_a_selector_without_a_pattern_or_for_other_hosts_claims_nothing(selector
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[hosts.a]\n", "address"),
+        ("[hosts.a]\n", "hosts.a.address: is missing"),
         ('[hosts.a]\naddress = "a b"\n', "address"),
-        ('[hosts.a]\naddress = "a"\nsurprise = 1\n', "surprise"),
-        ('[[workloads]]\nname = "x"\ntcp = "maybe"\n', "tcp"),
+        ('[hosts.a]\naddress = "a"\nsurprise = 1\n', "hosts.a.surprise: is not a known field"),
+        ('[[workloads]]\nname = "x"\ntcp = "maybe"\n', "workloads.0.tcp: is not 'refuse' or 'close'"),
+        ("hosts = 1\n", "hosts: is not an object"),
         ("[hosts", "TOML"),
     ],
 )

@@ -1,11 +1,11 @@
-"""What is wrong with a request, in words of ours: the field, then the reason. Pure."""
+"""What is wrong with a request or a file, in words of ours: the field, then the reason. Pure."""
 
 from typing import Final
 
 from pydantic import ValidationError
 
 _REASONS: Final = {
-    "missing": "is missing", "extra_forbidden": "is not a field of this request", "json_invalid": "is not JSON",
+    "missing": "is missing", "extra_forbidden": "is not a known field", "json_invalid": "is not JSON",
     "int_parsing": "is not a whole number", "int_type": "is not a whole number",
     "int_from_float": "is not a whole number",
     "float_type": "is not a number", "float_parsing": "is not a number", "string_type": "is not a text",
@@ -18,9 +18,9 @@ _REASONS: Final = {
 }  # fmt: skip
 
 
-def wrong_with(error: ValidationError) -> str:
-    """The first wrong field and why."""
+def wrong_with(error: ValidationError, whole: str = "the body") -> str:
+    """The first wrong field and why; `whole`: what is named when no field is."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
+    place = ".".join(str(part) for part in first["loc"] if part != "[key]")
     reason = _REASONS.get(first["type"], "is not what this field takes").format(**first.get("ctx", {}))
-    return f"{place or 'the body'}: {reason}"
+    return f"{place or whole}: {reason}"
