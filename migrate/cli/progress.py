@@ -49,9 +49,12 @@ def started_line(event: Started, title: str) -> str:
 
 def round_line(event: RoundDone) -> str:
     """A finished round: pages that were dirty, bytes sent for them. Columns that stand below each other, within 80."""
+    sent = (
+        f"{size(event.sent_bytes):>10}  {rate(event.bytes_per_s):>12}" if event.sent_bytes else f"{'nothing sent':>24}"
+    )
     return (
-        f"round {event.number:>2}  {event.dirty_pages:>9,} pages  {size(event.sent_bytes):>10}  "
-        f"{rate(event.bytes_per_s):>12}  expected downtime {seconds(event.expected_downtime_s)}"
+        f"round {event.number:>2}  {event.dirty_pages:>9,} pages  {sent}  "
+        f"expected downtime {seconds(event.expected_downtime_s)}"
     )
 
 

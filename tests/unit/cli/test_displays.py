@@ -78,6 +78,13 @@ def test_a_round_fits_a_terminal_of_80_columns() -> None:
     assert len(round_line(RoundDone(30, 9_999_999, 40 << 30, 400.0, 1023 << 20, 0.0999))) <= 78
 
 
+def test_a_round_that_sent_nothing_has_no_rate_and_the_same_columns() -> None:
+    nothing = round_line(RoundDone(2, 120, 0, 0.1, 0.0, 0.05))
+    some = round_line(RoundDone(2, 120, 4096, 0.1, 40960.0, 0.05))
+    assert "nothing sent" in nothing and "0 B" not in nothing and "/s" not in nothing
+    assert nothing.index("expected") == some.index("expected")
+
+
 def live(width: int = 80) -> tuple[LiveDisplay, io.StringIO, Clock]:
     stream, clock = io.StringIO(), Clock()
     console = Console(file=stream, force_terminal=True, width=width, color_system=None, highlight=False)
