@@ -13,13 +13,15 @@ from typing import Final
 from core.images.pb.sockets_pb2 import IpOptsEntry, SkOptsEntry, TcpOptsEntry
 from core.kernel.calls import address_of, syscall
 from core.kernel.descriptors import Asked, Option, Questions
-from core.plan.ops import Program, Syscall
+from core.plan.ops import Pointers, Program, Syscall
 
 # From the kernel's uapi headers where Python's socket module lacks them.
 SO_NO_CHECK: Final = 11
 SO_SNDBUFFORCE: Final = 32
 SO_RCVBUFFORCE: Final = 33
-SO_GET_FILTER: Final = 26
+SO_GET_FILTER = SO_ATTACH_FILTER = 26
+SO_LOCK_FILTER: Final = 44
+SOCK_FPROG_SIZE: Final = 16  # struct sock_fprog
 SO_BUF_LOCK: Final = 72
 IP_PKTINFO: Final = 8
 IP_MTU_DISCOVER: Final = 10
@@ -132,6 +134,10 @@ def read_options(live: socket.socket | Asked) -> SkOptsEntry:
         options.ClearField("so_buf_lock")
     else:
         options.so_buf_lock = locked
+    if isinstance(live, socket.socket):  # the record of one with a filter does not tell all
+        options.so_filter.extend(_read_filter(live))
+        if options.so_filter and live.getsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER):
+            options.so_lock_filter = True
     return options
 
 
@@ -165,22 +171,36 @@ def read_ip_options(live: socket.socket | Asked) -> IpOptsEntry:
 
 
 def has_filter(live: socket.socket) -> bool:
-    """True with a BPF program attached (SO_ATTACH_FILTER); EACCES is the kernel's word for an eBPF one."""
+    """True with a BPF program attached (SO_ATTACH_FILTER, SO_ATTACH_BPF)."""
+    return filter_length(live) != 0
+
+
+def filter_length(live: socket.socket) -> int | None:
+    """Instructions of the classic BPF program attached; None: it is an eBPF one, which nobody can read."""
     length = bytearray(4)  # 0: only the number of instructions is asked for, and comes back here
     try:
         syscall("getsockopt", live.fileno(), socket.SOL_SOCKET, SO_GET_FILTER, 0, address_of(length))
     except OSError as error:
         if error.errno == errno.EACCES:
-            return True
+            return None
         raise
-    return any(length)
+    return int.from_bytes(length, "little")
+
+
+def _read_filter(live: socket.socket) -> list[int]:
+    """The instructions, struct sock_filter as one word each."""
+    count = filter_length(live) or 0
+    content, length = bytearray(8 * count), bytearray(count.to_bytes(4, "little"))
+    if count:
+        syscall("getsockopt", live.fileno(), socket.SOL_SOCKET, SO_GET_FILTER, address_of(content), address_of(length))
+    return list(struct.unpack(f"<{count}Q", content))
 
 
 def option_ops(fd: int, options: SkOptsEntry, why: str) -> Program:
     """Everything in `options` that a new socket does not have already; before bind(2), which some of it governs."""
     ops = [set_option(fd, socket.SOL_SOCKET, option, getattr(options, field), why) for field, option in FLAGS
            if getattr(options, field)]  # fmt: skip
-    ops += _buffer_ops(fd, options, why)
+    ops += [*_filter_ops(fd, options, why), *_buffer_ops(fd, options, why)]
     if options.so_rcvlowat > 1:
         ops.append(set_option(fd, socket.SOL_SOCKET, socket.SO_RCVLOWAT, options.so_rcvlowat, why))
     for option, pair in (
@@ -195,6 +215,15 @@ def option_ops(fd: int, options: SkOptsEntry, why: str) -> Program:
         device = options.so_bound_dev.encode() + b"\0"
         ops.append(set_option(fd, socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device, why))
     return tuple(ops)
+
+
+def _filter_ops(fd: int, options: SkOptsEntry, why: str) -> Program:
+    if not options.so_filter:
+        return ()
+    filter = Pointers((len(options.so_filter), struct.pack(f"<{len(options.so_filter)}Q", *options.so_filter)))
+    where = (fd, socket.SOL_SOCKET, SO_ATTACH_FILTER)
+    lock = (set_option(fd, socket.SOL_SOCKET, SO_LOCK_FILTER, 1, why),) if options.so_lock_filter else ()
+    return (Syscall("setsockopt", (*where, filter, SOCK_FPROG_SIZE), f"{why}: BPF filter"), *lock)
 
 
 def _buffer_ops(fd: int, options: SkOptsEntry, why: str) -> list[Syscall]:

@@ -14,7 +14,7 @@ from core.images.pb.files_pb2 import FdTypes, FileEntry
 from core.images.pb.sockets_pb2 import NetlinkSkEntry
 from core.kernel.pipe_content import polls
 from core.plan.ops import FdAllocator, Program, Syscall
-from core.plan.socket_options import borrowed_socket, has_filter, option_ops, read_options, set_option
+from core.plan.socket_options import borrowed_socket, filter_length, option_ops, read_options, set_option
 from core.resources.context import OpenFile, OpenTable, looking_at, owner_and_flags_ops, read_owner
 
 SOL_NETLINK: Final = 270
@@ -41,8 +41,8 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
         reason = f"netlink socket of protocol {protocol}: carried are {', '.join(CARRIED.values())}"
         return file.blocker("netlink", reason, "the program must not hold it when it is migrated")
     with borrowed_socket(file.local_fd) as live:
-        if has_filter(live):
-            return file.blocker("socket-filter", "netlink socket with a BPF filter")
+        if filter_length(live) is None:
+            return file.blocker("socket-filter", "netlink socket with an eBPF filter", "detach it")
     if polls(file.local_fd, select.POLLIN):
         reason = "messages wait in this netlink socket, and none can be put into another"
         return file.blocker("netlink-unread", reason, "try again when the program has read them")

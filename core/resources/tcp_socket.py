@@ -24,7 +24,7 @@ from core.plan.socket_options import (
     address_text,
     address_words,
     borrowed_socket,
-    has_filter,
+    filter_length,
     inet_sockaddr,
     ip_option_ops,
     option_ops,
@@ -78,8 +78,8 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
         status = read_status(live)
         if status.connected:
             return _refuse_connection(file, table.options.tcp, f"established TCP connection {describe(live)}")
-        if has_filter(live):
-            return file.blocker("socket-filter", f"TCP socket {describe(live)} has a BPF filter")
+        if filter_length(live) is None:
+            return file.blocker("socket-filter", f"TCP socket {describe(live)} has an eBPF filter", "detach it")
         if live.getsockname()[0].startswith(LINK_LOCAL):
             return file.blocker("socket-link-local", f"bound to the link-local address {describe(live)}")
         if status.state == State.LISTEN and status.waiting:

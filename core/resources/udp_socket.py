@@ -14,7 +14,7 @@ from core.plan.socket_options import (
     LOOKED_AT,
     address_words,
     borrowed_socket,
-    has_filter,
+    filter_length,
     inet_sockaddr,
     ip_option_ops,
     option_ops,
@@ -52,8 +52,8 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
     if file.sight is not None:
         return None
     with borrowed_socket(file.local_fd) as live:
-        if has_filter(live):
-            return file.blocker("socket-filter", "UDP socket with a BPF filter")
+        if filter_length(live) is None:
+            return file.blocker("socket-filter", "UDP socket with an eBPF filter", "detach it")
         if any(address.startswith(LINK_LOCAL) for address, _ in (_here(live), _peer(live))):
             return file.blocker("socket-link-local", "UDP socket with a link-local address")
         return None

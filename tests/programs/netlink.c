@@ -1,6 +1,7 @@
-// Netlink sockets keep protocol, port, groups, options and peer, and are answered.
+// Netlink sockets keep protocol, port, groups, options, filter and peer, and are answered.
 #include "check.h"
 
+#include <linux/filter.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <poll.h>
@@ -70,6 +71,34 @@ static void ask(int fd, unsigned int port)
 	EQUAL(answer.head.nlmsg_pid, port);
 }
 
+/* All but what is shorter than 32 bytes: no answer is. */
+static void filter(int fd)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_LEN, 0),
+		BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 32, 1, 0),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+		BPF_STMT(BPF_RET | BPF_K, 0xffff),
+	};
+	struct sock_fprog program = {.len = 4, .filter = code};
+	int one = 1;
+
+	MUST(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)));
+	MUST(setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &one, sizeof(one)));
+}
+
+static void check_filter(int fd)
+{
+	struct sock_filter found[8];
+	socklen_t count = 8;
+
+	MUST(getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, found, &count));
+	EQUAL(count, 4);
+	EQUAL(found[1].k, 32);
+	EQUAL(setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &count, sizeof(count)), -1);
+	EQUAL(errno, EPERM);
+}
+
 int main(int argc, char **argv)
 {
 	struct sockaddr_nl kernel = {.nl_family = AF_NETLINK, .nl_groups = 1 << 4}, peer;
@@ -87,6 +116,7 @@ int main(int argc, char **argv)
 	choosy = made(SOCK_RAW, NETLINK_SOCK_DIAG);
 	bind_to(choosy, PORT + 2, 0);
 	MUST(connect(choosy, (struct sockaddr *)&kernel, sizeof(kernel)));
+	filter(uevents);
 	set(choosy, NETLINK_EXT_ACK);
 	set(choosy, NETLINK_CAP_ACK);
 	set(choosy, NETLINK_NO_ENOBUFS);
@@ -99,6 +129,7 @@ int main(int argc, char **argv)
 	EQUAL(groups[0], RTMGRP_LINK | RTMGRP_IPV4_IFADDR);
 	EQUAL(groups[1], 1 << (RTNLGRP_BRVLAN - 1 - 32));
 	CHECK(fcntl(uevents, F_GETFL) & O_NONBLOCK);
+	check_filter(uevents);
 	size = sizeof(peer);
 	MUST(getpeername(choosy, (struct sockaddr *)&peer, &size));
 	EQUAL(peer.nl_groups, 1 << 4);

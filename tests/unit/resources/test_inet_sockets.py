@@ -10,7 +10,7 @@ import pytest
 from core.errors import Refused
 from core.images import kinds
 from core.options import TcpChoice
-from core.plan.socket_options import has_filter
+from core.plan.socket_options import filter_length, has_filter
 from core.resources import file_table, table_plan, tcp_socket
 from tests.requires import require_root
 from tests.unit.resources.local_executor import FILES_ID, READER, LocalTask, restored_task, source_task
@@ -329,6 +329,23 @@ def test_a_filter_is_found_without_reading_it() -> None:
 def attach_accept_all(live: socket.socket) -> None:
     instruction = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0xFFFF))
     live.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HxxxxxxQ", 1, ctypes.addressof(instruction)))
+
+
+def test_a_filter_is_attached_anew() -> None:
+    def setup() -> object:
+        datagrams, listening = socket.socket(type=socket.SOCK_DGRAM), listener(socket.AF_INET, "127.0.0.1")
+        attach_accept_all(datagrams)
+        attach_accept_all(listening)
+        return datagrams, listening
+
+    with source_task(setup) as source:
+        with source.table() as table:
+            assert file_table.refuse(table) == []
+        images = source.collect()
+    with restored_task(images) as restored:
+        for fd in (0, 1):
+            with theirs(restored, fd) as live:
+                assert filter_length(live) == 1
 
 
 def test_other_families_are_refused_by_name() -> None:
