@@ -197,10 +197,16 @@ async def _follow(client: "Client", drain: "Drain", json: bool) -> int:
         await asyncio.sleep(LOOK_S)
     for migration in await client.migrations(drain=drain.id):
         if migration.state not in ("done", "queued", "running") and not json:
-            say([f"  pid {migration.pid} {migration.state}: {migration.message}", f"    → {migration.hint}"])
+            say(stayed_lines(migration.pid, migration.state, migration.message, migration.hint))
     if (stay := len(now.plan.unplaced)) and not json:
         say([f"{now.host} is not empty: {stay} {'workload stays' if stay == 1 else 'workloads stay'} there, see above"])
     return ExitCode.DONE if now.state in ("done", "away") and not stay else ExitCode.FAILED
+
+
+def stayed_lines(pid: int, state: str, message: str, hint: str) -> list[str]:
+    """Why a process was not moved, the state said once; its hint where there is one."""
+    told = message if message.startswith(state) else f"{state}: {message}" if message else state
+    return [f"  pid {pid} {told}", *(f"  {line}" for line in hint_lines(hint))]
 
 
 def progress_line(drain: "Drain") -> str:

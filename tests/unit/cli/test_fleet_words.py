@@ -1,11 +1,11 @@
-"""What the fleet's commands were given wrong is told in our words, with a hint, before any server is asked."""
+"""Wrong input of the fleet's commands is told in our words with a hint; what a drain left where it was, in one line."""
 
 import pytest
 
 from core.errors import UsageError
 from migrate.api.client import Client
 from migrate.api.models import NewHost
-from migrate.cli.fleet import ask
+from migrate.cli.fleet import ask, stayed_lines
 
 NOBODY = "http://127.0.0.1:1"
 
@@ -27,3 +27,11 @@ def test_wrong_input_is_told_in_our_words(given: object, said: str) -> None:
         ask(work, NOBODY)
     assert caught.value.message.startswith(said)
     assert caught.value.hint is not None and "--help" in caught.value.hint
+
+
+def test_a_move_cancelled_before_it_began_says_so_once_and_has_no_empty_hint() -> None:
+    assert stayed_lines(7, "cancelled", "cancelled before it began", "") == ["  pid 7 cancelled before it began"]
+    assert stayed_lines(7, "failed", "host b: is gone", "is it up?") == [
+        "  pid 7 failed: host b: is gone",
+        "    → is it up?",
+    ]
