@@ -205,7 +205,8 @@ def judge_file(need: FileNeed, found: FileNeed | None, host: HostRecord) -> Bloc
         return None
     if need.writable:
         folder = need.path.rpartition("/")[0] or "/"
-        hint = f"share the file system, or say --shared {folder} when both hosts have the same files there"
+        hint = f"share the file system, or say --shared {folder} when both hosts have the same files there, "
+        hint += "or remove the one there and say --sync-files missing"
         return Blocker("file-writes", need.subject, f"writes under {folder}, which is not the same {where}", hint)
     reason = _difference(need, found)
     if reason is None:
