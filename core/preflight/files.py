@@ -83,9 +83,10 @@ def _is_on_tmpfs(mount: Mount | None) -> bool:
 
 def note_folder(uses: dict[str, Use], path: str) -> None:
     """`path` is made over there: its directory has to be there. Pure."""
-    use = uses.setdefault(path.rpartition("/")[0] or "/", Use())
-    use.holds = True
-    use.used_as.append(f"{path} is made there")
+    if folder := path.rpartition("/")[0]:
+        use = uses.setdefault(folder, Use())
+        use.holds = True
+        use.used_as.append(f"{path} is made there")
 
 
 def collect_scripts(options: PreflightOptions, boot_id: str) -> tuple[FileNeed, ...]:
