@@ -30,7 +30,7 @@ async def check(
     The others were sent, unless the process cannot move then: what would be sent is a notice, and no blocker.
     """
     answer = await there.ask(pb.Check(target=target), pb.CheckAnswer)
-    lacking, carried = lacking_files(target.files, answer, choice), carried_files(target.files, answer, choice)
+    lacking, carried = lacking_files(target.files, answer, choice), carried_files(target, answer, choice)
     mended = {_subject(need) for need in (*lacking, *carried)}
     rest = [one for one in answer.blockers if one.code not in SYNCED or one.subject not in mended]
     paths = frozenset(need.path for need in carried)
@@ -84,10 +84,16 @@ def lacking_files(needs: Sequence[pb.FileNeed], answer: pb.CheckAnswer, choice: 
     return [found[path] for path in sorted(found)]
 
 
-def carried_files(needs: Sequence[pb.FileNeed], answer: pb.CheckAnswer, choice: str) -> list[pb.FileNeed]:
-    """Uses of those that are written to: they go over in the rounds. Pure."""
-    written = _written(needs) if choice != "none" else set()
-    return [need for need in needs if need.path in written and need.path in answer.missing]
+def carried_files(target: pb.TargetFacts, answer: pb.CheckAnswer, choice: str) -> list[pb.FileNeed]:
+    """Uses of those that are written to: they go over in the rounds. None of a network's file system, which only has to
+    be mounted there. Pure."""
+    written = _written(target.files) if choice != "none" else set()
+    here = f"{target.host.boot_id} "
+    return [
+        need
+        for need in target.files
+        if need.path in written and need.path in answer.missing and need.filesystem_id.startswith(here)
+    ]
 
 
 def _written(needs: Sequence[pb.FileNeed]) -> set[str]:
