@@ -33,7 +33,7 @@ class Leftovers:
         self._note({"segment": id})
 
     def note_file(self, path: str, fd: int) -> None:
-        """Just after a file was made."""
+        """Before a file that was made gets its name, where the file system makes any without one."""
         found = os.fstat(fd)
         self._note({"file": path, "device": found.st_dev, "inode": found.st_ino})
 
@@ -135,17 +135,28 @@ def _remove_file(path: str, inode: tuple[int, int]) -> bool:
     with suppress(FileNotFoundError):
         found = os.stat(path)
         if (found.st_dev, found.st_ino) == inode:
-            if _is_used(inode):
+            if _is_used(path, inode):
                 return False
             os.unlink(path)
     return True
 
 
-def _is_used(inode: tuple[int, int]) -> bool:
-    """Whether some process maps it."""
+def _is_used(path: str, inode: tuple[int, int]) -> bool:
+    """Whether some process maps it or has it open. Of a mapping not every file system tells the device that stat(2)
+    does: the path is enough."""
     reader = ProcReader()
     for pid in main_threads(reader):
         with suppress(OSError):
-            if any((os.makedev(*vma.device), vma.inode) == inode for vma in reader.maps(pid)):
+            if any(vma.path == path or (os.makedev(*vma.device), vma.inode) == inode for vma in reader.maps(pid)):
                 return True
+            if any(_is_file(pid, fd, inode, reader) for fd in reader.fds(pid)):
+                return True
+    return False
+
+
+def _is_file(pid: int, fd: int, inode: tuple[int, int], reader: ProcReader) -> bool:
+    """False, too, for a descriptor that was closed meanwhile."""
+    with suppress(OSError):
+        found = reader.fd_stat(pid, fd)
+        return (found.st_dev, found.st_ino) == inode
     return False

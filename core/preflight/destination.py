@@ -51,6 +51,7 @@ class Destination:
 
 def look(target: TargetRecord, *, host: HostRecord | None = None, reader: ProcReader | None = None) -> Destination:
     """Look for everything `target` needs."""
+    sweep()  # what a restore that was killed has left behind is in nobody's way
     reader = reader or ProcReader()
     host = host or collect_host(reader)
     unix_paths = [need.path for need in target.listens if need.protocol == "unix"]
@@ -64,18 +65,12 @@ def look(target: TargetRecord, *, host: HostRecord | None = None, reader: ProcRe
         sysv=_find_sysv(reader) if target.sysv else {},
         aio_free=free_requests() if target.aio_requests else 0,
         aio_shortest=shortest_ring() if target.aio_requests else 0,
-        queues=_find_queues(target.queues) if target.queues else (),
+        queues=probe_queues(target.queues) if target.queues else (),
     )
 
 
 def _find_sysv(reader: ProcReader) -> dict[str, Sequence[Named]]:
-    sweep()  # what a restore that was killed has left behind is in nobody's way
     return {"shm": reader.sysv_segments(), "msg": reader.message_queues(), "sem": reader.semaphore_sets()}
-
-
-def _find_queues(needs: Sequence[QueueNeed]) -> tuple[tuple[QueueNeed, int], ...]:
-    sweep()
-    return probe_queues(needs)
 
 
 def _holder(reader: ProcReader, pid: int) -> str:

@@ -62,9 +62,8 @@ class GhostStore:
     def _make(self, id: int, path: str, entry: GhostFileEntry) -> _Made:
         if entry.keeps_name:
             sweep()
-            kept = _make_kept(path, entry)
+            kept = _make_kept(path, entry, self._leftovers)
             if kept.scratch < 0:
-                self._leftovers.note_file(path, kept.fd)
                 self._created.append(path)
             return kept
         name = passing_name(path, id, os.getpid())
@@ -152,8 +151,7 @@ class GhostStore:
                 os.chown(made.path, entry.uid, entry.gid)
                 os.chmod(made.path, stat.S_IMODE(entry.mode))
             elif not made.named and not made.keeps_name:
-                source, target = path_argument(f"/proc/self/fd/{made.fd}"), path_argument(made.path)
-                syscall("linkat", AT_FDCWD, address_of(source), AT_FDCWD, address_of(target), AT_SYMLINK_FOLLOW)
+                _link(made.fd, made.path)
                 made.named = True
         except OSError as error:
             raise RestoreError(f"{made.path}: cannot be made: {error.strerror}") from error
@@ -209,10 +207,24 @@ def _grow(made: _Made, size: int) -> None:
         os.ftruncate(made.fd, size)
 
 
-def _make_kept(path: str, entry: GhostFileEntry) -> _Made:
-    """A file that has its name over there; Refused when another has that here."""
+def _link(fd: int, path: str) -> None:
+    source, target = path_argument(f"/proc/self/fd/{fd}"), path_argument(path)
+    syscall("linkat", AT_FDCWD, address_of(source), AT_FDCWD, address_of(target), AT_SYMLINK_FOLLOW)
+
+
+def _make_kept(path: str, entry: GhostFileEntry, leftovers: Leftovers) -> _Made:
+    """A file that has its name over there; noted before it has one here. Refused when another has that here."""
     try:
-        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        made, is_named = _make_file(path)
+        try:
+            leftovers.note_file(path, made)
+            if not is_named:
+                _link(made, path)
+            fd = os.open(
+                path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+            )  # what was opened without a name never shows one
+        finally:
+            os.close(made)
         return _Made(path, fd, False, keeps_name=True)
     except FileExistsError:
         found = os.stat(path)

@@ -1,13 +1,16 @@
 """`--sync-files` brings the files along that the other host lacks, and overwrites none without being asked."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from tests.hosts import Host
-from tests.migrate.moving import PYTHON, Pair
+from tests.migrate.moving import PYTHON, Pair, moving, processes
 from tests.waiting import wait_until
 
 READER = (
@@ -177,25 +180,63 @@ def check_written(folder: Path) -> int:
     return len(lines)
 
 
-def test_files_that_are_written_to_go_along(pair: Pair) -> None:
-    """On disks of their own: what was written on the one before the freeze, and on the other after, is in one file."""
+@contextmanager
+def own_disks(pair: Pair) -> Iterator[list[Path]]:
+    """/srv/disk is on another disk of each host; where that is found."""
     disks = []
     for host in (pair.a, pair.b):
-        disks.append(disk := pair.folder / f"disk-of-{host.name}")
+        disks.append(disk := pair.folder / f"disk-of-{host.name}-{time.monotonic_ns()}")
         disk.mkdir()
-        host.run(["mkdir", "/srv/disk"])
+        host.run(["mkdir", "-p", "/srv/disk"])
         host.run(["mount", "--bind", str(disk), "/srv/disk"])
-    here, there = (disk / "sub" for disk in disks)
+    try:
+        yield [disk / "sub" for disk in disks]
+    finally:
+        for host in (pair.a, pair.b):
+            host.run(["umount", "--lazy", "/srv/disk"])
+
+
+@contextmanager
+def writing(pair: Pair, here: Path) -> Iterator[int]:
+    """A process of host-a that writes to its disk."""
     pid = pair.a.start([PYTHON, "-c", WRITER])
-    wait_until(lambda: (here / "log").exists() and check_written(here) > 100, "it writes")
-    said = pair.migrate(pid, "root@host-b", "--file-locks")
-    assert said.code == 3 and "/srv/disk/sub/db (fd" in said.err and "--sync-files missing" in said.err, said.text
-    said = pair.migrate(pid, "root@host-b", "--file-locks", "--sync-files", "missing")
-    assert said.code == 0 and "/srv/disk/sub/log goes along" in said.text, said.text
-    before = check_written(there)
-    wait_until(lambda: check_written(there) > before + 100, "it writes on")
-    assert before >= check_written(here) > 100
-    assert pair.b.run(["flock", "-n", "/srv/disk/sub/db", "true"], check=False).returncode == 1
-    for name in ("", "log", "db", "page"):
-        assert (there / name).stat().st_mode == (here / name).stat().st_mode
-    ended(pair.b, pid)
+    try:
+        wait_until(lambda: (here / "log").exists() and check_written(here) > 100, "it writes")
+        yield pid
+    finally:
+        for host in (pair.a, pair.b):
+            host.run(["kill", "-9", str(pid)], check=False)
+
+
+def test_files_that_are_written_to_go_along(pair: Pair) -> None:
+    """What was written on the one disk before the freeze, and on the other after, is in one file."""
+    with own_disks(pair) as (here, there), writing(pair, here) as pid:
+        said = pair.migrate(pid, "root@host-b", "--file-locks")
+        assert said.code == 3 and "/srv/disk/sub/db (fd" in said.err and "--sync-files missing" in said.err, said.text
+        said = pair.migrate(pid, "root@host-b", "--file-locks", "--sync-files", "missing")
+        assert said.code == 0 and "/srv/disk/sub/log goes along" in said.text, said.text
+        before = check_written(there)
+        wait_until(lambda: check_written(there) > before + 100, "it writes on")
+        assert before >= check_written(here) > 100
+        assert pair.b.run(["flock", "-n", "/srv/disk/sub/db", "true"], check=False).returncode == 1
+        for name in ("", "log", "db", "page"):
+            assert (there / name).stat().st_mode == (here / name).stat().st_mode
+
+
+@pytest.mark.parametrize("phase", ["precopy", "restore"])
+def test_files_that_went_along_are_where_the_process_is(phase: str, pair: Pair) -> None:
+    """Whoever holds the copy is killed, as is who speaks with the source: it runs here, or there with its files."""
+    options = ("--file-locks", "--sync-files", "missing")
+    with own_disks(pair) as (here, there), writing(pair, here) as pid:
+        with moving(pair, pid, *options) as under_way:
+            under_way.wait_for_phase(phase)
+            for keeper in processes(pair.b, "migrate.keeper"):
+                pair.b.run(["kill", "-9", str(keeper)], check=False)
+            said = under_way.end()
+        assert pair.a.alive(pid) != pair.b.alive(pid), said.text
+        folder = here if pair.a.alive(pid) else there
+        before = check_written(folder)
+        wait_until(lambda: check_written(folder) > before + 20, "it writes on")
+        if folder is here:  # what was begun there is in nobody's way
+            said = pair.migrate(pid, "root@host-b", *options)
+            assert said.code == 0 and check_written(there) > before, said.text

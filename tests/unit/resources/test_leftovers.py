@@ -1,3 +1,4 @@
+import mmap
 import os
 import signal
 import traceback
@@ -115,3 +116,25 @@ def test_a_segment_that_nobody_has_attached_is_there_until_it_is_given_up(forced
         store = make()
         syscall("shmctl", ID, IPC_RMID, 0)  # by somebody else
         give_up(store)
+
+
+@pytest.mark.parametrize("way", ["open", "mapped"])
+def test_a_file_that_a_parked_copy_uses_stays(way: str, tmp_path: Path) -> None:
+    folder, path = tmp_path / "made", tmp_path / "ours"
+
+    def work() -> None:
+        with path.open("x") as file:
+            file.write("kept")
+            file.flush()
+            Leftovers(folder).note_file(str(path), file.fileno())
+
+    killed_after(work)
+    with path.open() as file:
+        used = file if way == "open" else mmap.mmap(file.fileno(), 4, prot=mmap.PROT_READ)
+        if way == "mapped":
+            file.close()
+        sweep(folder)
+        assert path.exists() and list(folder.iterdir())
+        used.close()
+    sweep(folder)
+    assert not path.exists() and not list(folder.iterdir())
