@@ -15,7 +15,7 @@ from core.live.mappers import Mappers, inode_of
 from core.live.shared_file import FileTimes, SharedFile, Stores
 from core.plan.ghost_names import DELETED, GHOST_MEMORY
 from core.proc.reader import ProcReader
-from core.resources.ghost_file import Ghost, Ghosts, is_ghost
+from core.resources.ghost_file import Ghost, Ghosts, is_ghost, leads_to
 from core.resources.regular_file import reg_file_entry
 from core.resources.shared_memory import kind_of_link
 
@@ -75,7 +75,7 @@ class LiveGhosts:
             root = reader.path(pid, "root")
             if is_ghost(found) and link.endswith(DELETED) and kind_of_link(link) is None:
                 yield self.ghosts.add(ours, link, root)
-            elif link in self.ghosts.chosen and os.path.samestat(os.stat(root + link), found):
+            elif link in self.ghosts.chosen and leads_to(root + link, found):
                 yield self.ghosts.add(ours, link, root, keeps_name=True)
         finally:
             os.close(ours)
@@ -91,6 +91,8 @@ class LiveGhosts:
         modified = self._watch.read({live.watched for live in self}) if self._watch is not None else set()
         for live in self:
             live.look(mappers, self._doubt(live, modified), last=last)
+        if last:
+            self.ghosts.check_names()
 
     def _doubt(self, live: LiveGhost, modified: set[int]) -> str:
         """Why a mapped one may have changed otherwise than by stores that its mappers tell of."""

@@ -76,6 +76,14 @@ def is_ghost(found: os.stat_result) -> bool:
     return not found.st_nlink and any(is_kind(found.st_mode) for is_kind in kinds_made)
 
 
+def leads_to(path: str, wanted: os.stat_result) -> bool:
+    """Whether this very file is there."""
+    try:
+        return os.path.samestat(os.stat(path), wanted)
+    except OSError:
+        return False
+
+
 class Ghosts:
     """All ghosts of a dump or a migration, one for each inode; `close` gives them back. `chosen`: paths of files that
     are carried although they have a name."""
@@ -193,14 +201,19 @@ class Ghosts:
             with suppress(OSError):
                 os.unlink(self._links.pop())
 
+    def check_names(self) -> None:
+        """CollectError when one that is carried with its name, and used, has lost it since it was met."""
+        for ghost in self:
+            is_used = ghost.keeps_name and (ghost.mapped or ghost.path in self.chosen)
+            if is_used and not leads_to(ghost.path, os.fstat(ghost.fd)):
+                raise CollectError(ghost.path, "was deleted, renamed or replaced while it went over", hint="try again")
+
     def remove_moved(self) -> None:
         """The tree is gone from here, so are its files of a tmpfs that were carried although they had a name."""
         for ghost in self:
-            if ghost.keeps_name and ghost.path not in self.chosen:
+            if ghost.keeps_name and ghost.path not in self.chosen and leads_to(ghost.path, os.fstat(ghost.fd)):
                 with suppress(OSError):
-                    found = os.stat(ghost.path)
-                    if os.path.samestat(found, os.fstat(ghost.fd)):
-                        os.unlink(ghost.path)
+                    os.unlink(ghost.path)
 
     def keep(self, ids: Container[int]) -> None:
         """Let go of all others."""

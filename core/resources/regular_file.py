@@ -70,7 +70,8 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
 
 def _refuse_shown(file: OpenFile, shows: Whose, table: OpenTable) -> Blocker | None:
     """It is opened anew by its path, when all processes are there and have only their first thread."""
-    ours = not table.own_pids or (shows.pid in table.own_pids and numbers_itself_so(shows.pid, file.pid))
+    is_there = not file.link.endswith(DELETED) and numbers_itself_so(shows.pid, file.pid)
+    ours = is_there and (not table.own_pids or shows.pid in table.own_pids)
     if not ours:
         return file.blocker("proc", f"shows process {shows.pid}, which does not move along", "close it")
     if shows.is_of_thread:

@@ -240,3 +240,17 @@ def test_files_that_went_along_are_where_the_process_is(phase: str, pair: Pair) 
         if folder is here:  # what was begun there is in nobody's way
             said = pair.migrate(pid, "root@host-b", *options)
             assert said.code == 0 and check_written(there) > before, said.text
+
+
+@pytest.mark.parametrize("act", ["rm log", "mv log log.1", "touch other && mv other log"])
+def test_a_file_that_loses_its_name_on_the_way_ends_the_move(act: str, pair: Pair) -> None:
+    """It would come back with the name, or where another file is by now."""
+    script = pair.folder / f"act-{time.monotonic_ns()}"
+    script.write_text(f"#!/bin/sh\ntest $CRTOOLS_SCRIPT_ACTION != network-lock || (cd /srv/disk/sub && {act})\n")
+    script.chmod(0o755)
+    options = ("--file-locks", "--sync-files", "missing", "--action-script", str(script))
+    with own_disks(pair) as (here, there), writing(pair, here) as pid:
+        said = pair.migrate(pid, "root@host-b", *options)
+        assert said.code == 1 and "/srv/disk/sub/log: was deleted, renamed or replaced" in said.err, said.text
+        assert pair.a.alive(pid) and not pair.b.alive(pid)
+        assert not list(there.iterdir())
