@@ -151,7 +151,6 @@ WRITER = """
 import fcntl, mmap, os, time
 os.makedirs('/srv/disk/sub')
 os.chmod('/srv/disk/sub', 0o750)
-log = open('/srv/disk/sub/log', 'a', buffering=1)
 db = os.open('/srv/disk/sub/db', os.O_RDWR | os.O_CREAT, 0o640)
 fcntl.flock(db, fcntl.LOCK_EX)
 os.ftruncate(db, 1 << 20)
@@ -159,6 +158,7 @@ page = os.open('/srv/disk/sub/page', os.O_RDWR | os.O_CREAT)
 os.ftruncate(page, 8192)
 shared = mmap.mmap(page, 8192)
 os.close(page)
+log = open('/srv/disk/sub/log', 'a', buffering=1)
 n = 0
 while True:
     log.write(f'{n}\\n')
