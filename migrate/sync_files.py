@@ -31,14 +31,15 @@ async def check(
     """
     answer = await there.ask(pb.Check(target=target), pb.CheckAnswer)
     lacking, carried = lacking_files(target.files, answer, choice), carried_files(target, answer, choice)
-    mended = {_subject(need) for need in (*lacking, *carried)}
+    mended = {_record(need).subject for need in (*lacking, *carried)}
     rest = [one for one in answer.blockers if one.code not in SYNCED or one.subject not in mended]
     paths = frozenset(need.path for need in carried)
     if rest or not may_send or not mended:
         would = [pb.Notice(text=f"would copy {path} to the destination") for path in _paths(lacking, carried)]
         return pb.CheckAnswer(blockers=rest, notices=[*answer.notices, *would]), paths
+    root = root_of(pid)
     for need in (*lacking, *map(_folder, carried)):
-        await _send(there, root_of(pid), need, replace=need.path in answer.differing)
+        await _send(there, root, need, replace=need.path in answer.differing)
     others = pb.TargetFacts()
     others.CopyFrom(target)
     del others.files[:]
@@ -51,8 +52,9 @@ async def check(
     return answer, paths
 
 
-def _subject(need: pb.FileNeed) -> str:
-    return FileNeed(need.path, need.mode, used_as=tuple(need.used_as)).subject
+def _record(need: pb.FileNeed) -> FileNeed:
+    used_as = tuple(need.used_as)
+    return FileNeed(need.path, need.mode, writable=need.writable, filesystem_id=need.filesystem_id, used_as=used_as)
 
 
 def _paths(*needs: Sequence[pb.FileNeed]) -> list[str]:
@@ -79,7 +81,8 @@ def lacking_files(needs: Sequence[pb.FileNeed], answer: pb.CheckAnswer, choice: 
     found = {
         need.path: need
         for need in needs
-        if need.path in paths - written and _is_sent(need.mode, need.path in answer.differing)
+        if need.path in paths - written
+        and (stat.S_ISREG(need.mode) if need.path in answer.differing else _record(need).is_sent(""))
     }
     return [found[path] for path in sorted(found)]
 
@@ -88,20 +91,15 @@ def carried_files(target: pb.TargetFacts, answer: pb.CheckAnswer, choice: str) -
     """Uses of those that are written to: they go over in the rounds. None of a network's file system, which only has to
     be mounted there. Pure."""
     written = _written(target.files) if choice != "none" else set()
-    here = f"{target.host.boot_id} "
     return [
         need
         for need in target.files
-        if need.path in written and need.path in answer.missing and need.filesystem_id.startswith(here)
+        if need.path in written and need.path in answer.missing and _record(need).is_sent(target.host.boot_id)
     ]
 
 
 def _written(needs: Sequence[pb.FileNeed]) -> set[str]:
     return {need.path for need in needs if need.writable and stat.S_ISREG(need.mode)}
-
-
-def _is_sent(mode: int, there: bool) -> bool:
-    return stat.S_ISREG(mode) or (not there and (stat.S_ISDIR(mode) or stat.S_ISFIFO(mode)))
 
 
 async def _send(there: Peer, root: str, need: pb.FileNeed, *, replace: bool) -> None:

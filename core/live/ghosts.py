@@ -15,7 +15,8 @@ from core.live.mappers import Mappers, inode_of
 from core.live.shared_file import FileTimes, SharedFile, Stores
 from core.plan.ghost_names import DELETED, GHOST_MEMORY
 from core.proc.reader import ProcReader
-from core.resources.ghost_file import Ghost, Ghosts, is_ghost, leads_to
+from core.resources.context import leads_to
+from core.resources.ghost_file import Ghost, Ghosts, is_ghost
 from core.resources.regular_file import reg_file_entry
 from core.resources.shared_memory import kind_of_link
 

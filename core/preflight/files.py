@@ -50,7 +50,7 @@ def refuse_names(uses: Mapping[str, Use]) -> list[Blocker]:
 
 def collect_files(
     reader: ProcReader, pid: int, uses: dict[str, Use], options: PreflightOptions, boot_id: str, known: Fingerprints,
-    own_pids: Container[int] = (),
+    own_pids: Container[int],
 ) -> tuple[FileNeed, ...]:  # fmt: skip
     """Every path the target will be given over there. Refused ones (deleted…) are left out: others name them.
 

@@ -51,6 +51,7 @@ def judge(target: TargetRecord, here: Destination) -> Verdict:
     if host.is_same(target.host):  # whatever else is in the way follows from it
         hint = "name another host; for a copy here: migrate dump --leave-running, migrate restore --pid namespace"
         return Verdict((Blocker("same-host", host.hostname, "is this very host: the process runs here", hint),), ())
+    boot_id = target.host.boot_id
     blockers = (
         *judge_rights(target, host),
         *judge_kernel(target, host),
@@ -61,7 +62,7 @@ def judge(target: TargetRecord, here: Destination) -> Verdict:
         *judge_huge_pages(target, host),
         *judge_aio(target, here),
         *judge_limits(target, host),
-        *(blocker for need in target.files if (blocker := judge_file(need, here.files.get(need.path), host))),
+        *(blocker for need in target.files if (blocker := judge_file(need, here.files.get(need.path), host, boot_id))),
         *(blocker for need in target.listens if (blocker := judge_listen(need, here))),
         *(found for need in target.sysv if (found := refuse_taken(need, here.sysv.get(need.kind, ())))),
         *(refuse_queue(need, error) for need, error in here.queues),
@@ -184,13 +185,12 @@ def judge_limits(target: TargetRecord, host: HostRecord) -> Iterator[Blocker]:
             yield Blocker("rlimit", host.hostname, reason, "raise it for logins (limits.conf, or the service of sshd)")
 
 
-def judge_file(need: FileNeed, found: FileNeed | None, host: HostRecord) -> Blocker | None:
-    """Whether what `need.path` leads to over there is what the process has."""
+def judge_file(need: FileNeed, found: FileNeed | None, host: HostRecord, boot_id: str) -> Blocker | None:
+    """Whether what `need.path` leads to over there is what the process has on the host of `boot_id`."""
     where = f"on {host.hostname}"
     if found is None:
         code = "device-missing" if need.device_number else "file-missing"
-        is_sent = stat.S_ISREG(need.mode) or stat.S_ISDIR(need.mode) or stat.S_ISFIFO(need.mode)
-        sync = ", or say --sync-files missing" if is_sent else ""
+        sync = ", or say --sync-files missing" if need.is_sent(boot_id) else ""
         made = "make it there" if stat.S_ISDIR(need.mode) else "copy or install it there"
         hint = f"{made}, or mount its file system{sync}"
         return Blocker(code, need.subject, f"is missing {where}", hint)

@@ -1,5 +1,6 @@
 """What preflight finds out: the target's needs and a host's offers. Plain records, made there and judged elsewhere."""
 
+import stat
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,6 +93,13 @@ class FileNeed:
     def subject(self) -> str:
         """How messages name it."""
         return f"{self.path} ({', '.join(self.used_as)})" if self.used_as else self.path
+
+    def is_sent(self, boot_id: str) -> bool:
+        """Whether `--sync-files missing` takes it along where it is missing: no devices and sockets; what is written to
+        only from a file system of the host's own, whose boot this is."""
+        if stat.S_ISREG(self.mode):
+            return not self.writable or self.filesystem_id.startswith(f"{boot_id} ")
+        return stat.S_ISDIR(self.mode) or stat.S_ISFIFO(self.mode)
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,7 +274,7 @@ def _describe(pid: int, fd: int, reader: ProcReader, local_fd: int) -> OpenFile:
         pid=pid, fd=fd, cloexec=bool(info.flags & os.O_CLOEXEC), link=link, stat=found, info=info,
         duplicate=Duplicate(local_fd),
         socket=_socket_type(local_fd) if link.startswith("socket:") else None,
-        path_is_same=link.startswith("/") and _leads_to(f"{reader.path(pid, 'root')}{link}", found),
+        path_is_same=link.startswith("/") and leads_to(f"{reader.path(pid, 'root')}{link}", found),
         is_message_queue=not info.flags & os.O_PATH and is_message_queue(local_fd, found),
     )  # fmt: skip
 
@@ -316,12 +316,12 @@ def _socket_type(local_fd: int) -> SocketType:
         live.detach()
 
 
-def _leads_to(path: str, wanted: os.stat_result) -> bool:
+def leads_to(path: str, wanted: os.stat_result) -> bool:
+    """Whether this very file has that name."""
     try:
-        found = os.lstat(path)
+        return os.path.samestat(os.lstat(path), wanted)
     except OSError:
         return False
-    return (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)
 
 
 def file_of_sight(pid: int, fd: int, sight: Sight, pidfd: int) -> OpenFile:

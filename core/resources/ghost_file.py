@@ -20,6 +20,7 @@ from core.plan.ghost_names import DELETED, last_name
 from core.plan.ops import path_argument
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
+from core.resources.context import leads_to
 
 AT_FDCWD: Final = -100
 AT_SYMLINK_FOLLOW: Final = 0x400
@@ -74,14 +75,6 @@ def is_ghost(found: os.stat_result) -> bool:
     """Without a name, and of a kind that can be made anew: a regular file, a directory or a FIFO."""
     kinds_made = stat.S_ISREG, stat.S_ISDIR, stat.S_ISFIFO
     return not found.st_nlink and any(is_kind(found.st_mode) for is_kind in kinds_made)
-
-
-def leads_to(path: str, wanted: os.stat_result) -> bool:
-    """Whether this very file is there."""
-    try:
-        return os.path.samestat(os.stat(path), wanted)
-    except OSError:
-        return False
 
 
 class Ghosts:

@@ -220,9 +220,8 @@ def _make_kept(path: str, entry: GhostFileEntry, leftovers: Leftovers) -> _Made:
             leftovers.note_file(path, made)
             if not is_named:
                 _link(made, path)
-            fd = os.open(
-                path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-            )  # what was opened without a name never shows one
+            # Anew: what was opened without a name never shows one.
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         finally:
             os.close(made)
         return _Made(path, fd, False, keeps_name=True)

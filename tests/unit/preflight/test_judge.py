@@ -148,7 +148,7 @@ def test_a_pid_that_is_taken_names_its_holder_and_the_way_out() -> None:
 
 
 def verdict_on(need: FileNeed, found: FileNeed | None) -> Blocker | None:
-    return judge_file(need, found, HOST)
+    return judge_file(need, found, HOST, "boot")
 
 
 def code_of(need: FileNeed, found: FileNeed | None) -> str:
@@ -196,6 +196,13 @@ def test_writes_elsewhere_are_refused_naming_the_directory() -> None:
     blocker = verdict_on(log, elsewhere(log))
     assert blocker is not None and blocker.code == "file-writes"
     assert "writes under /var/lib/x" in blocker.reason and "--shared /var/lib/x" in (blocker.hint or "")
+
+
+def test_files_written_to_on_the_network_are_not_offered_to_be_sent() -> None:
+    log = FileNeed("/net/log", stat.S_IFREG | 0o644, 5, writable=True, filesystem_id="boot 1")
+    own, network = verdict_on(log, None), verdict_on(replace(log, filesystem_id="nfs4 h:/x"), None)
+    assert own is not None and "--sync-files missing" in (own.hint or "")
+    assert network is not None and "sync-files" not in (network.hint or "")
 
 
 def test_writes_to_the_very_same_file_or_one_said_to_be_are_fine() -> None:
