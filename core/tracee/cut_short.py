@@ -7,11 +7,13 @@ end with errno 512, or a dump fail to read its queue. Source: do_recvmmsg in net
 import os
 import select
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Final
 
 from core.kernel.calls import SYSCALLS, pidfd_getfd, pidfd_open
+from core.kernel.pipe_content import polls
 from core.kernel.threads import Registers
+from core.plan.socket_options import borrowed_socket
 from core.tracee.sigframe import signed
 
 MSG_WAITFORONE: Final = 0x10000
@@ -28,14 +30,9 @@ def is_cut_short(registers: Registers) -> bool:
 
 def forget_error(pid: int, registers: Registers) -> None:
     """Take the error from the socket of such a call. Also a real one, should it have ended the call at this moment."""
-    with suppress(OSError):
-        pidfd = pidfd_open(pid)
-        try:
-            live = socket.socket(fileno=pidfd_getfd(pidfd, registers.di & 0xFFFFFFFF))
-        finally:
-            os.close(pidfd)
-        with live:
-            poll = select.poll()
-            poll.register(live, 0)
-            if os.get_blocking(live.fileno()) and any(found & select.POLLERR for _, found in poll.poll(0)):
+    with suppress(OSError), ExitStack() as stack:
+        stack.callback(os.close, pidfd := pidfd_open(pid))
+        stack.callback(os.close, fd := pidfd_getfd(pidfd, registers.di & 0xFFFFFFFF))
+        if os.get_blocking(fd) and polls(fd, select.POLLERR):
+            with borrowed_socket(fd) as live:
                 live.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
