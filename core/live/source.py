@@ -194,7 +194,6 @@ class LiveSource:
         self._listen()
         self._meet(read_settled(self.pid, self.reader, self.everybody), {})
         prepare_looks(self.processes.values())
-        self._foreseen.look(self._pidfds(), self.reader, self.options, self.shared.segments)
         stopped_s = 0.0
         if any(process.needs_stop for process in self.processes.values()):
             stopped_s = self._look_stopped()
@@ -203,6 +202,7 @@ class LiveSource:
         has_settled = self._writers.settle(self._tgids)
         self._foreseen.look_at_memory([one.space for one in self.processes.values()], self.reader)
         self._look_at_shared()
+        self._foreseen.look(self._pidfds(), self.reader, self.options, self.shared.segments)
         if not has_settled:
             distrust(self.processes.values(), self.files)
         stand_in = self.options.files.terminal == "new"

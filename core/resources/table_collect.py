@@ -122,7 +122,8 @@ def collect_tables(
         sightings = Sightings(KnownFiles(ids.next_file_id))
     with ExitStack() as stack:
         opened = [one for task in tasks for one in stack.enter_context(_open_table(task, reader, sightings))]
-        unseen = [file for file, seen in opened if seen is None]
+        places = [place for place, (_, seen) in enumerate(opened) if seen is None]
+        unseen = [opened[place][0] for place in places]
         queues = _look_at_queues(unseen, reader, ids)
         in_flight = [file for queue in queues for _, carried in queue.packets for file in carried]
         statuses = reader.brief_statuses({task.pid: [task.pid] for task in tasks if not task.own_pid})
@@ -132,12 +133,13 @@ def collect_tables(
         told = (seen.kind.refuse(file, table) for file, seen in opened if seen is not None and seen.by_table)
         if blockers := [*filter(None, told), *refuse(table, (*unseen, *in_flight))]:
             raise Refused(blockers)
+        places += range(len(opened), len(opened) + len(in_flight))
         opened += [(file, None) for file in in_flight]
         references = [named(file) if seen is None else seen.reference for file, seen in opened]
         numbers = ids.number_files(references, sightings.files)
         new = _collect_files(opened, numbers, table, images, ids, ghosts, segments, {t.pid: t.files_id for t in tasks})
         _collect_chosen(images, ids, ghosts)
-        found = [(one[0], id) for one, (id, _) in zip(opened, numbers, strict=True) if one[1] is None]
+        found = [(opened[place][0], numbers[place][0]) for place in places]
         locked = [(file, own_pids[file.pid], id) for file, id in found if file.info.locks]
         for lock in file_locks.collect(locked):
             images.add(kinds.FILE_LOCKS, lock)
