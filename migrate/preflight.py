@@ -11,6 +11,7 @@ from core import (
     FileNeed,
     HostRecord,
     ListenNeed,
+    OptionNeed,
     PreflightOptions,
     QueueNeed,
     SysvNeed,
@@ -119,7 +120,7 @@ def target_to_facts(target: TargetRecord) -> pb.TargetFacts:
         sysv=[pb.SysvNeed(key=one.key, id=one.id, kind=one.kind) for one in target.sysv],
         queues=[pb.QueueNeed(**one._asdict()) for one in target.queues],
         huge_pages=_huge_to(target.huge_pages), aio_requests=target.aio_requests,
-        aio_ring_bytes=target.aio_ring_bytes,
+        aio_ring_bytes=target.aio_ring_bytes, options=[pb.OptionNeed(**one._asdict()) for one in target.options],
     )  # fmt: skip
 
 
@@ -136,6 +137,10 @@ def target_from_facts(facts: pb.TargetFacts) -> TargetRecord:
         sysv=tuple(SysvNeed(one.key, one.id, one.kind or "shm") for one in facts.sysv),
         queues=tuple(QueueNeed(one.name, one.max_messages, one.message_size, one.unlinked) for one in facts.queues),
         huge_pages=_huge_from(facts.huge_pages), aio_requests=facts.aio_requests, aio_ring_bytes=facts.aio_ring_bytes,
+        options=tuple(
+            OptionNeed(one.domain, one.type, one.protocol, one.level, one.option, one.value, one.interface, one.used_as)
+            for one in facts.options
+        ),
     )  # fmt: skip
 
 
@@ -160,9 +165,9 @@ def _file_from_need(need: pb.FileNeed) -> FileNeed:
 def _listen_to_need(need: ListenNeed) -> pb.ListenNeed:
     return pb.ListenNeed(
         protocol=need.protocol, address=need.address, port=need.port, path=need.path, v6only=need.v6only,
-        used_as=need.used_as,
+        used_as=need.used_as, foreign=need.foreign,
     )  # fmt: skip
 
 
 def _listen_from_need(need: pb.ListenNeed) -> ListenNeed:
-    return ListenNeed(need.protocol, need.address, need.port, need.path, need.v6only, need.used_as)
+    return ListenNeed(need.protocol, need.address, need.port, need.path, need.v6only, need.used_as, need.foreign)

@@ -77,7 +77,7 @@ class Asked:
     """What a socket has answered. Like socket.socket, as far as that asks and does not change anything."""
 
     def __init__(self, head: Head, answers: bytes, questions: Questions) -> None:
-        self.family, self.type, self.events = head.domain, head.type, head.events
+        self.family, self.type, self.proto, self.events = head.domain, head.type, head.protocol, head.events
         found = _answers(answers)
         self._name, self._peer = next(found), next(found)
         asked = (one for one in questions.options if one.is_of(head.domain, head.protocol))

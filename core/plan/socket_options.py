@@ -13,6 +13,7 @@ from typing import Final
 from core.images.pb.sockets_pb2 import IpOptsEntry, SkOptsEntry, TcpOptsEntry
 from core.kernel.calls import address_of, syscall
 from core.kernel.descriptors import Asked, Option, Questions
+from core.plan.chosen_options import OPTIONS, chosen_ops, read_chosen
 from core.plan.ops import Pointers, Program, Syscall
 
 # From the kernel's uapi headers where Python's socket module lacks them.
@@ -91,6 +92,7 @@ LOOKED_AT: Final = Questions((
     *(Option(family, socket.IPPROTO_UDP, level, option, 4)
       for family, options in IP_NUMBERS.items() for _, level, option, _ in options),
     Option(socket.AF_INET6, socket.IPPROTO_UDP, socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 4),
+    *(one for one in OPTIONS if one.domain == socket.AF_UNIX or one.protocol == socket.IPPROTO_UDP),
 ))  # fmt: skip
 
 
@@ -134,6 +136,7 @@ def read_options(live: socket.socket | Asked) -> SkOptsEntry:
         options.ClearField("so_buf_lock")
     else:
         options.so_buf_lock = locked
+    options.chosen.extend(read_chosen(live))
     if isinstance(live, socket.socket):  # the record of one with a filter does not tell all
         options.so_filter.extend(_read_filter(live))
         if options.so_filter and live.getsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER):
@@ -214,7 +217,7 @@ def option_ops(fd: int, options: SkOptsEntry, why: str) -> Program:
     if options.so_bound_dev:
         device = options.so_bound_dev.encode() + b"\0"
         ops.append(set_option(fd, socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device, why))
-    return tuple(ops)
+    return (*ops, *chosen_ops(fd, options.chosen, why))
 
 
 def _filter_ops(fd: int, options: SkOptsEntry, why: str) -> Program:

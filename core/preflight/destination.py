@@ -15,7 +15,8 @@ from core.kernel.posix_mqueue import QueueNeed, probe_queues
 from core.preflight.files import filesystem_id
 from core.preflight.fingerprint import Fingerprints, read_build_id
 from core.preflight.host import collect_host
-from core.preflight.records import ASSUMED_SHARED, FileNeed, HostRecord, ListenNeed, TargetRecord
+from core.preflight.records import ASSUMED_SHARED, FileNeed, HostRecord, ListenNeed, OptionNeed, TargetRecord
+from core.preflight.socket_options import probe_options
 from core.proc.main_thread import main_threads
 from core.proc.mountinfo import Mount, mount_of
 from core.proc.reader import ProcReader
@@ -47,6 +48,7 @@ class Destination:
     aio_free: int = 0  # requests that contexts of io_setup(2) can still be made for
     aio_shortest: int = 0  # bytes of the smallest ring there can be
     queues: tuple[tuple[QueueNeed, int], ...] = ()  # that cannot be made, and with which errno
+    options: tuple[tuple[OptionNeed, int], ...] = ()  # that cannot be set
 
 
 def look(target: TargetRecord, *, host: HostRecord | None = None, reader: ProcReader | None = None) -> Destination:
@@ -66,6 +68,7 @@ def look(target: TargetRecord, *, host: HostRecord | None = None, reader: ProcRe
         aio_free=free_requests() if target.aio_requests else 0,
         aio_shortest=shortest_ring() if target.aio_requests else 0,
         queues=probe_queues(target.queues) if target.queues else (),
+        options=probe_options(target.options),
     )
 
 

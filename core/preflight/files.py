@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from core.errors import Blocker
+from core.plan.chosen_options import IP_TRANSPARENT
 from core.plan.ghost_names import last_name
+from core.plan.socket_options import IP_FREEBIND, borrowed_socket
 from core.preflight.fingerprint import Fingerprints
 from core.preflight.records import ASSUMED_SHARED, FileNeed, ListenNeed, PreflightOptions
 from core.proc.maps import SmapsVma
@@ -196,8 +198,8 @@ def collect_listens(
         if bound is not None and (bound.state == TCP_LISTEN or bound.protocol.startswith("udp")) and bound.local[1]:
             address, port = bound.local
             with looking_at(file):
-                v6only = bound.protocol.endswith("6") and _is_v6only(file.local_fd)
-                needs.append(ListenNeed(bound.protocol, address, port, v6only=v6only, used_as=used_as))
+                v6only, foreign = _read_choices(file.local_fd, is_six=bound.protocol.endswith("6"))
+            needs.append(ListenNeed(bound.protocol, address, port, v6only=v6only, used_as=used_as, foreign=foreign))
         local = unix.get(inode)
         if local is not None and local.path and not local.is_connected:
             path = local.path if local.path.startswith(("/", "@")) else os.path.join(reader.cwd(pid), local.path)
@@ -205,9 +207,9 @@ def collect_listens(
     return tuple(dict.fromkeys(needs))
 
 
-def _is_v6only(fd: int) -> bool:
-    live = socket.socket(fileno=fd)
-    try:
-        return bool(live.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
-    finally:
-        live.detach()
+def _read_choices(fd: int, *, is_six: bool) -> tuple[bool, bool]:
+    """Whether it is of IPv6 alone, and whether it may have an address that the host has not."""
+    with borrowed_socket(fd) as live:
+        v6only = is_six and bool(live.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+        foreign = any(live.getsockopt(socket.IPPROTO_IP, option) for option in (IP_FREEBIND, IP_TRANSPARENT))
+    return v6only, foreign

@@ -11,6 +11,7 @@ from core.kernel.posix_mqueue import refuse_queue
 from core.kernel.xsave import Layout, component_names
 from core.preflight.destination import Destination, Listener, is_same_file
 from core.preflight.records import ASSUMED_SHARED, FileNeed, HostRecord, ListenNeed, TargetRecord
+from core.preflight.socket_options import refuse_option
 from core.proc.sockets import format_address
 from core.proc.sysvipc import refuse_taken
 
@@ -66,6 +67,7 @@ def judge(target: TargetRecord, here: Destination) -> Verdict:
         *(blocker for need in target.listens if (blocker := judge_listen(need, here))),
         *(found for need in target.sysv if (found := refuse_taken(need, here.sysv.get(need.kind, ())))),
         *(refuse_queue(need, error) for need, error in here.queues),
+        *(refuse_option(need, error, host.hostname) for need, error in here.options),
     )
     return Verdict(blockers, tuple(_notices(target, here)))
 
@@ -235,7 +237,7 @@ def judge_listen(need: ListenNeed, here: Destination) -> Blocker | None:
     if need.protocol == "unix":
         return _judge_unix(need, here, where)
     subject = f"{need.used_as} ({need.protocol[:3].upper()} {format_address((need.address, need.port))})"
-    if need.address in here.absent_addresses:
+    if need.address in here.absent_addresses and not need.foreign:
         hint = f"add {need.address} to an interface there, or let the program bind to 0.0.0.0"
         return Blocker("address-absent", subject, f"its address does not exist {where}", hint)
     for listener in here.listeners:

@@ -2,7 +2,7 @@
 
 import stat
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from core.kernel.posix_mqueue import QueueNeed
 from core.kernel.xsave import Layout
@@ -104,13 +104,30 @@ class FileNeed:
 
 @dataclass(frozen=True, slots=True)
 class ListenNeed:
-    """A bound socket: protocol tcp, tcp6, udp, udp6 with address and port, or unix with path."""
+    """A bound socket: protocol tcp, tcp6, udp, udp6 with address and port, or unix with path.
+
+    `foreign`: it may have an address that the host has not (IP_FREEBIND, IP_TRANSPARENT).
+    """
 
     protocol: str
     address: str = ""
     port: int = 0
     path: str = ""
     v6only: bool = False
+    used_as: str = ""
+    foreign: bool = False
+
+
+class OptionNeed(NamedTuple):
+    """A socket option, and the kind of socket that has it. `interface`: the name of what `value` has the number of."""
+
+    domain: int
+    type: int
+    protocol: int
+    level: int
+    option: int
+    value: bytes
+    interface: str = ""
     used_as: str = ""
 
 
@@ -139,3 +156,4 @@ class TargetRecord:
     huge_pages: tuple[tuple[int, int], ...] = ()  # (bytes of one, how many)
     aio_requests: int = 0  # that its contexts of io_setup(2) are for
     aio_ring_bytes: int = 0  # of its smallest ring
+    options: tuple[OptionNeed, ...] = ()

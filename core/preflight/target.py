@@ -50,6 +50,7 @@ from core.preflight.process import (
 from core.preflight.records import FileNeed, HostRecord, ListenNeed, PreflightOptions, TargetRecord
 from core.preflight.shared_memory import collect_shared
 from core.preflight.sharing import refuse_kinship, refuse_sharing
+from core.preflight.socket_options import collect_options
 from core.preflight.supervisors import find_supervisor
 from core.proc.blocking import blocking_calls
 from core.proc.brief import parse_brief
@@ -167,6 +168,7 @@ def _collect(
         found = [findings[member.pid] for member in family.living]
         shared = collect_shared(family, everything.files, reader, own_ipc=own_ipc)
         queues = () if own_ipc else posix_mqueue.needs(everything.files)
+        options_needed = collect_options(everything.files)
         losses, terminals = file_table.losses(everything), terminal.numbers(everything.files)
     supervisor = find_supervisor(reader, pid, reader.status(pid).ppid)
     blockers = [*in_vfork, *refuse_sharing(reader, family), *refuse_kinship(reader, family, sharers)]
@@ -205,6 +207,7 @@ def _collect(
         memory_bytes=record.memory_bytes + shared.size_bytes,
         sysv=() if own_ipc else (*shared.sysv, *sysv_ipc.needs(ipc)),
         queues=queues,
+        options=options_needed,
         huge_pages=add_huge_pages([record.huge_pages, shared.huge_pages]),
         kernel_needs=(*record.kernel_needs, *(name for name, needed in needs.items() if needed)),
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from core import FileNeed, HostRecord, ListenNeed, TargetRecord
+from core import FileNeed, HostRecord, ListenNeed, OptionNeed, TargetRecord
 from migrate.preflight import host_from_facts, host_to_facts, target_from_facts, target_to_facts
 from tests.hosts import Host
 from tests.hosts.host import REPOSITORY
@@ -184,9 +184,10 @@ def test_records_travel_whole() -> None:
     host = HostRecord("h", "6.18", "boot", "machine", 0xE7, ((2, 576, 256),), ("avx",), 5, 6, 7, 8, 9, 2, True, "/cg",
                       ("kcmp", "cgroup2_freezer"), 10, "vdso", huge_pages=((2 << 20, 11),))  # fmt: skip
     file = FileNeed("/x", 0o100644, 1, 2, "ab", b"cd", True, True, True, 0, "ext4", "id", 3, ("fd 1", "exe"))
-    listen = ListenNeed("tcp6", "::1", socket.IPPROTO_TCP, "/p", True, "fd 2")
+    listen = ListenNeed("tcp6", "::1", socket.IPPROTO_TCP, "/p", True, "fd 2", True)
     target = TargetRecord((1, 2), "n", (file,), (listen,), 3, 4, ("kcmp",), (5,), 6, 7, "/c", host, "namespace", "fpu",
-                          8, ((7, 1, 2),), huge_pages=((2 << 20, 12), (1 << 30, 1)))  # fmt: skip
+                          8, ((7, 1, 2),), huge_pages=((2 << 20, 12), (1 << 30, 1)),
+                          options=(OptionNeed(2, 1, 6, 41, 17, b"\1\0\0\0", "lo", "fd 3"),))  # fmt: skip
     assert host_from_facts(host_to_facts(host)) == host
     assert target_from_facts(target_to_facts(target)) == target
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.preflight import HostRecord, PreflightOptions, TargetRecord, collect_facts, collect_host, judge, look
-from core.preflight.records import FileNeed, ListenNeed
+from core.preflight.records import FileNeed, ListenNeed, OptionNeed
 from tests.requires import require_root
 from tests.unit.preflight.targets import python, running
 
@@ -86,6 +86,22 @@ def test_an_address_of_nobody_is_absent(host: HostRecord) -> None:
     addresses = ("192.0.2.77", "2001:db8::77", "0.0.0.0", "127.0.0.1")
     needs = tuple(ListenNeed("tcp", address, 80) for address in addresses)
     assert look(TargetRecord(listens=needs), host=host).absent_addresses == {"192.0.2.77", "2001:db8::77"}
+
+
+def test_socket_options_that_cannot_be_set_are_named(host: HostRecord) -> None:
+    tcp = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sending = (socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_UDP, socket.IPPROTO_IPV6, 17)
+    needs = (
+        OptionNeed(*tcp, socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno" + bytes(12), used_as="fd 3"),
+        OptionNeed(*tcp, socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"haste" + bytes(11), used_as="fd 4"),
+        OptionNeed(*tcp, socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"nosuch0\0", used_as="fd 5"),
+        OptionNeed(*sending, bytes(4), "lo", used_as="fd 6"),
+        OptionNeed(*sending, bytes(4), "nosuch1", used_as="fd 7"),
+    )
+    blockers = judge(TargetRecord(options=needs), look(TargetRecord(options=needs), host=host)).blockers
+    assert [(one.subject, one.code) for one in blockers] == [(f"fd {fd}", "socket-option") for fd in (4, 5, 7)]
+    for blocker, words in zip(blockers, ("TCP_CONGESTION haste", "SO_BINDTODEVICE nosuch0", "nosuch1"), strict=True):
+        assert words in blocker.reason
 
 
 def test_unix_names_in_use_and_stale_ones(host: HostRecord, tmp_path: Path) -> None:

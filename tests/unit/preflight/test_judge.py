@@ -260,7 +260,9 @@ def test_a_taken_port_names_its_holder() -> None:
 
 def test_an_address_that_does_not_exist_there() -> None:
     need = ListenNeed("tcp", "10.0.0.1", 80, used_as="fd 6")
-    blocker = judge_listen(need, Destination(HOST, absent_addresses=frozenset({"10.0.0.1"})))
+    here = Destination(HOST, absent_addresses=frozenset({"10.0.0.1"}))
+    assert judge_listen(replace(need, foreign=True), here) is None
+    blocker = judge_listen(need, here)
     assert blocker is not None and blocker.code == "address-absent"
 
 
