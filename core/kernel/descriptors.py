@@ -14,7 +14,7 @@ from core.kernel.calls import uncleared
 from core.native._kernel import ffi, lib
 
 AT_ONCE: Final = 4096  # descriptors to a buffer
-HEAD: Final = struct.Struct("<7i3I7Q2q9i4x")  # struct mg_sight
+HEAD: Final = struct.Struct("<7i3I7Q2q10i")  # struct mg_sight
 _INT: Final = struct.Struct("<i")
 
 
@@ -71,6 +71,7 @@ class Head(NamedTuple):
     filter: int
     urgent: int
     seals: int
+    option_memory: int
 
 
 class Asked:

@@ -3,6 +3,8 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -153,6 +155,14 @@ static int read_option(int fd, int option)
 	return getsockopt(fd, SOL_SOCKET, option, &value, &size) ? -errno : value;
 }
 
+static int read_option_memory(int fd)
+{
+	int words[SK_MEMINFO_VARS];
+	socklen_t size = sizeof(words);
+
+	return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, words, &size) ? -errno : words[SK_MEMINFO_OPTMEM];
+}
+
 static int read_socket(int fd, const struct place *where, const struct mg_sight *known, struct mg_sight *sight,
 		       struct writer *writer)
 {
@@ -163,6 +173,8 @@ static int read_socket(int fd, const struct place *where, const struct mg_sight 
 	sight->domain = known ? known->domain : read_option(fd, SO_DOMAIN);
 	sight->type = known ? known->type : read_option(fd, SO_TYPE);
 	sight->protocol = known ? known->protocol : read_option(fd, SO_PROTOCOL);
+	if (sight->domain != AF_UNIX && sight->protocol == IPPROTO_UDP)
+		sight->option_memory = read_option_memory(fd);
 	sight->filter = getsockopt(fd, SOL_SOCKET, SO_GET_FILTER_, NULL, &size) ? -errno : (int)size;
 	if (sight->domain == AF_UNIX && sight->type == SOCK_STREAM)
 		sight->urgent = recv(fd, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) > 0;

@@ -23,6 +23,7 @@ struct mg_sight {
 	int filter;				    /* of a socket: SO_GET_FILTER: its length or -errno */
 	int urgent;				    /* of a stream of AF_UNIX: a byte of MSG_OOB waits */
 	int seals;				    /* of a regular file without a name: F_GET_SEALS, or -errno */
+	int option_memory;			    /* of UDP: bytes of filters and groups, or below 0: not told */
 };
 
 /* Look at `count` descriptors of the process `pid` (of `pidfd`): spans[i] says where in

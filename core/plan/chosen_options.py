@@ -22,6 +22,8 @@ IP_TRANSPARENT: Final = 19
 IP_MULTICAST_IF, IP_UNICAST_IF = 32, 50  # of the first the address; one set by number alone cannot be asked
 IPV6_MULTICAST_IF, IPV6_UNICAST_IF = 17, 76
 UDP_CORK: Final = 1
+# JOIN_GROUP, BLOCK_SOURCE, JOIN_SOURCE_GROUP: of memberships in groups, which cannot be asked as these options
+MEMBERSHIPS: Final = {42: "MCAST_JOIN_GROUP", 43: "MCAST_BLOCK_SOURCE", 46: "MCAST_JOIN_SOURCE_GROUP"}
 TCP_MAXSEG, TCP_WINDOW_CLAMP = 2, 10  # of a socket that was connected they tell of that connection
 # SO_TIMESTAMPING, SO_TIMESTAMP and SO_TIMESTAMPNS, each of old and new: in this order the last that is set decides
 # about the layout of all of them, as it did. Then SO_PASSPIDFD, SO_PASSRIGHTS.
@@ -87,12 +89,12 @@ OPTIONS: Final = (
     *_of_inet(socket.AF_INET),
     *_of_inet(socket.AF_INET6),
 )
-# What means an interface by its number: the order of its bytes.
-_INTERFACES: Final[Mapping[tuple[int, int], str]] = {
+# What begins with the number of an interface: the order of its bytes.
+_INTERFACES: Final = {
     (socket.IPPROTO_IP, IP_UNICAST_IF): ">I",
     (socket.IPPROTO_IPV6, IPV6_MULTICAST_IF): "<I",
     (socket.IPPROTO_IPV6, IPV6_UNICAST_IF): ">I",
-}
+} | {(level, option): "<I" for level in (socket.IPPROTO_IP, socket.IPPROTO_IPV6) for option in MEMBERSHIPS}
 
 
 class Asking(Protocol):
@@ -129,11 +131,11 @@ def _tells_of_the_past(live: Asking, asked: Option) -> bool:
 def _entry(level: int, option: int, value: bytes) -> SocketOption:
     entry = SocketOption(level=level, option=option, value=value)
     if order := _INTERFACES.get((level, option)):
-        entry.interface = _name_of(struct.unpack(order, value)[0])
+        entry.interface = interface_name(struct.unpack(order, value)[0])
     return entry
 
 
-def _name_of(index: int) -> str:
+def interface_name(index: int) -> str:
     """ "" of none, or of one that is gone: no socket can be told of that."""
     try:
         return socket.if_indextoname(index) if index else ""
@@ -161,12 +163,15 @@ def _ask(live: Asking, asked: Option) -> bytes | None:
 def value_here(entry: SocketOption) -> bytes:
     """As this host's kernel takes it. OSError: it has no such interface."""
     order = _INTERFACES.get((entry.level, entry.option))
-    return struct.pack(order, socket.if_nametoindex(entry.interface)) if order and entry.interface else entry.value
+    if not order or not entry.interface:
+        return entry.value
+    return struct.pack(order, socket.if_nametoindex(entry.interface)) + entry.value[4:]
 
 
 def name(level: int, option: int) -> str:
     """How messages call it."""
-    return _NAMES.get((level, option), f"{level}/{option}")
+    of_group = MEMBERSHIPS.get(option) if level in (socket.IPPROTO_IP, socket.IPPROTO_IPV6) else None
+    return of_group or _NAMES.get((level, option), f"{level}/{option}")
 
 
 def chosen_ops(fd: int, options: Sequence[SocketOption], why: str) -> Program:

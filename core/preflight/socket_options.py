@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator
 
 from core.errors import Blocker
 from core.images.pb.sockets_pb2 import SocketOption
-from core.plan.chosen_options import name, read_chosen, value_here
+from core.plan.chosen_options import MEMBERSHIPS, name, read_chosen, value_here
+from core.plan.memberships import read_memberships
 from core.plan.socket_options import borrowed_socket
 from core.preflight.records import OptionNeed
 from core.resources import netlink_socket, tcp_socket, udp_socket, unix_socket
 from core.resources.context import OpenFile, looking_at
 
+IP = (socket.IPPROTO_IP, socket.IPPROTO_IPV6)
 KINDS = (tcp_socket, udp_socket, unix_socket, netlink_socket)
 
 
@@ -35,6 +37,8 @@ def collect_options(files: Iterable[OpenFile]) -> tuple[OptionNeed, ...]:
 
 def _options(live: socket.socket) -> Iterator[SocketOption]:
     yield from read_chosen(live)
+    if live.proto == socket.IPPROTO_UDP:
+        yield from read_memberships(live)
     device = live.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16) if live.family != socket.AF_UNIX else b""
     if device:
         yield SocketOption(level=socket.SOL_SOCKET, option=socket.SO_BINDTODEVICE, value=device)
@@ -49,7 +53,9 @@ def _try(need: OptionNeed) -> int:
     option = SocketOption(level=need.level, option=need.option, value=need.value, interface=need.interface)
     try:
         with socket.socket(need.domain, need.type, need.protocol) as probe:
-            probe.setsockopt(need.level, need.option, value_here(option))
+            value = value_here(option)
+            if not (need.option in MEMBERSHIPS and need.level in IP):  # the network is left alone
+                probe.setsockopt(need.level, need.option, value)
     except OSError as error:
         return error.errno or errno.ENODEV  # if_nametoindex gives none
     return 0

@@ -9,6 +9,7 @@ from core.errors import Blocker, RestoreError
 from core.images.pb.files_pb2 import FdTypes, FileEntry
 from core.images.pb.sockets_pb2 import InetSkEntry
 from core.kernel.descriptors import Asked, Sight
+from core.plan.memberships import read_memberships
 from core.plan.ops import FdAllocator, Program, Syscall
 from core.plan.socket_options import (
     LOOKED_AT,
@@ -41,7 +42,8 @@ def is_told(sight: Sight) -> bool:
     """The record tells all that refuse() asks and collect() takes."""
     head = sight.head
     kind = (head.type, head.protocol)
-    if head.domain not in FAMILIES or kind != (socket.SOCK_DGRAM, socket.IPPROTO_UDP) or head.filter:
+    attached = head.filter or head.option_memory
+    if head.domain not in FAMILIES or kind != (socket.SOCK_DGRAM, socket.IPPROTO_UDP) or attached:
         return False
     asked = sight.asked(LOOKED_AT)
     return not any(address.startswith(LINK_LOCAL) for address, _ in (_here(asked), _peer(asked)))
@@ -96,6 +98,8 @@ def collect(file: OpenFile, id: int, table: OpenTable) -> FileEntry:
             dst_port=peer_port, dst_addr=address_words(peer, family),
             fown=read_owner(file), opts=read_options(live), ip_opts=read_ip_options(live), uid=file.stat.st_uid,
         )  # fmt: skip
+        if isinstance(live, socket.socket):
+            entry.opts.chosen.extend(read_memberships(live))
         if family == socket.AF_INET6:
             entry.v6only = bool(live.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
         return FileEntry(type=FdTypes.INETSK, id=id, isk=entry)

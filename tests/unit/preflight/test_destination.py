@@ -97,10 +97,13 @@ def test_socket_options_that_cannot_be_set_are_named(host: HostRecord) -> None:
         OptionNeed(*tcp, socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"nosuch0\0", used_as="fd 5"),
         OptionNeed(*sending, bytes(4), "lo", used_as="fd 6"),
         OptionNeed(*sending, bytes(4), "nosuch1", used_as="fd 7"),
+        OptionNeed(*sending[:4], 42, bytes(136), "nosuch2", used_as="fd 8"),
+        OptionNeed(*sending[:4], 42, bytes(136), "lo", used_as="fd 9"),
     )
     blockers = judge(TargetRecord(options=needs), look(TargetRecord(options=needs), host=host)).blockers
-    assert [(one.subject, one.code) for one in blockers] == [(f"fd {fd}", "socket-option") for fd in (4, 5, 7)]
-    for blocker, words in zip(blockers, ("TCP_CONGESTION haste", "SO_BINDTODEVICE nosuch0", "nosuch1"), strict=True):
+    assert [(one.subject, one.code) for one in blockers] == [(f"fd {fd}", "socket-option") for fd in (4, 5, 7, 8)]
+    named = ("TCP_CONGESTION haste", "SO_BINDTODEVICE nosuch0", "IPV6_MULTICAST_IF nosuch1", "MCAST_JOIN_GROUP nosuch2")
+    for blocker, words in zip(blockers, named, strict=True):
         assert words in blocker.reason
 
 
