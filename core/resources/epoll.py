@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import select
 import struct
 import time
 from collections.abc import Iterator, Mapping
@@ -12,12 +13,16 @@ from core.errors import Blocker
 from core.images.pb.descriptors_pb2 import EventpollFileEntry, EventpollTfdEntry
 from core.images.pb.files_pb2 import FdTypes, FileEntry
 from core.kernel.calls import address_of, kcmp
-from core.plan.ops import FdAllocator, Program, Syscall
+from core.plan.ops import FdAllocator, Out, Program, Result, Syscall
 from core.proc.fdinfo import EpollTarget
 from core.resources.context import OpenFile, OpenTable, owner_and_flags_ops, read_owner
 
 LINK: Final = "anon_inode:[eventpoll]"
 EPOLL_CTL_ADD: Final = 1
+EPOLLONESHOT: Final = 1 << 30
+PRIVATE: Final = 0xF << 28  # with it: EPOLLET, EPOLLWAKEUP, EPOLLEXCLUSIVE
+ANY: Final = select.EPOLLIN | select.EPOLLPRI | select.EPOLLOUT
+EVENT_SIZE: Final = 12
 KCMP_EPOLL_TFD: Final = 7
 LOOKS: Final = 5  # at a set that changes meanwhile
 CLOSES_S: Final = 0.0005
@@ -134,26 +139,47 @@ def plan(entry: FileEntry, fds: FdAllocator, why: str) -> tuple[Program, int]:
 def plan_late(entry: FileEntry, fd: int, numbers: Mapping[int, int], why: str) -> Program:
     """Watch everything. A file that is ready is reported once more even when edge-triggered: no event gets lost.
 
-    `numbers`: every descriptor of the task, with its FD_CLOEXEC.
+    Those that have fired come first: nothing else is ready then. `numbers`: every descriptor of the task, with its
+    FD_CLOEXEC.
     """
     ops: list[Syscall] = []
-    for target in entry.epfd.tfd:
+    for target in sorted(entry.epfd.tfd, key=_has_fired, reverse=True):
         watched = struct.pack("<IQ", target.events, target.data)
         add = Syscall("epoll_ctl", (fd, EPOLL_CTL_ADD, target.tfd, watched), f"{why}: watch fd {target.tfd}")
-        ops += _watch_elsewhere(add, target, numbers, why) if target.HasField("found_as") else (add,)
+        watch = (add, *_fire(fd, target, why)) if _has_fired(target) else (add,)
+        ops += _watch_elsewhere(watch, target, numbers, why) if target.HasField("found_as") else watch
     return tuple(ops)
 
 
-def _watch_elsewhere(add: Syscall, target: EventpollTfdEntry, numbers: Mapping[int, int], why: str) -> Program:
+def _has_fired(target: EventpollTfdEntry) -> bool:
+    """An EPOLLONESHOT that waits to be armed again: without EPOLLERR and EPOLLHUP, which are watched always else."""
+    return target.events & ~PRIVATE == 0 and bool(target.events & EPOLLONESHOT)
+
+
+def _fire(fd: int, target: EventpollTfdEntry, why: str) -> Program:
+    """It was added with EPOLLERR and EPOLLHUP, and only firing takes these away. So it fires, if its file is ready.
+
+    That is told by poll(2) of three that are the same: 3 is EPOLL_CTL_MOD, and 0 nothing that epoll_ctl(2) knows.
+    """
+    why = f"{why}: fd {target.tfd} has fired"
+    watched = struct.pack("<IQ", target.events | ANY, target.data)
+    polled = Syscall("poll", (3 * struct.pack("<ihh", target.tfd, ANY, 0), 3, 0), why)
+    return (
+        polled, Syscall("epoll_ctl", (fd, Result(polled), target.tfd, watched), why, may_fail=True),
+        Syscall("epoll_wait", (fd, Out(EVENT_SIZE), 1, 0), why),
+    )  # fmt: skip
+
+
+def _watch_elsewhere(watch: Program, target: EventpollTfdEntry, numbers: Mapping[int, int], why: str) -> Program:
     """The file has the number that it was registered by for this moment only."""
     tfd = target.tfd
     lend = Syscall("dup3", (target.found_as, tfd, 0), f"{why}: fd {target.found_as} as fd {tfd}")
     if tfd not in numbers:
-        return (lend, add, Syscall("close", (tfd,), f"{why}: fd {tfd} is closed"))
+        return (lend, *watch, Syscall("close", (tfd,), f"{why}: fd {tfd} is closed"))
     spare = 1 + max(numbers)
     flags = os.O_CLOEXEC if numbers[tfd] & fcntl.FD_CLOEXEC else 0
     return (
-        Syscall("dup3", (tfd, spare, 0), f"{why}: fd {tfd} aside"), lend, add,
+        Syscall("dup3", (tfd, spare, 0), f"{why}: fd {tfd} aside"), lend, *watch,
         Syscall("dup3", (spare, tfd, flags), f"{why}: fd {tfd} back"),
         Syscall("close", (spare,), f"{why}: fd {tfd} is back"),
     )  # fmt: skip
