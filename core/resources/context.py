@@ -372,6 +372,11 @@ def _owner(file: OpenFile) -> tuple[int, int]:
     return pid_type, pid
 
 
+def has_owner(file: OpenFile) -> bool:
+    """Somebody gets its signals."""
+    return _owner(file)[1] != 0
+
+
 def owner_is_foreign(file: OpenFile, table: OpenTable) -> bool:
     """True when SIGIO goes to others than tasks whose descriptors are in `table`: a thread, a group, outsiders."""
     pid_type, pid = _owner(file)

@@ -18,6 +18,7 @@ from core.resources.context import (
     O_LARGEFILE,
     OpenFile,
     OpenTable,
+    has_owner,
     owner_and_flags_ops,
     read_owner,
 )
@@ -57,7 +58,11 @@ def is_told(sight: Sight) -> bool:
 
 
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
-    """Replaced or hidden files, and what /proc shows of processes that do not move along."""
+    """Replaced or hidden files, what /proc shows of processes that do not move along, and directories of dnotify: the
+    kernel tells nobody for what, but F_NOTIFY makes the process their owner, and nothing else has a use for one."""
+    if stat.S_ISDIR(file.stat.st_mode) and has_owner(file):
+        reason = "a directory that is watched by fcntl(F_NOTIFY), or was: nobody can tell for what"
+        return file.blocker("dnotify", reason, "let the program use inotify, or close it before the migration")
     if (shows := whose(file.link)) is not None:
         return _refuse_shown(file, shows, table)
     if is_nameless(file):

@@ -27,6 +27,10 @@ HOLDERS = {
         "import socket, struct; kept = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0);"
         "kept.send(struct.pack('IHHII16s', 32, 18, 0x301, 1, 0, bytes(16)))"
     ),
+    r"watched by fcntl\(F_NOTIFY\)": (
+        "import fcntl, os; kept = os.open('/', os.O_RDONLY);"
+        "fcntl.fcntl(kept, fcntl.F_NOTIFY, fcntl.DN_CREATE | fcntl.DN_MULTISHOT)"
+    ),
     "shows process 1,": "import os; kept = os.open('/proc/1/stat', os.O_RDONLY)",
     "shows thread": (
         "import os, threading; threading.Thread(target=time.sleep, args=(100,), daemon=True).start();"
