@@ -1,4 +1,4 @@
-"""UDP sockets, bound or not, with or without a peer. Datagrams that wait are lost, as the network may lose any."""
+"""UDP sockets, bound or not, with or without a peer. What waits in them is lost, as the network may lose anything."""
 
 import os
 import select
@@ -9,6 +9,7 @@ from core.errors import Blocker, RestoreError
 from core.images.pb.files_pb2 import FdTypes, FileEntry
 from core.images.pb.sockets_pb2 import InetSkEntry
 from core.kernel.descriptors import Asked, Sight
+from core.plan.chosen_options import UDP_CORK
 from core.plan.memberships import read_memberships
 from core.plan.ops import FdAllocator, Program, Syscall
 from core.plan.socket_options import (
@@ -46,11 +47,12 @@ def is_told(sight: Sight) -> bool:
     if head.domain not in FAMILIES or kind != (socket.SOCK_DGRAM, socket.IPPROTO_UDP) or attached:
         return False
     asked = sight.asked(LOOKED_AT)
-    return not any(address.startswith(LINK_LOCAL) for address, _ in (_here(asked), _peer(asked)))
+    is_local = any(address.startswith(LINK_LOCAL) for address, _ in (_here(asked), _peer(asked)))
+    return not is_local and not asked.getsockopt(socket.IPPROTO_UDP, UDP_CORK)
 
 
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
-    """Filters and addresses that mean an interface."""
+    """Filters, addresses that mean an interface, and datagrams in the making."""
     if file.sight is not None:
         return None
     with borrowed_socket(file.local_fd) as live:
@@ -58,18 +60,24 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
             return file.blocker("socket-filter", "UDP socket with an eBPF filter", "detach it")
         if any(address.startswith(LINK_LOCAL) for address, _ in (_here(live), _peer(live))):
             return file.blocker("socket-link-local", "UDP socket with a link-local address")
+        if live.getsockopt(socket.IPPROTO_UDP, UDP_CORK):
+            reason = "UDP socket that puts a datagram together (UDP_CORK): nobody can tell what is in it"
+            return file.blocker("udp-cork", reason, "try again when the program has sent it")
         return None
 
 
 def losses(table: OpenTable) -> list[str]:
-    """Datagrams that wait now."""
+    """Datagrams and errors that wait now."""
     lost = []
     for file in filter(claims, table.files):
         with looking_at(file):
             poller = select.poll()
             poller.register(file.local_fd, select.POLLIN)
-            if poller.poll(0):
+            events = dict(poller.poll(0)).get(file.local_fd, 0)
+            if events & select.POLLIN:
                 lost.append(f"datagrams that wait in {file.subject} are lost")
+            if events & select.POLLERR:
+                lost.append(f"errors, or times of sending, that wait in {file.subject} are lost")
     return lost
 
 

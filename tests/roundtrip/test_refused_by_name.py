@@ -31,6 +31,10 @@ HOLDERS = {
         "import fcntl, os; kept = os.open('/', os.O_RDONLY);"
         "fcntl.fcntl(kept, fcntl.F_NOTIFY, fcntl.DN_CREATE | fcntl.DN_MULTISHOT)"
     ),
+    "UDP_CORK": (
+        "import socket; kept = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); kept.setsockopt(17, 1, 1);"
+        "kept.sendto(b'x', ('127.0.0.1', 9))"
+    ),
     "shows process 1,": "import os; kept = os.open('/proc/1/stat', os.O_RDONLY)",
     "shows thread": (
         "import os, threading; threading.Thread(target=time.sleep, args=(100,), daemon=True).start();"
