@@ -22,7 +22,7 @@ from core.memory.dirty.kept import without_our_marks
 from core.proc.auxv import auxv_value
 from core.proc.maps import Vma
 from core.proc.reader import ProcReader
-from core.resources import aio, process_tree, sem_undo, vmas
+from core.resources import aio, process_tree, sem_undo, untold_sockets, vmas
 from core.resources.time_namespace import IMAGE_ID
 from core.task_plan import first_sharers
 from core.tracee.family import Family, ended_leader_blocker, has_ended, has_gone, read_settled, release, stop_family
@@ -79,6 +79,8 @@ def prepare(pid: int, reader: ProcReader | None = None, sharer: Prepared | None 
         pidfd = process_fd = _pidfd_of(stack, tgid, tgid)
         if pid != tgid:
             pidfd = _pidfd_of(stack, pid, tgid)
+        if blockers := untold_sockets.refuse(pid, pidfd, reader):
+            raise Refused(blockers)
         if sharer is not None:
             prepared = _prepare_sharer(pid, pidfd, process_fd, reader, sharer)
         else:

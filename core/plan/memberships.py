@@ -24,8 +24,8 @@ HEAD: Final = struct.Struct(f"<I4x{STORAGE}sII")  # struct group_filter without 
 MOST_SOURCES: Final = 4096
 
 
-def may_be_member(live: socket.socket) -> bool:
-    """Something is attached to it. Linux 4.12 and newer tell; of others it may."""
+def has_attached(live: socket.socket) -> bool:
+    """Groups, a filter, keys: something that takes memory. Linux 4.12 and newer tell; of others it may be."""
     try:
         words = live.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36)
     except OSError:
@@ -35,7 +35,7 @@ def may_be_member(live: socket.socket) -> bool:
 
 def read_memberships(live: socket.socket) -> Iterator[SocketOption]:
     """The options that make a new socket a member, with the sources that it wants or does not."""
-    if not may_be_member(live):
+    if not has_attached(live):
         return
     for group in dict.fromkeys(read_groups()):
         if len(group.address) == 16 and live.family != socket.AF_INET6:

@@ -65,6 +65,7 @@ from core.resources import (
     sem_undo,
     sysv_ipc,
     terminal,
+    untold_sockets,
 )
 from core.resources.context import OpenFile, OpenTable, make_table, open_files
 from core.resources.process_tree import refuse_exit_signals
@@ -291,7 +292,7 @@ def _collect_member(
             note_folder(uses, listen.path)
     blockers = (
         *refuse_process(reader, status, stat), *refuse_memory(smaps), *refuse_rings(pid, smaps), *refuse_names(uses),
-        *file_table.refuse(known.everything, files),
+        *file_table.refuse(known.everything, files), *_refuse_untold(pid, reader),
     )  # fmt: skip
     notices = notice_tracking(smaps, read_max_map_count())
     belongings = _Belongings(
@@ -300,6 +301,14 @@ def _collect_member(
         max_fd=max((file.fd for file in files), default=0),
     )
     return TargetFindings(_record(reader, status, smaps, belongings, options, host), blockers, tuple(notices))
+
+
+def _refuse_untold(pid: int, reader: ProcReader) -> list[Blocker]:
+    pidfd = pidfd_open(pid)
+    try:
+        return untold_sockets.refuse(pid, pidfd, reader)
+    finally:
+        os.close(pidfd)
 
 
 def _without_memory(findings: TargetFindings) -> TargetFindings:

@@ -35,6 +35,16 @@ HOLDERS = {
         "import socket; kept = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); kept.setsockopt(17, 1, 1);"
         "kept.sendto(b'x', ('127.0.0.1', 9))"
     ),
+    "a program chooses among the sockets": (
+        "import socket; kept = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); kept.setsockopt(1, 15, 1);"
+        "kept.bind(('127.0.0.1', 0)); code = (ctypes.c_ulonglong * 1)(6);"
+        "program = (ctypes.c_ulonglong * 2)(1, ctypes.addressof(code));"
+        "assert libc.setsockopt(kept.fileno(), 1, 51, program, 16) == 0"
+    ),
+    "TCP socket with keys": (
+        "import socket, struct; kept = socket.create_server(('127.0.0.1', 0));"
+        "kept.setsockopt(6, 14, struct.pack('H126xBBHIi80s', 2, 0, 0, 3, 0, 0, b'abc'))"
+    ),
     "shows process 1,": "import os; kept = os.open('/proc/1/stat', os.O_RDONLY)",
     "shows thread": (
         "import os, threading; threading.Thread(target=time.sleep, args=(100,), daemon=True).start();"
