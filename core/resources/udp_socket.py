@@ -7,7 +7,7 @@ from typing import Final
 
 from core.errors import Blocker, RestoreError
 from core.images.pb.files_pb2 import FdTypes, FileEntry
-from core.images.pb.sockets_pb2 import InetSkEntry
+from core.images.pb.sockets_pb2 import InetSkEntry, SkShutdown
 from core.kernel.descriptors import Asked, Sight
 from core.plan.chosen_options import UDP_CORK
 from core.plan.memberships import read_memberships
@@ -71,10 +71,9 @@ def losses(table: OpenTable) -> list[str]:
     lost = []
     for file in filter(claims, table.files):
         with looking_at(file):
-            poller = select.poll()
-            poller.register(file.local_fd, select.POLLIN)
-            events = dict(poller.poll(0)).get(file.local_fd, 0)
-            if events & select.POLLIN:
+            with borrowed_socket(file.local_fd) as live:
+                events = _polled(live)
+            if events & select.POLLIN and not events & select.POLLRDHUP:
                 lost.append(f"datagrams that wait in {file.subject} are lost")
             if events & select.POLLERR:
                 lost.append(f"errors, or times of sending, that wait in {file.subject} are lost")
@@ -108,13 +107,29 @@ def collect(file: OpenFile, id: int, table: OpenTable) -> FileEntry:
         )  # fmt: skip
         if isinstance(live, socket.socket):
             entry.opts.chosen.extend(read_memberships(live))
+        if ended := _shutdown(live):
+            entry.shutdown = ended
         if family == socket.AF_INET6:
             entry.v6only = bool(live.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
         return FileEntry(type=FdTypes.INETSK, id=id, isk=entry)
 
 
+def _shutdown(live: socket.socket | Asked) -> SkShutdown:
+    """What was shut down(2), as poll(2) tells; the direction of sending alone it does not."""
+    events = live.events if isinstance(live, Asked) else _polled(live)
+    if events & select.POLLHUP:
+        return SkShutdown.BOTH
+    return SkShutdown.READ if events & select.POLLRDHUP else SkShutdown.NONE
+
+
+def _polled(live: socket.socket) -> int:
+    poller = select.poll()
+    poller.register(live, select.POLLIN | select.POLLRDHUP)
+    return dict(poller.poll(0)).get(live.fileno(), 0)
+
+
 def plan(entry: FileEntry, fds: FdAllocator, why: str) -> tuple[Program, int]:
-    """Make, set, bind, connect; connecting sends nothing."""
+    """Make, set, bind, connect, which sends nothing, shut down."""
     sock = entry.isk
     if sock.family not in FAMILIES or len(sock.src_addr) < (1 if sock.family == socket.AF_INET else 4):
         raise RestoreError(f"{why}: family {sock.family} with {len(sock.src_addr)} address words cannot be UDP")
@@ -129,4 +144,6 @@ def plan(entry: FileEntry, fds: FdAllocator, why: str) -> tuple[Program, int]:
         if port:
             address = inet_sockaddr(sock.family, list(words), port)
             ops.append(Syscall(call, (fd, address, len(address)), f"{why}: {call} port {port}"))
+    if sock.shutdown:  # ENOTCONN is the answer of one without a peer, and still it is shut down
+        ops.append(Syscall("shutdown", (fd, sock.shutdown - 1), f"{why}: shutdown", may_fail=True))
     return (*ops, *owner_and_flags_ops(fd, sock.flags, sock.fown, made_with, why)), fd
