@@ -148,9 +148,15 @@ def verify(entry: FanotifyFileEntry, subject: str, root: str = "/") -> Blocker |
 
 
 def plan(entry: FileEntry, fds: FdAllocator, why: str) -> tuple[Program, int]:
-    """The group, then its marks."""
-    group, fd = entry.ffy, fds.take()
-    ops = [Syscall("fanotify_init", (group.faflags, group.evflags), why)]
+    """Without its marks, which would tell of how the other files are made."""
+    group = entry.ffy
+    return (Syscall("fanotify_init", (group.faflags, group.evflags), why),), fds.take()
+
+
+def plan_late(entry: FileEntry, fd: int, why: str) -> Program:
+    """The marks, when all files are there."""
+    group = entry.ffy
+    ops: list[Syscall] = []
     for mark in group.mark:
         type = 0 if mark.type == INODE else FAN_MARK_FILESYSTEM if mark.filesystem else FAN_MARK_MOUNT
         place = (AT_FDCWD, path_argument(_path(mark)))
@@ -160,4 +166,4 @@ def plan(entry: FileEntry, fds: FdAllocator, why: str) -> tuple[Program, int]:
         if mark.ignored_mask:
             flags = FAN_MARK_ADD | type | FAN_MARK_IGNORED_MASK | mark.mflags
             ops.append(Syscall("fanotify_mark", (fd, flags, mark.ignored_mask, *place), where))
-    return (*ops, *owner_and_flags_ops(fd, group.flags, group.fown, 0, why)), fd
+    return (*ops, *owner_and_flags_ops(fd, group.flags, group.fown, 0, why))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 from core.errors import Blocker, CollectError
-from core.images.pb.descriptors_pb2 import FownEntry
 from core.images.pb.files_pb2 import FdTypes, FileEntry
 from core.images.pb.fsnotify_pb2 import FhEntry, InotifyFileEntry, InotifyWdEntry
 from core.kernel.file_handle import path_of_handle
@@ -114,11 +113,16 @@ def _queue_limit() -> int:
 
 
 def plan(entry: FileEntry, fds: FdAllocator, why: str) -> tuple[Program, int]:
+    """Without its watches, which would tell of how the other files are made."""
+    return (Syscall("inotify_init1", (os.O_NONBLOCK,), why),), fds.take()
+
+
+def plan_late(entry: FileEntry, fd: int, why: str) -> Program:
     """Watches get ascending numbers and none twice: those left out are taken by one that goes at once."""
-    inotify, fd = entry.ify, fds.take()
+    inotify = entry.ify
     taken = {watch.f_handle.path for watch in inotify.wd}
     placeholder = path_argument(next(path for path in PLACEHOLDERS if path not in taken))
-    ops = [Syscall("inotify_init1", (os.O_NONBLOCK,), why)]
+    ops: list[Syscall] = []
     number = 1
     for watch in sorted(inotify.wd, key=lambda one: one.wd):
         ops += _skip(fd, watch.wd - number, placeholder, why)
@@ -127,11 +131,7 @@ def plan(entry: FileEntry, fds: FdAllocator, why: str) -> tuple[Program, int]:
         ops.append(Syscall("inotify_add_watch", (fd, path, watch.mask), f"{why}: watch {watch.f_handle.path}"))
     if inotify.unread:
         ops += _overflow(fd, placeholder, why)
-    return (*ops, *_owner_ops(fd, inotify.flags, inotify.fown, why)), fd
-
-
-def _owner_ops(fd: int, flags: int, owner: FownEntry, why: str) -> Program:
-    return owner_and_flags_ops(fd, flags, owner, os.O_NONBLOCK, why)
+    return (*ops, *owner_and_flags_ops(fd, inotify.flags, inotify.fown, os.O_NONBLOCK, why))
 
 
 def _skip(fd: int, count: int, placeholder: bytes, why: str) -> list[Syscall]:

@@ -61,13 +61,19 @@ BY_TYPE: Final[dict[FdTypes, MadeAlone]] = {
     FdTypes.NETLINKSK: netlink_socket,
 }
 PIPES: Final = (FdTypes.PIPE, FdTypes.FIFO)
-LATE: Final = (FdTypes.EVENTPOLL, FdTypes.TIMERFD, FdTypes.REG)
+PLANNED_LATE: Final = {
+    FdTypes.TIMERFD: timerfd.plan_late,
+    FdTypes.REG: regular_file.plan_late,
+    FdTypes.INOTIFY: inotify.plan_late,
+    FdTypes.FANOTIFY: fanotify.plan_late,
+}
+LATE: Final = (FdTypes.EVENTPOLL, *PLANNED_LATE)
 
 
 @dataclass(frozen=True, slots=True)
 class FilePlan:
-    """`program` makes all descriptors; `late_program`, when all else stands, registers with epoll and arms timers;
-    `close_program`, when every task has its descriptors, closes what was kept for others. `handed`: segments and
+    """`program` makes all descriptors; `late_program`, when all else stands, registers with epoll, arms timers, watches
+    files; `close_program`, when every task has its descriptors, closes what was kept for others. `handed`: segments and
     terminals whose descriptors have to be in the task beforehand, each with its number; `program` closes them.
     `taken`: what a task has beforehand, since another one that shares its table has made it. `owners`: tasks from whom
     `program` takes descriptors."""
@@ -174,8 +180,7 @@ class _TablePlanner:
     def _plan_late(self, entry: FileEntry) -> Program:
         number, why = self._own[entry.id], self._table.why(entry.id)
         if entry.type != FdTypes.EVENTPOLL:
-            plan_late = timerfd.plan_late if entry.type == FdTypes.TIMERFD else regular_file.plan_late
-            return plan_late(entry, number, why)
+            return PLANNED_LATE[entry.type](entry, number, why)
         numbers = {info.fd: info.flags for info in self._table.infos} | dict.fromkeys(self._kept, FD_CLOEXEC)
         return epoll.plan_late(entry, number, numbers, why)
 
