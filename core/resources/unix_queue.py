@@ -24,10 +24,11 @@ from core.kernel.calls import address_of, syscall
 from core.plan.ops import FdAllocator, Pointers, Program, Syscall
 from core.plan.socket_options import SO_SNDBUFFORCE, borrowed_socket, set_option
 from core.plan.unix_names import Route, address, bind_ops, unlink_ops
+from core.proc.reader import ProcReader
 from core.resources.context import OpenFile
 
 SO_PEEK_OFF: Final = 42
-SCM_CREDENTIALS: Final = 2
+SCM_CREDENTIALS, SCM_PIDFD = 2, 4
 SCM_MAX_FD: Final = 253
 ANCILLARY: Final = socket.CMSG_SPACE(4 * SCM_MAX_FD) + 4 * socket.CMSG_SPACE(32)
 PEEK: Final = socket.MSG_PEEK | socket.MSG_DONTWAIT | getattr(socket, "MSG_CMSG_CLOEXEC", 0x40000000)
@@ -183,8 +184,20 @@ def _packet(payload: bytes, ancillary: list[tuple[int, int, bytes]], sender: obj
             fds = struct.unpack(f"{len(content) // 4}i", content[: len(content) & ~3])
         elif (level, kind) == (socket.SOL_SOCKET, SCM_CREDENTIALS):
             credentials = struct.unpack("3i", content[:12])
+        elif (level, kind) == (socket.SOL_SOCKET, SCM_PIDFD) and (pid := _pid_of(*struct.unpack("i", content[:4]))):
+            credentials = credentials or (pid, 0, 0)  # of user and group nobody is told
     name = sender.encode("utf-8", "surrogateescape") if isinstance(sender, str) else sender
     return Packet(payload, fds, credentials, name if isinstance(name, bytes) else b"")
+
+
+def _pid_of(pidfd: int) -> int:
+    """The process of a pidfd that came with a packet (SO_PASSPIDFD), which is closed; 0: it has ended."""
+    if pidfd < 0:
+        return 0
+    try:
+        return max(0, ProcReader().fdinfo(os.getpid(), pidfd).pidfd_pid or 0)
+    finally:
+        os.close(pidfd)
 
 
 def packet_entry(packet: Packet, socket_id: int, rights: Sequence[int]) -> SkPacketEntry:
