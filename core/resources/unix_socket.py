@@ -66,7 +66,8 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
         if has_filter(live):
             return file.blocker("socket-filter", "UNIX socket with a BPF filter")
         if live.type == socket.SOCK_STREAM and _has_urgent(live):
-            return file.blocker("unix-urgent", f"an urgent byte (MSG_OOB) waits in UNIX socket {shown(name)}")
+            reason = f"an urgent byte (MSG_OOB) waits, or may wait (SO_OOBINLINE), in UNIX socket {shown(name)}"
+            return file.blocker("unix-urgent", reason, "try again when the program has read it")
         if is_connected(live):
             refused = _refuse_peer(file, live, table)
             if refused is not None:
@@ -179,6 +180,9 @@ def is_readable(live: socket.socket) -> bool:
 
 
 def _has_urgent(live: socket.socket) -> bool:
+    """Within the others' order nobody can ask for it."""
+    if live.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE):
+        return _count(live, termios.FIONREAD) > 0
     try:
         return bool(live.recv(1, socket.MSG_OOB | socket.MSG_PEEK | socket.MSG_DONTWAIT))
     except OSError:

@@ -124,12 +124,15 @@ def test_what_is_not_carried_is_refused_by_name(tmp_path: Path) -> None:
         talker.send(b"x")
         urgent = socket.socketpair()
         urgent[0].send(b"!", socket.MSG_OOB)
-        return relative, waiting, unread, talker, urgent
+        inline = socket.socketpair()
+        inline[1].setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        inline[0].send(b"!", socket.MSG_OOB)
+        return relative, waiting, unread, talker, urgent, inline
 
     with outside, given, busy, source_task(setup, keep=[given.fileno()]) as source, source.table() as table:
         codes = [blocker.code for blocker in file_table.refuse(table)]
     assert codes == [
-        "fd-unix-outside", "fd-unix-path", "fd-unix-outside", "fd-unix-waiting", "fd-unix-urgent",
+        "fd-unix-outside", "fd-unix-path", "fd-unix-outside", "fd-unix-waiting", "fd-unix-urgent", "fd-unix-urgent",
     ]  # fmt: skip
 
 
