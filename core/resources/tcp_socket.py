@@ -18,6 +18,7 @@ from typing import Final, assert_never
 from core.errors import Blocker, RestoreError
 from core.images.pb.files_pb2 import FdTypes, FileEntry
 from core.images.pb.sockets_pb2 import InetSkEntry, SkShutdown
+from core.kernel.pipe_content import polls
 from core.options import TcpChoice
 from core.plan.ops import FdAllocator, Program, Syscall
 from core.plan.socket_options import (
@@ -208,7 +209,7 @@ def _bind_ops(fd: int, sock: InetSkEntry, why: str) -> Program:
 
 
 def losses(table: OpenTable) -> list[str]:
-    """What `--tcp close` gives up."""
+    """What `--tcp close` gives up, and errors that nobody has asked for (SO_ERROR)."""
     lost = []
     connections: list[str] = []
     for file in filter(claims, table.files):
@@ -216,6 +217,8 @@ def losses(table: OpenTable) -> list[str]:
             status = read_status(live)
             if status.connected:
                 connections.append(f"fd {file.fd}: {describe(live)}")
+            if status.state == State.CLOSE and polls(file.local_fd, select.POLLERR):
+                lost.append(f"the error that waits in fd {file.fd} is lost: it is found closed by its peer")
             if status.waiting:
                 lost.append(f"{status.waiting} connections waiting for accept are lost: fd {file.fd}, {describe(live)}")
     if connections:

@@ -1,5 +1,4 @@
 import ctypes
-import errno
 import select
 import socket
 import struct
@@ -318,23 +317,6 @@ def test_waiting_datagrams_are_told() -> None:
         blockers, losses = file_table.probe_table(source.pid, source.pidfd, READER, "refuse")
         assert blockers == []
         assert losses == [f"datagrams that wait in fd 0 ({source.link(0)}) are lost"]
-
-
-def test_a_waiting_error_is_told_and_stays() -> None:
-    def setup() -> object:
-        refused = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
-            nobody.bind(("127.0.0.1", 0))
-            refused.connect(nobody.getsockname())
-        refused.send(b"x")
-        return refused
-
-    with source_task(setup) as source:
-        blockers, losses = file_table.probe_table(source.pid, source.pidfd, READER, "refuse")
-        assert blockers == []
-        assert losses == [f"errors, or times of sending, that wait in fd 0 ({source.link(0)}) are lost"]
-        with theirs(source, 0) as live:
-            assert live.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
 
 
 def test_a_filter_is_found_without_reading_it() -> None:
