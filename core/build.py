@@ -321,7 +321,7 @@ def _run_steps(tree: Sequence[Made], stage: Stage, reader: ProcReader) -> None:
         makes_threads = stage is Stage.RESTORE and len(plan.tids) > 1
         template = assemble(program) if program and len(tree) > 1 and not makes_threads else None
         if template is not None and len(template.content) <= PROGRAM_BYTES:
-            leaders.append(Work(stem.borrow, ThreadBlock.of([stem.leader]), [template]))
+            leaders.append(Work(stem.borrow, ThreadBlock.of([stem.leader]), {0: template}))
         else:
             with _naming(plan):
                 for part in split(program, PROGRAM_BYTES):
@@ -335,7 +335,7 @@ def _run_steps(tree: Sequence[Made], stage: Stage, reader: ProcReader) -> None:
         if len(programs) > MANY and all(program is programs[0] for program in programs):
             alike.append((stem.borrow, threads, programs[0]))
         else:
-            others.append(Work(stem.borrow, threads, [assembled(program) for program in programs]))
+            others.append(Work(stem.borrow, threads, dict(enumerate(map(assembled, programs)))))
     for works in (leaders, others):
         if works:
             run_together(works)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.action_scripts import Action, Network
-from core.borrow_sharer import borrow_sharer, threads_of
 from core.collect import Subject, collect_tree
 from core.dump_writing import sign_dump, write_ghosts, write_segments, write_subject
 from core.errors import TraceeError, UsageError
@@ -16,20 +15,24 @@ from core.images.page_dump import PagesSink
 from core.images.store import write_directory
 from core.kernel import ptrace
 from core.kernel.ipc_namespace import in_ipc_namespace_of
-from core.memory.present import read_page_sets
 from core.options import DumpOptions
 from core.parents import open_parent
 from core.plan.births import plan_births
-from core.prepare import Prepared, Stopwatch, prepare_living, prepare_new, read_flags, stop_met, zombies_of
+from core.prepare import (
+    Stopwatch,
+    prepare_living,
+    prepare_new,
+    stop_met,
+    zombies_of,
+)
 from core.proc.reader import ProcReader
 from core.resources import posix_mqueue, registers, sysv_ipc
 from core.resources.ghost_file import Ghosts
 from core.resources.shared_memory import Segments
+from core.subjects import borrow_subject
 from core.task_plan import tree_shapes
-from core.tracee.family import Family, Member, read_family, release
+from core.tracee.family import Family, read_family, release
 from core.tracee.freezer import FrozenProcess
-from core.tracee.lender import borrow, find_lender
-from core.vdso.mark import unproxied
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def dump(pid: int, directory: Path, options: DumpOptions, sink: PagesSink | None
         parent.read(family.living, reader)
         parent.forget([*sharers, *sharers.values()])
         with ExitStack() as lent:
-            subjects = [_borrow(lent, prepared[one.pid], frozen, one, reader, sharers) for one in family.living]
+            subjects = [borrow_subject(lent, prepared[one.pid], frozen, one, reader, sharers) for one in family.living]
             images = collect_tree(subjects, zombies_of(family), options, ghosts, segments)
             plan_births(tree_shapes(images))  # Refused: it could not be made anew
             watch.lap("collect")
@@ -112,31 +115,6 @@ def dump(pid: int, directory: Path, options: DumpOptions, sink: PagesSink | None
         punch_superseded(directory)
     new, inherited = pages + sum(one.new for one in written), sum(one.inherited for one in written)
     return DumpReport(pid, new, tuple(watch.phases), inherited, tuple(parent.notices))
-
-
-def _borrow(
-    stack: ExitStack, prepared: Prepared, processes: Mapping[int, FrozenProcess], member: Member, reader: ProcReader,
-    sharers: Mapping[int, int],
-) -> Subject:  # fmt: skip
-    """A frozen process that lends us an area until the stack unwinds."""
-    pid, frozen = member.pid, processes[member.pid]
-    first = sharers.get(pid, pid)
-    same = [processes[first], *(processes[one] for one in sharers if sharers[one] == first)]
-    if pid in sharers:
-        return borrow_sharer(stack, prepared, frozen, same, member.parent, reader)
-    current = reader.maps(pid)
-    read_flags(prepared, reader)
-    statuses = reader.brief_statuses({pid: frozen.tids})[pid]
-    own_ids = statuses.own_tids
-    lender = find_lender(
-        prepared.memory, current, threads_of(same), reader.status(pid), own_ids=own_ids, gadgets=prepared.gadgets
-    )
-    borrowed = stack.enter_context(borrow(lender, frozen.leader))
-    current = unproxied(current, prepared.memory.read)
-    return Subject(
-        frozen, borrowed, current, prepared.vma_flags, reader, prepared.pidfd, member.tgid, member.own_pid, statuses,
-        member.parent, guards=read_page_sets(pid, current).guard,
-    )  # fmt: skip
 
 
 def _kill(subjects: Sequence[Subject], frozen: dict[int, FrozenProcess]) -> None:

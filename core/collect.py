@@ -125,7 +125,7 @@ def collect_tree(
     was made before.
     """
     foreseen = foreseen or Foreseen()
-    crowds = (one for one in subjects if len(one.frozen.tids) > 1)
+    crowds = (one for one in subjects if len(one.frozen.tids) > 1 and not one.statuses.share_tables)
     if parted := [blocker for one in crowds for blocker in thread.refuse_parted(one.pid, one.frozen.tids)]:
         raise Refused(parted)
     subjects = _prefetched(subjects)

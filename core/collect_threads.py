@@ -5,7 +5,7 @@ asked and encoded by native calls; what these cannot tell is done thread by thre
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Final
@@ -16,8 +16,9 @@ from core.images.pb.core_pb2 import SECCOMP_DISABLED, CoreEntry, ThreadCoreEntry
 from core.images.pb.signals_pb2 import SignalQueueEntry
 from core.images.store import ImageSet
 from core.kernel import ptrace
-from core.kernel.thread_cores import Crowd, Pieces, Places
+from core.kernel.thread_cores import MOST_GROUPS, Crowd, Pieces, Places, Sorted, Told
 from core.kernel.thread_facts import AllFacts, ThreadFacts, parse_scheduling, read_facts
+from core.kernel.thread_records import PLACES
 from core.kernel.threads import registers_of, xstate_of
 from core.kernel.xsave import usable_size
 from core.native._kernel import ffi
@@ -46,6 +47,8 @@ from core.tracee.freezer import FrozenProcess
 from core.tracee.together import Work, run_alike, run_together
 
 MANY: Final = 8  # threads beside the leader
+ADDRESS: Final = struct.Struct("<Q")
+STACK: Final = struct.Struct("<QI4xQ")  # stack_t
 # Fields of ThreadCoreEntry between those that each thread has of its own: see Pieces.
 FIELDS: Final = (range(3, 6), range(8, 13), range(16, 17), range(50001, 60000))
 
@@ -138,7 +141,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class AskedCrowd:
-    """All threads of a process but the first."""
+    """All threads of a process but the first, each of which was asked."""
 
     frozen: FrozenProcess
     statuses: Statuses
@@ -158,55 +161,125 @@ class AskedCrowd:
         raw = self.frozen.threads.array[1 + index]
         return Answers(tid, raw, self.statuses[tid], self.facts.of(index), asked, Results(asked.template, content))
 
+    def sorted(self) -> tuple[Crowd, Sorted]:
+        """Who is alike."""
+        asked = questions()
+        size = len(asked.template.content)
+        crowd = Crowd(self.frozen.threads, 1, self.answers, size, _places(), usable_size())
+        keyring = asked.template.places[id(asked.marks.keyring)] * OP.size + RESULT
+        return crowd, crowd.sort(Told(self.facts, self.statuses.texts(self.tids), asked.common_places, keyring))
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedCrowd:
+    """The same threads by what the kernel has of them: one of each group was asked, and who is in none."""
+
+    frozen: FrozenProcess
+    statuses: Statuses
+    crowd: Crowd
+    found: Sorted
+    asked: list[Answers]  # of `wanted`
+
+    @property
+    def tids(self) -> list[int]:
+        """Of those threads."""
+        return self.frozen.tids[1:]
+
+    def of(self, index: int) -> Answers:
+        """What one of them is and said."""
+        return self.asked[wanted(self.found).index(index)]
+
+    def sorted(self) -> tuple[Crowd, Sorted]:
+        """Who is alike."""
+        return self.crowd, self.found
+
+
+def wanted(found: Sorted) -> list[int]:
+    """Who has to be asked, by index."""
+    return sorted((*found.firsts, *found.alone))
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """Threads of a process, the leader first: with `crowd` that one alone."""
 
     answers: list[Answers]
-    crowd: AskedCrowd | None
+    crowd: AskedCrowd | RecordedCrowd | None
 
 
 Process = tuple[FrozenProcess, Borrow, Statuses, Sequence[PosixTimer]]
 
 
 def ask_all(processes: Sequence[Process], many: int = MANY) -> list[Asked]:
-    """Ask every thread of every process; `many`: for so many threads beside the leader it is done all at once."""
-    crowds = [len(frozen.tids) > many and frozen.tids[0] == frozen.pid for frozen, _, _, _ in processes]
-    counts = [1 if crowd else len(frozen.tids) for (frozen, _, _, _), crowd in zip(processes, crowds, strict=True)]
-    return [
-        Asked(answers, _ask_crowd(*process[:3]) if crowd else None)
-        for process, crowd, answers in zip(processes, crowds, _ask_each(processes, counts), strict=True)
+    """Ask every thread of every process: frozen, what it lends us, statuses, POSIX timers. `many`: for so many threads
+    beside the leader it is done all at once, or by what the kernel has of them."""
+    crowds = [len(frozen.tids) > many and frozen.tids[0] == frozen.pid for frozen, *_ in processes]
+    known = [_sort_recorded(one) if crowd else None for one, crowd in zip(processes, crowds, strict=True)]
+    indexes = [
+        [0, *(1 + index for index in wanted(its[1]))] if its else range(1 if crowd else len(frozen.tids))
+        for (frozen, *_), crowd, its in zip(processes, crowds, known, strict=True)
     ]
+    asked = []
+    for one, crowd, its, answers in zip(processes, crowds, known, _ask_each(processes, indexes), strict=True):
+        frozen, _, statuses, _ = one
+        if its and all(_is_as_recorded(answer, statuses, frozen) for answer in answers[1:]):
+            asked.append(Asked(answers[:1], RecordedCrowd(frozen, statuses, *its, answers[1:])))
+        else:
+            asked.append(Asked(answers[:1], _ask_crowd(one)) if crowd else Asked(answers, None))
+    return asked
 
 
-def _ask_crowd(frozen: FrozenProcess, borrow: Borrow, statuses: Statuses) -> AskedCrowd:
+def _ask_crowd(process: Process) -> AskedCrowd:
+    frozen, borrow, statuses, _ = process
     answers = run_alike(borrow, frozen.threads, 1, questions().template)
     return AskedCrowd(frozen, statuses, AllFacts(frozen.tids[1:]), answers)
 
 
-def _ask_each(processes: Sequence[Process], counts: Sequence[int]) -> list[list[Answers]]:
-    """Ask the first threads of every process, `counts` of each: frozen, what it lends us, statuses, POSIX timers.
+def _sort_recorded(process: Process) -> tuple[Crowd, Sorted] | None:
+    """Who is alike by the records; None where these do not say, or too few are."""
+    frozen, _, statuses, _ = process
+    if (records := statuses.records) is None:
+        return None
+    answers = ffi.from_buffer("unsigned char[]", records.content) + records.size
+    crowd = Crowd(frozen.threads, 1, answers, records.size, PLACES, usable_size())
+    found = crowd.sort_records()
+    return (crowd, found) if len(found.firsts) + len(found.alone) <= MOST_GROUPS else None
 
-    Leaders come first.
-    """
+
+def _is_as_recorded(answers: Answers, statuses: Statuses, frozen: FrozenProcess) -> bool:
+    """What a thread has said of itself is what the kernel has."""
+    record = statuses.records.of(frozen.tids.index(answers.tid)) if statuses.records else b""
+    return _own(answers.results.content, _places()) == _own(record, PLACES)
+
+
+def _own(content: bytes, places: Places) -> tuple[object, ...]:
+    pointer, flags, size = STACK.unpack_from(content, places.stack)
+    return ADDRESS.unpack_from(content, places.clear_child_tid), pointer, flags & ~signals.SS_ONSTACK, size
+
+
+def _ask_each(processes: Sequence[Process], indexes: Sequence[Sequence[int]]) -> list[list[Answers]]:
+    """Ask some threads of every process, by their indexes. Leaders come first."""
     asked = [
-        [_leader_questions(timers) if tid == frozen.pid else questions() for tid in frozen.tids[:count]]
-        for (frozen, _, _, timers), count in zip(processes, counts, strict=True)
+        {index: _leader_questions(timers) if frozen.tids[index] == frozen.pid else questions() for index in some}
+        for (frozen, _, _, timers), some in zip(processes, indexes, strict=True)
     ]
     works = [
-        Work(borrow, frozen.threads, [one.template for one in group])
+        Work(borrow, frozen.threads, {index: its.template for index, its in group.items()})
         for (frozen, borrow, _, _), group in zip(processes, asked, strict=True)
     ]
-    results = run_together(works)
     return [
-        [
-            Answers(tid, raw, statuses[tid], facts, its, result)
-            for tid, raw, facts, its, result in zip(
-                frozen.tids[:count], frozen.threads.raws, read_facts(frozen.tids[:count]), group, found, strict=False
-            )
-        ]
-        for (frozen, _, statuses, _), count, group, found in zip(processes, counts, asked, results, strict=True)
+        _answers(frozen, statuses, group, found)
+        for (frozen, _, statuses, _), group, found in zip(processes, asked, run_together(works), strict=True)
+    ]
+
+
+def _answers(
+    frozen: FrozenProcess, statuses: Statuses, asked: Mapping[int, Questions], found: Sequence[Results]
+) -> list[Answers]:
+    tids = [frozen.tids[index] for index in asked]
+    return [
+        Answers(tid, frozen.threads.array[index], statuses[tid], facts, its, results)
+        for (index, its), tid, facts, results in zip(asked.items(), tids, read_facts(tids), found, strict=True)
     ]
 
 
@@ -273,14 +346,9 @@ def collect_queue(tid: int, pending: int, *, shared: bool) -> SignalQueueEntry:
     return signals.collect_queue(queued, pending)
 
 
-def collect_crowd(asked: AskedCrowd, cores: Cores, images: ImageSet) -> None:
+def collect_crowd(asked: AskedCrowd | RecordedCrowd, cores: Cores, images: ImageSet) -> None:
     """Add the image of every one of them; CollectError for what cannot be carried."""
-    size = len(questions().template.content)
-    crowd = Crowd(
-        asked.frozen.threads, 1, asked.facts, asked.answers, size, asked.statuses.texts(asked.tids), _places(),
-        usable_size(),
-    )  # fmt: skip
-    found = crowd.sort()
+    crowd, found = asked.sorted()
     own_tids = asked.statuses.own_tids
     ids = [own_tids[tid] for tid in asked.tids]
     encoded = crowd.encode([_pieces(_collect_common(asked.of(index))) for index in found.firsts])
@@ -291,13 +359,8 @@ def collect_crowd(asked: AskedCrowd, cores: Cores, images: ImageSet) -> None:
 
 def _places() -> Places:
     asked = questions()
-    template = asked.template
-    return Places(
-        common=asked.common_places,
-        keyring=template.places[id(asked.marks.keyring)] * OP.size + RESULT,
-        clear_child_tid=template.outs[template.places[id(asked.thread.clear_child_tid)], 1][0],
-        stack=template.outs[template.places[id(asked.stack)], 1][0],
-    )
+    outs, places = asked.template.outs, asked.template.places
+    return Places(outs[places[id(asked.thread.clear_child_tid)], 1][0], outs[places[id(asked.stack)], 1][0])
 
 
 def _pieces(common: CoreEntry) -> Pieces:

@@ -6,22 +6,25 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from core.collect import Zombie, collect_clocks
-from core.errors import MigrateError, NotBorrowable, Refused
+from core.errors import KernelLacks, MigrateError, NotBorrowable, Refused
 from core.ids.shared import SharedIds
 from core.images import kinds
 from core.images.pb.ids_pb2 import TaskKobjIdsEntry
 from core.images.pb.pstree_pb2 import PstreeEntry
 from core.images.store import ImageSet
 from core.kernel.calls import pidfd_open
+from core.kernel.thread_records import ThreadRecords, open_thread_records
 from core.memory.dirty.kept import without_our_marks
 from core.proc.auxv import auxv_value
 from core.proc.maps import Vma
-from core.proc.reader import ProcReader
+from core.proc.reader import ProcReader, content_of
+from core.proc.statuses import Statuses
 from core.resources import aio, process_tree, sem_undo, untold_sockets, vmas
 from core.resources.time_namespace import IMAGE_ID
 from core.task_plan import first_sharers
@@ -36,6 +39,7 @@ STARTING_POLL_S: Final = 0.005
 STOPS: Final = 8
 AT_RANDOM: Final = 25
 RANDOM_BYTES: Final = 16
+CROWD: Final = 64  # threads: of fewer it is as cheap to ask each
 ALONE: Final = 1 << 30  # numbers from here on are of objects that nobody shares
 
 Stopped = tuple[Family, dict[int, FrozenProcess]]
@@ -55,6 +59,7 @@ class Prepared:
     gadgets: Gadgets
     vma_flags: dict[int, frozenset[str]]
     vdso: VdsoCode
+    records: ThreadRecords | None = None
 
     @property
     def is_over(self) -> bool:
@@ -86,6 +91,9 @@ def prepare(pid: int, reader: ProcReader | None = None, sharer: Prepared | None 
         else:
             prepared = _prepare_started(pid, pidfd, process_fd, reader)
         stack.callback(prepared.memory.close)
+        if len(reader.tids(pid)) >= CROWD:
+            with suppress(KernelLacks):  # each thread is asked then
+                prepared = replace(prepared, records=stack.enter_context(open_thread_records(tgid)))
         yield prepared
 
 
@@ -222,6 +230,23 @@ def read_flags(prepared: Prepared, reader: ProcReader, *, tracked: bool = False)
     refuse_memory(found)
     prepared.vma_flags.clear()
     prepared.vma_flags.update((vma.start, flags) for vma, flags in found.items())
+
+
+def read_statuses(
+    frozen: Mapping[int, FrozenProcess], prepared: Mapping[int, Prepared], reader: ProcReader
+) -> dict[int, Statuses]:
+    """Of every thread, by process; of many by what the kernel has of them, where it tells."""
+    found = {}
+    for pid, one in frozen.items():
+        if (known := prepared.get(pid)) and known.records and len(one.tids) >= CROWD:
+            with suppress(OSError, LookupError):
+                found[pid] = Statuses({}, known.records.read(one.tids), partial(_status_texts, reader, pid))
+    found.update(reader.brief_statuses({pid: one.tids for pid, one in frozen.items() if pid not in found}))
+    return found
+
+
+def _status_texts(reader: ProcReader, pid: int, tids: Sequence[int]) -> list[bytes]:
+    return [content_of(text) for text in reader.contents([(pid, f"task/{tid}/status") for tid in tids])]
 
 
 class Stopwatch:

@@ -198,7 +198,7 @@ class SkeletonTree:
         drained = Syscall("rt_sigtimedwait", (SIGCHLD_ONLY, Out(128), bytes(16), 8), "SIGCHLD", may_fail=True)
         program = assembled((drained,))
         stems = [skeleton.stem for skeleton in self.skeletons.values()]
-        run_together([Work(stem.borrow, ThreadBlock.of([stem.leader]), [program]) for stem in stems])
+        run_together([Work(stem.borrow, ThreadBlock.of([stem.leader]), {0: program}) for stem in stems])
 
     def _end_leaders(self, plan: TreePlan) -> None:
         """First threads that had ended before the others end here too."""

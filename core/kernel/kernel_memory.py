@@ -13,7 +13,9 @@ from typing import Final
 
 from core.errors import KernelLacks
 from core.kernel.bpf import (
+    ARRAY,
     MAP_CREATE,
+    PROBE_READ_KERNEL,
     PROG_TEST_RUN,
     RETURN,
     RETURN_ZERO,
@@ -27,10 +29,10 @@ from core.kernel.bpf import (
 from core.kernel.btf import read_offsets
 from core.kernel.calls import address_of
 
-ARRAY, PERCPU_ARRAY = 2, 6
+PERCPU_ARRAY: Final = 6
 MMAPABLE: Final = 1 << 10
 RAW_TRACEPOINT: Final = 17
-GET_CURRENT_TASK, PROBE_READ_KERNEL, LOOKUP_PERCPU = 35, 113, 195  # helpers
+GET_CURRENT_TASK, LOOKUP_PERCPU = 35, 195  # helpers
 PAGE: Final = mmap.PAGESIZE
 WORD: Final = struct.Struct("<Q")
 LIMIT: Final = 1 << 64
@@ -115,7 +117,7 @@ class KernelMemory:
     def _cpu_offsets(self) -> list[int]:
         """What is to be added to a per-CPU address for each CPU there may ever be."""
         found = []
-        for cpu in range(_possible_cpus()):
+        for cpu in range(possible_cpus()):
             self._run(self._placer, cpu)
             map, value = self._answer(0), self._answer(1)
             found.append((value - self.field(map, "bpf_array", "pptrs")) % LIMIT)
@@ -136,7 +138,8 @@ class KernelMemory:
         return self.field(self.file(descriptor), "file", "private_data")
 
 
-def _possible_cpus() -> int:
+def possible_cpus() -> int:
+    """How many processors there may ever be."""
     with open(POSSIBLE, encoding="ascii") as file:
         return int(file.read().replace(",", "-").split("-")[-1]) + 1
 

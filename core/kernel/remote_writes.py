@@ -16,6 +16,9 @@ from core.kernel.bpf import (
     ITER_CREATE,
     LINK_CREATE,
     RETURN_ZERO,
+    SEQ_WRITE,
+    TRACE_ITER,
+    TRACING,
     bpf,
     call,
     instruction,
@@ -24,8 +27,7 @@ from core.kernel.bpf import (
 )
 from core.kernel.btf import read_layout
 
-TRACING, TRACE_ITER = 26, 28  # kinds of program, of attachment
-TASK_PT_REGS, SEQ_WRITE = 175, 127  # helpers
+TASK_PT_REGS: Final = 175  # a helper
 FUNCTION: Final = "bpf_iter_task"  # what a program that goes over tasks is attached to
 # struct pt_regs of x86-64: what the task called, what it will be answered, the first, second and fourth argument, the
 # stack. Whatever enters the kernel from user mode writes them anew; until a call ends its answer is -ENOSYS.

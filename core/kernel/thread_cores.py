@@ -26,12 +26,21 @@ class Pieces(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where in the answers of a thread something lies. `common`: what most threads have alike."""
+    """Where in what a thread has said lies what is its own: an address, and a stack_t."""
 
-    common: Sequence[tuple[int, int]]
-    keyring: int
     clear_child_tid: int
     stack: int
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What everything else tells of threads that were asked. `texts`: their statuses; `common`: where in the answers of
+    each is what most have alike; `keyring`: where a result."""
+
+    facts: AllFacts
+    texts: Sequence[bytes]
+    common: Sequence[tuple[int, int]]
+    keyring: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,28 +52,44 @@ class Sorted:
 
 
 class Crowd:
-    """Many threads of a process: all of `threads` from the `first` on, which everything else begins with."""
+    """Many threads of a process: all of `threads` from the `first` on, which everything else begins with. `answers`:
+    what each has said, or its struct mg_record."""
 
     def __init__(
-        self, threads: ThreadBlock, first: int, facts: AllFacts, answers: "ffi.CData", answers_size: int,
-        texts: Sequence[bytes], places: Places, xstate_most: int,
-    ) -> None:  # fmt: skip
+        self,
+        threads: ThreadBlock,
+        first: int,
+        answers: "ffi.CData",
+        answers_size: int,
+        places: Places,
+        xstate_most: int,
+    ) -> None:
         self.count = len(threads) - first
-        sizes = ffi.new("unsigned int[]", [len(text) for text in texts])
-        content, common = ffi.from_buffer(b"".join(texts)), ffi.new("struct mg_range[]", places.common)
-        self._kept = (threads, facts, answers, sizes, content, common)
+        self._kept: tuple[object, ...] = (threads, answers)
         self._members = uncleared("struct mg_member[]", self.count)
         self._xstate_most = xstate_most
         one = self._native = ffi.new("struct mg_crowd *")
         one.count, one.answers_size, one.xstate_most = self.count, answers_size, xstate_most
-        one.threads, one.facts, one.answers = threads.array + first, facts.array, answers
-        one.texts, one.text_sizes, one.common, one.common_count = content, sizes, common, len(common)
-        one.keyring, one.clear_child_tid, one.stack = places.keyring, places.clear_child_tid, places.stack
+        one.threads, one.answers = threads.array + first, answers
+        one.clear_child_tid, one.stack = places.clear_child_tid, places.stack
 
-    def sort(self) -> Sorted:
-        """Who is alike."""
+    def sort(self, told: Told) -> Sorted:
+        """Who is alike by what was asked of everyone."""
+        sizes = ffi.new("unsigned int[]", [len(text) for text in told.texts])
+        content, common = ffi.from_buffer(b"".join(told.texts)), ffi.new("struct mg_range[]", told.common)
+        one = ffi.new("struct mg_told *")
+        one.facts, one.texts, one.text_sizes = told.facts.array, content, sizes
+        one.common, one.common_count, one.keyring = common, len(common), told.keyring
+        self._kept += (told, sizes, content, common)
         firsts = ffi.new("int[]", MOST_GROUPS)
-        count = lib.mg_sort_crowd(self._native, self._members, firsts, MOST_GROUPS)
+        return self._sorted(firsts, lib.mg_sort_crowd(self._native, one, self._members, firsts, MOST_GROUPS))
+
+    def sort_records(self) -> Sorted:
+        """Who is alike by what the kernel has of them."""
+        firsts = ffi.new("int[]", MOST_GROUPS)
+        return self._sorted(firsts, lib.mg_sort_records(self._native, self._members, firsts, MOST_GROUPS))
+
+    def _sorted(self, firsts: "ffi.CData", count: int) -> Sorted:
         alone = [index for index in range(self.count) if self._members[index].group < 0]
         return Sorted(ffi.unpack(firsts, count), alone)
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from core.borrow_sharer import threads_of
 from core.collect import Subject
 from core.collect_memory import Space, meet, memory_image
 from core.errors import CollectError, MigrateError, TraceeError
@@ -35,6 +34,7 @@ from core.resources.ghost_file import Ghosts
 from core.resources.named_files import NamedFiles
 from core.resources.shared_memory import Segments
 from core.resources.vmas import compare
+from core.subjects import threads_of
 from core.tracee.borrow import Borrow
 from core.tracee.family import Member, has_ended
 from core.tracee.freezer import FrozenProcess, stop_thread
@@ -339,13 +339,13 @@ class LiveProcess:
             ptrace.detach(frozen.tids)
 
     def give_back(self) -> None:
-        """End the tracking, take our area away, let it run. Idempotent; no error when it has ended."""
-        self.close()
+        """Take our area away, let it run, end the tracking. Idempotent; no error when it has ended."""
         try:
             with self._unless_ended(self.pid):
                 self._unmap_area()
         finally:
             self.let_run()
+            self.close()
 
     def abandon(self, frozen: Mapping[int, FrozenProcess]) -> None:
         """It has ended, or executed another program, and its memory stays with others (`frozen`: who stands still):

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from core.borrow_sharer import borrow_sharer
 from core.collect import Subject
 from core.errors import MigrateError, TraceeError
 from core.ids.orders import TaskOrders
@@ -15,6 +14,7 @@ from core.kernel import ptrace
 from core.live.process import LiveProcess
 from core.prepare import Prepared, prepare
 from core.proc.reader import ProcReader
+from core.subjects import borrow_sharer
 from core.tracee.family import Family, has_ended
 from core.tracee.freezer import FrozenProcess
 from core.tracee.sharers import find_sharers

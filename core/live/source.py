@@ -35,6 +35,7 @@ from core.prepare import (
     Prepared,
     Stopwatch,
     prepare,
+    read_statuses,
     stop_met,
     without_collector,
     zombies_of,
@@ -323,15 +324,14 @@ class LiveSource:
         self._meet(family, frozen)
 
     def _collect(self, family: Family, frozen: dict[int, FrozenProcess]) -> ImageSet:
-        members = {member.pid: member for member in family.living}
-        statuses = self.reader.brief_statuses({pid: one.tids for pid, one in frozen.items()})
+        statuses = read_statuses(frozen, self._prepared(), self.reader)
         known = self.ghosts.ghosts, self.shared.segments, self._foreseen
         with ExitStack() as lent:
             subjects = [
-                self.processes[pid].subject(member, statuses[pid])
-                if pid in self.processes
-                else self.sharers.subject(lent, pid, frozen, member.parent)
-                for pid, member in members.items()
+                self.processes[one.pid].subject(one, statuses[one.pid])
+                if one.pid in self.processes
+                else self.sharers.subject(lent, one.pid, frozen, one.parent)
+                for one in family.living
             ]
             images = collect_tree(subjects, zombies_of(family), self.options, *known)
         if self.options.files.terminal == "new":

@@ -13,6 +13,7 @@
 #define CODE_64_BIT 0x33
 #define IOPL 0x3000
 #define ON_STACK 1
+#define SCHED_DEADLINE_ 6
 #define SCHEDULING offsetof(struct mg_facts, policy)
 
 /* ---- which are alike ---- */
@@ -85,9 +86,10 @@ static int are_equal(struct text one, struct text other)
 	return one.end - one.at == other.end - other.at && !memcmp(one.at, other.at, one.end - one.at);
 }
 
-static int are_alike(const struct mg_crowd *crowd, const struct status *statuses, int index, int first_index)
+static int are_alike(const struct mg_crowd *crowd, const struct mg_told *told, const struct status *statuses, int index,
+		     int first_index)
 {
-	const struct mg_facts *facts = &crowd->facts[index], *first = &crowd->facts[first_index];
+	const struct mg_facts *facts = &told->facts[index], *first = &told->facts[first_index];
 	const unsigned char *answers = crowd->answers + (size_t)index * crowd->answers_size;
 	const unsigned char *others = crowd->answers + (size_t)first_index * crowd->answers_size;
 	size_t size = offsetof(struct mg_facts, affinity) - SCHEDULING + facts->affinity_size;
@@ -96,8 +98,8 @@ static int are_alike(const struct mg_crowd *crowd, const struct status *statuses
 		return 0;
 	if (memcmp((const char *)facts + SCHEDULING, (const char *)first + SCHEDULING, size))
 		return 0;
-	for (unsigned int i = 0; i < crowd->common_count; i++) {
-		struct mg_range part = crowd->common[i];
+	for (unsigned int i = 0; i < told->common_count; i++) {
+		struct mg_range part = told->common[i];
 
 		if (memcmp(answers + part.start, others + part.start, part.end - part.start))
 			return 0;
@@ -105,35 +107,42 @@ static int are_alike(const struct mg_crowd *crowd, const struct status *statuses
 	return 1;
 }
 
-static int is_ordinary(const struct mg_crowd *crowd, const struct status *status, int index)
+static int has_ordinary_registers(const struct mg_thread *thread)
 {
-	const struct user_regs_struct *regs = (const struct user_regs_struct *)crowd->threads[index].regs;
-	long long keyring;
+	const struct user_regs_struct *regs = (const struct user_regs_struct *)thread->regs;
 
-	memcpy(&keyring, crowd->answers + (size_t)index * crowd->answers_size + crowd->keyring, sizeof(keyring));
-	return !status->pending && !status->seccomp && is_plain(status->name) &&
-	       crowd->threads[index].robust_len <= UINT_MAX && status->name.end - status->name.at <= MG_COMM_MAX &&
-	       regs->cs == CODE_64_BIT && !(regs->eflags & IOPL) && !crowd->facts[index].has_io_ports && keyring <= 0;
+	return thread->robust_len <= UINT_MAX && regs->cs == CODE_64_BIT && !(regs->eflags & IOPL);
 }
 
-int mg_sort_crowd(const struct mg_crowd *crowd, struct mg_member *members, int *firsts, int most)
+static int is_ordinary(const struct mg_crowd *crowd, const struct mg_told *told, const struct status *status, int index)
+{
+	long long keyring;
+
+	memcpy(&keyring, crowd->answers + (size_t)index * crowd->answers_size + told->keyring, sizeof(keyring));
+	return !status->pending && !status->seccomp && is_plain(status->name) &&
+	       status->name.end - status->name.at <= MG_COMM_MAX && has_ordinary_registers(&crowd->threads[index]) &&
+	       !told->facts[index].has_io_ports && keyring <= 0;
+}
+
+int mg_sort_crowd(const struct mg_crowd *crowd, const struct mg_told *told, struct mg_member *members, int *firsts,
+		  int most)
 {
 	struct status known[most], statuses[2];
-	const char *at = (const char *)crowd->texts;
+	const char *at = (const char *)told->texts;
 	int count = 0, group = 0;
 
 	for (int i = 0; i < crowd->count; i++) {
-		struct text text = {at, at + crowd->text_sizes[i]};
+		struct text text = {at, at + told->text_sizes[i]};
 
 		at = text.end;
 		members[i] = (struct mg_member){-1};
-		if (!parse_status(text, &statuses[0]) || !is_ordinary(crowd, &statuses[0], i))
+		if (!parse_status(text, &statuses[0]) || !is_ordinary(crowd, told, &statuses[0], i))
 			continue;
 		members[i].comm = statuses[0].name.at;
 		members[i].comm_size = statuses[0].name.end - statuses[0].name.at;
 		for (int tried = 0; tried < count && members[i].group < 0; tried++, group = (group + 1) % count) {
 			statuses[1] = known[group];
-			if (are_alike(crowd, statuses, i, firsts[group])) {
+			if (are_alike(crowd, told, statuses, i, firsts[group])) {
 				members[i].group = group;
 				break;
 			}
@@ -141,6 +150,44 @@ int mg_sort_crowd(const struct mg_crowd *crowd, struct mg_member *members, int *
 		if (members[i].group >= 0 || count == most)
 			continue;
 		known[count] = statuses[0];
+		firsts[count] = i;
+		members[i].group = group = count++;
+	}
+	return count;
+}
+
+static const struct mg_record *record_of(const struct mg_crowd *crowd, int index)
+{
+	return (const struct mg_record *)(crowd->answers + (size_t)index * crowd->answers_size);
+}
+
+static int is_ordinary_record(const struct mg_record *record, struct text name)
+{
+	for (size_t i = 0; i < sizeof(record->special) / sizeof(record->special[0]); i++)
+		if (record->special[i])
+			return 0;
+	return record->policy != SCHED_DEADLINE_ && is_plain(name);
+}
+
+int mg_sort_records(const struct mg_crowd *crowd, struct mg_member *members, int *firsts, int most)
+{
+	const size_t start = offsetof(struct mg_record, policy), size = crowd->answers_size - start;
+	int count = 0, group = 0;
+
+	for (int i = 0; i < crowd->count; i++) {
+		const struct mg_record *record = record_of(crowd, i);
+		struct text name = {record->comm, record->comm + strnlen(record->comm, sizeof(record->comm))};
+
+		members[i] = (struct mg_member){-1, name.end - name.at, name.at};
+		if (!is_ordinary_record(record, name) || !has_ordinary_registers(&crowd->threads[i]))
+			continue;
+		for (int tried = 0; tried < count; tried++, group = (group + 1) % count)
+			if (!memcmp(&record->policy, &record_of(crowd, firsts[group])->policy, size)) {
+				members[i].group = group;
+				break;
+			}
+		if (members[i].group >= 0 || count == most)
+			continue;
 		firsts[count] = i;
 		members[i].group = group = count++;
 	}

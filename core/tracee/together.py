@@ -4,7 +4,7 @@ The same self-curing frames as in core/tracee/borrow.py; when anything goes wron
 """
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -19,11 +19,11 @@ from core.tracee.sigframe import frame_layout
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is to be run in the threads of one process: a program for each of them."""
+    """What is to be run in threads of one process."""
 
     borrow: Borrow
     threads: ThreadBlock
-    programs: Sequence[Template]
+    programs: Mapping[int, Template]  # by index
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def _slots(number: int, work: Work) -> Iterator[_Slot]:
     """Where each program lies in the area; the area is used again and again."""
     area = work.borrow.area
     wave, free = 0, area.writable
-    for index, template in enumerate(work.programs):
+    for index, template in work.programs.items():
         size = template_slot(template)
         if free + size > area.end:
             wave, free = wave + 1, area.writable

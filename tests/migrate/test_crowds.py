@@ -13,7 +13,7 @@ WITHIN = 5  # times: both hosts share two cores with whatever else runs
 
 
 @pytest.mark.parametrize(
-    ("name", "args", "count"), [("tree_crowd.c", ("20", "49"), 1001), ("threads_crowd.c", ("5000",), 1)]
+    ("name", "args", "count"), [("tree_crowd.c", ("20", "49"), 1001), ("threads_crowd.c", ("5000", "20"), 1)]
 )
 def test_a_crowd_passes_on_the_other_host(name: str, args: tuple[str, ...], count: int, pair: Pair) -> None:
     run = pair.start(replace(find(name), args=args))

@@ -11,12 +11,13 @@ import pytest
 from core.native._kernel import ffi
 
 import core.collect
-from core.collect_threads import Asked, AskedCrowd, Cores, Process, ask_all, collect_crowd, questions
+from core.collect_threads import Asked, AskedCrowd, Cores, Process, RecordedCrowd, ask_all, collect_crowd, questions
 from core.errors import CollectError, RemoteSyscallError, TraceeError
 from core.images import kinds
 from core.images.codec import encode_file
 from core.images.store import ImageSet
 from core.kernel.calls import syscall
+from core.kernel.thread_records import open_thread_records
 from core.plan.encode import assemble
 from core.plan.ops import Syscall
 from core.proc.statuses import Statuses
@@ -31,6 +32,7 @@ PROGRAMS = (
     "seccomp_filters", "signal_masks", "thread_bases", "thread_choices", "thread_ids", "threads_crowd", "timed_waits",
     "tree_rights",
 )  # fmt: skip
+OF_ALL_KINDS = "threads_crowd"  # too many for each to be asked alone
 LINES = (b"Name", b"Uid", b"Gid", b"SigPnd", b"CapInh", b"CapPrm", b"CapEff", b"CapBnd", b"CapAmb")
 
 
@@ -68,12 +70,15 @@ def looked_at(
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_both_ways_make_the_same_images(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_ways_make_the_same_images(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def compare(processes: list[Process]) -> None:
         alone, together = ask_all(processes, NOBODY), ask_all(processes, EVERYBODY)
         assert all(one.crowd is None for one in alone)
-        assert any(one.crowd is not None for one in together)
+        assert any(isinstance(one.crowd, AskedCrowd) for one in together)
         assert cores_of(together) == cores_of(alone)
+        by_records = ask_all([with_records(one) for one in processes], EVERYBODY)
+        assert any(isinstance(one.crowd, RecordedCrowd) for one in by_records) == (name != OF_ALL_KINDS)
+        assert cores_of(by_records) == cores_of(alone)
 
     looked_at(f"{name}.c", tmp_path, monkeypatch, compare)
 
@@ -134,6 +139,14 @@ def test_whatever_differs_in_a_thread_is_in_its_image(tmp_path: Path, monkeypatc
             expect_same(with_other_line(crowd, line))
 
     looked_at("thread_ids.c", tmp_path, monkeypatch, change_and_compare)
+
+
+def with_records(process: Process) -> Process:
+    """With what the kernel has of its threads."""
+    frozen, borrow, statuses, timers = process
+    with open_thread_records(frozen.pid) as records:
+        found = records.read(frozen.tids)
+    return frozen, borrow, Statuses(dict(zip(frozen.tids, statuses.texts(frozen.tids), strict=True)), found), timers
 
 
 def expect_same(crowd: AskedCrowd) -> None:

@@ -18,7 +18,7 @@ LAYER = {
     "core.build": 3, "core.tree": 3, "core.prepare": 3,
     "core.collect_threads": 3, "core.collect_tasks": 3, "core.collect_memory": 3, "core.foreseen": 3,
     "core.mould": 3, "core.mould_files": 3,
-    "core.parents": 3, "core.borrow_sharer": 3, "core.pre_dump": 3, "core.dump_writing": 3,
+    "core.parents": 3, "core.subjects": 3, "core.pre_dump": 3, "core.dump_writing": 3,
     "core.live": 3, "core.preflight": 3,
     "core": 4,
 }  # fmt: skip
