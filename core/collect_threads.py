@@ -12,7 +12,7 @@ from typing import Final
 
 from core.images import kinds
 from core.images.codec import Unparsed
-from core.images.pb.core_pb2 import SECCOMP_DISABLED, CoreEntry, ThreadCoreEntry
+from core.images.pb.core_pb2 import CoreEntry, ThreadCoreEntry
 from core.images.pb.signals_pb2 import SignalQueueEntry
 from core.images.store import ImageSet
 from core.kernel import ptrace
@@ -351,7 +351,7 @@ def collect_crowd(asked: AskedCrowd | RecordedCrowd, cores: Cores, images: Image
     crowd, found = asked.sorted()
     own_tids = asked.statuses.own_tids
     ids = [own_tids[tid] for tid in asked.tids]
-    encoded = crowd.encode([_pieces(_collect_common(asked.of(index))) for index in found.firsts])
+    encoded = crowd.encode([_pieces(asked.of(index), cores.filters) for index in found.firsts])
     images.extend_each(kinds.CORE, {id: Unparsed(CoreEntry, one) for id, one in zip(ids, encoded, strict=True) if one})
     for index in found.alone:
         images.add(kinds.CORE, cores.collect(asked.of(index)), ids[index])
@@ -363,9 +363,10 @@ def _places() -> Places:
     return Places(outs[places[id(asked.thread.clear_child_tid)], 1][0], outs[places[id(asked.stack)], 1][0])
 
 
-def _pieces(common: CoreEntry) -> Pieces:
+def _pieces(answers: Answers, filters: seccomp.Filters) -> Pieces:
+    common = _collect_common(answers)
     entry = common.thread_core
-    entry.seccomp_mode = SECCOMP_DISABLED
+    seccomp.collect(answers.tid, answers.status.seccomp, filters, entry)
     info = common.thread_info
     info.fpregs.CopyFrom(registers.NO_FPREGS)
     scheduled, rights, cgroup, settings = (_fields(entry, numbers) for numbers in FIELDS)

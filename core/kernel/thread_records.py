@@ -46,11 +46,11 @@ AUTODISARM: Final = -(1 << 31)
 DISABLED: Final = 2  # of an alternate stack: sigaltstack(2)
 # All that a thread is asked comes of these, as sizes in bytes: what it is asked by itself (core.collect_threads),
 # /proc/PID/task/TID/status, and the facts of core.kernel.thread_facts. A pointer stands for what it leads to.
-SPECIAL: Final = (("pending", 8), ("seccomp", 4), ("mempolicy", 8), ("io_bitmap", 8))
+SPECIAL: Final = ("pending", "mempolicy", "io_bitmap")
 SCHEDULED: Final = ("policy", "static_prio", "rt_priority")
 COMMON: Final = (
     ("cred", 8), ("real_cred", 8), ("files", 8), ("fs", 8), ("timer_slack_ns", 8), ("atomic_flags", 8), ("flags", 8),
-    ("iopl_emul", 8), ("pdeath_signal", 4),
+    ("iopl_emul", 8), ("pdeath_signal", 4), ("mode", 4), ("filter", 8),
 )  # fmt: skip
 LAYOUT: Final = {
     "task_struct": (
@@ -59,7 +59,7 @@ LAYOUT: Final = {
         "timer_slack_ns", "atomic_flags", "pdeath_signal", "thread", "thread_info", "io_context", "cpus_mask",
     ),
     "thread_struct": ("io_bitmap", "iopl_emul"), "thread_info": ("flags",), "sigpending": ("signal",),
-    "seccomp": ("mode",), "io_context": ("ioprio",), "pid": ("level", "numbers"), "upid": ("nr",),
+    "seccomp": ("mode", "filter"), "io_context": ("ioprio",), "pid": ("level", "numbers"), "upid": ("nr",),
 }  # fmt: skip
 
 
@@ -120,16 +120,16 @@ def _code(out: int, level: int, affinity_size: int) -> bytes:
     task, thread = layout["task_struct"], layout["thread_struct"]
     at = {
         **task, "pending": task["pending"] + layout["sigpending"]["signal"],
-        "seccomp": task["seccomp"] + layout["seccomp"]["mode"],
         "flags": task["thread_info"] + layout["thread_info"]["flags"],
         **{name: task["thread"] + offset for name, offset in thread.items()},
+        **{name: task["seccomp"] + offset for name, offset in layout["seccomp"].items()},
     }  # fmt: skip
     code = instruction(0x79, 9, 7, task["thread_pid"])
     code += _unless_zero(9, _own_numbers(level, layout["pid"], layout["upid"]["nr"]))
     code += _load(_place("clear_child_tid"), 8, 7, at["clear_child_tid"]) + _copy(_place("comm"), 16, 7, at["comm"])
     code += _stack(task)
-    for index, (name, size) in enumerate(SPECIAL):
-        code += _load(_place("special") + 8 * index, size, 7, at[name])
+    for index, name in enumerate(SPECIAL):
+        code += _load(_place("special") + 8 * index, 8, 7, at[name])
     for index, name in enumerate(SCHEDULED):
         code += _load(_place("policy") + 4 * index, 4, 7, at[name])
     code += _copy(_place("policy") + 4 * len(SCHEDULED), 1, 7, at["sched_reset_on_fork"])  # with bits beside it

@@ -39,7 +39,7 @@ struct mg_record {
 	unsigned int pad;
 	unsigned long long stack_size;
 	char comm[16];
-	unsigned long long special[4]; /* 0 of an ordinary thread */
+	unsigned long long special[3]; /* 0 of an ordinary thread */
 	int policy;		       /* what most have alike from here on */
 	unsigned int scheduled[3];
 };
