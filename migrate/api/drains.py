@@ -5,6 +5,7 @@ from pydantic import Field
 from migrate.api import models
 from migrate.api.handlers import Paging, at, moment, read_page
 from migrate.api.routes import ApiError, Call, NotFound
+from migrate.drain.scheduler import FAILED
 from migrate.fleet.drains import OPEN_STATES, Planned, ask_for_drain, plan_drain, refuse_busy
 from migrate.fleet.hosts import read_selectors
 from migrate.fleet.schema import DRAINS
@@ -86,7 +87,7 @@ async def _model(call: Call, row: Row) -> models.Drain:
     return models.Drain.model_validate(
         {
             **row, **times, "spec": spec, "plan": plan, "moved": states.count("done"), "running": running,
-            "failed": sum(state in ("failed", "refused", "cancelled", "in_doubt") for state in states),
+            "failed": sum(state in FAILED for state in states), "cancelled": states.count("cancelled"),
             "left": len(left), "eta_s": eta, "migrations": [leg["id"] for leg in legs],
         }
     )  # fmt: skip

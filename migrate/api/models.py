@@ -288,6 +288,7 @@ class Drain(BaseModel):
     moved: int = 0
     running: int = 0
     failed: int = 0
+    cancelled: int = 0
     left: int = 0
     eta_s: float | None = None
     migrations: list[str] = []

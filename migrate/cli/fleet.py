@@ -214,6 +214,7 @@ def progress_line(drain: "Drain") -> str:
     eta = f", about {drain.eta_s:.0f} s left" if drain.eta_s and drain.state == "running" else ""
     opens = f" until {drain.opens_at:%Y-%m-%d %H:%M} UTC" if drain.state == "waiting" and drain.opens_at else ""
     counts = f"{drain.moved} moved, {drain.running} under way, {drain.left} to go, {drain.failed} failed"
+    counts += f", {drain.cancelled} cancelled" if drain.cancelled else ""
     return f"drain {drain.id}: {drain.state}{opens}: {drain.message or counts}{eta}"
 
 

@@ -2,7 +2,8 @@
 
 Called again and again, by any coordinator: an action that was taken shows in `legs` the next time, so nothing is
 begun twice. A leg is a migration of the drain, `away` from the host or `back` to it. A hook that fails counts as a
-failed migration does.
+failed migration does; so does a leg that somebody cancelled, but it is told apart, and a drain that nothing else
+disturbed ends as cancelled.
 """
 
 from collections import Counter
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 OVER: Final = frozenset({"done", "failed", "refused", "cancelled"})
-WENT_WRONG: Final = frozenset({"failed", "refused", "cancelled", "in_doubt"})
+FAILED: Final = frozenset({"failed", "refused", "in_doubt"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,12 @@ class Leg:
     @property
     def went_wrong(self) -> bool:
         """Counts for --on-failure."""
-        return self.state in WENT_WRONG or self.hook_failed
+        return self.failed or self.state == "cancelled"
+
+    @property
+    def failed(self) -> bool:
+        """Went wrong without anybody's wish."""
+        return self.state in FAILED or self.hook_failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +160,7 @@ def _go_away(drain: Drain, host: str, legs: Sequence[Leg], now: float) -> list[A
     if halted and drain.on_failure == "back":
         return [Enter("returning", f"{_told(away, drain)}; bringing back what had moved")]
     if halted or wrong or len(away) < len(drain.steps):
-        return [] if left else [Enter("failed", _told(away, drain))]
+        return [] if left else [Enter(_ending(wrong, halted or len(away) == len(drain.steps)), _told(away, drain))]
     return [Enter("away" if drain.and_back else "done", _told(away, drain))]
 
 
@@ -186,7 +192,7 @@ def _begin(drain: Drain, host: str, left: Sequence[Step], running: Sequence[Leg]
 def _come_back(drain: Drain, host: str, legs: Sequence[Leg]) -> list[Action]:
     back = [leg for leg in legs if leg.leg == "back"]
     running = [leg for leg in back if leg.state not in OVER and leg.state != "in_doubt"]
-    failed_before = any(leg.went_wrong for leg in legs) or not drain.and_back  # who did not ask for it hears why
+    wrong = [leg for leg in legs if leg.went_wrong]
     gone = [leg for leg in legs if leg.leg == "away" and leg.state == "done"]
     begun = {(leg.source, leg.pid) for leg in back}
     left = [] if drain.cancel else [leg for leg in gone if (leg.destination, leg.moved_pid) not in begun]
@@ -201,14 +207,26 @@ def _come_back(drain: Drain, host: str, legs: Sequence[Leg]) -> list[Action]:
     message = f"{home} of {len(gone)} brought back" if gone else "nothing had moved: there was nothing to bring back"
     if drain.cancel:
         return [Enter("cancelled", message)]
-    return [Enter("failed" if failed_before or home < len(gone) else "done", message)]
+    if cancelled := sum(leg.state == "cancelled" for leg in back):
+        message += f", {cancelled} cancelled"
+    if not wrong and drain.and_back and home == len(gone):
+        return [Enter("done", message)]
+    asked = drain.and_back or any(leg.leg == "away" for leg in wrong)  # else a hook of the host brought them back
+    return [Enter(_ending(wrong, asked and home + cancelled == len(gone)), message)]
+
+
+def _ending(wrong: Sequence[Leg], explained: bool) -> str:
+    """Of a drain that is not done: cancelled when what was cancelled is all that went wrong, and explains the rest."""
+    return "cancelled" if wrong and explained and not any(leg.failed for leg in wrong) else "failed"
 
 
 def _told(away: Sequence[Leg], drain: Drain) -> str:
     done = sum(leg.state == "done" for leg in away)
     parts = [f"{done} of {len(drain.steps)} moved" if drain.steps else "nothing was moved: the plan has no move"]
-    if wrong := sum(leg.state in WENT_WRONG for leg in away):
-        parts.append(f"{wrong} failed")
+    if failed := sum(leg.state in FAILED for leg in away):
+        parts.append(f"{failed} failed")
+    if cancelled := sum(leg.state == "cancelled" for leg in away):
+        parts.append(f"{cancelled} cancelled")
     if hooks := sum(leg.hook_failed for leg in away):
         parts.append(f"{hooks} with a failed hook")
     if left := len(drain.steps) - len(away):

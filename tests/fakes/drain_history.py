@@ -163,7 +163,9 @@ class History:
         if self.numbers.random() < self.chances.doubt / 4:
             return "in_doubt"
         return (
-            self.numbers.choice(["failed", "refused"]) if self.numbers.random() < self.chances.failing / 2 else "done"
+            self.numbers.choice(["failed", "refused", "cancelled"])
+            if self.numbers.random() < self.chances.failing / 2
+            else "done"
         )
 
     def _end_leg(self, name: str, state: str) -> None:
@@ -191,6 +193,11 @@ class History:
         assert all(self.place[one.load.pid] == HOME for one in self.plan.stays), "what had no place went somewhere"
         for leg in self.legs:
             assert leg.state in (*OVER, "in_doubt")
+        if self.drain.state == "cancelled" and not self.drain.cancel:
+            assert any(leg.state == "cancelled" for leg in self.legs), "cancelled by nobody"
+            assert not any(leg.failed for leg in self.legs), self.message
+        if self.drain.state == "done":
+            assert not any(leg.went_wrong for leg in self.legs), self.message
         if not self.disturbed and self.drain.closes_at is None:
             wanted = HOME if self.drain.and_back else None
             moved = {move.load.pid: move.destination for move in self.plan.moves}

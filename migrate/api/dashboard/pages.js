@@ -119,7 +119,7 @@ export function Drains({ store }) {
   return html`<h1>Drains</h1><${Trouble} error=${error} /><p><a role="button" href="#/drains/new">Drain a host …</a></p>
     ${store.drains.length === 0 && html`<p>No host was drained yet.</p>`}
     ${store.drains.map((drain) => html`<article key=${drain.id}><header><strong>${drain.host}</strong> <${Badge} state=${drain.state} /> <small>${drain.id}, ${moment(drain.created_at)}</small></header>
-      ${drain.plan.moves.length === 0 ? html`<p>${drain.plan.unplaced.length ? "Nothing can be moved." : "Nothing to move."}</p>` : html`<label>${drain.moved} of ${drain.plan.moves.length} moved, ${drain.running} under way, ${drain.failed} failed
+      ${drain.plan.moves.length === 0 ? html`<p>${drain.plan.unplaced.length ? "Nothing can be moved." : "Nothing to move."}</p>` : html`<label>${drain.moved} of ${drain.plan.moves.length} moved, ${drain.running} under way, ${drain.failed} failed${drain.cancelled ? `, ${drain.cancelled} cancelled` : ""}
         <progress value=${drain.moved} max=${drain.plan.moves.length}></progress></label>`}
       ${drain.state === "waiting" && drain.opens_at && html`<p>Waits for its window: ${moment(drain.opens_at)}</p>`}
       ${drain.eta_s && drain.state === "running" ? html`<p>About ${seconds(drain.eta_s)} left.</p>` : null}<p>${drain.message}</p>

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -53,6 +54,33 @@ def test_one_failure_stops_the_rest_where_that_is_asked_for() -> None:
     drain = Drain("running", STEPS, max_parallel=1, on_failure="stop")
     [over] = decide(drain, "a", [Leg("x", "away", "a", 1, "b", "failed")], 0.0)
     assert isinstance(over, Enter) and over.state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("states", "on_failure", "state", "says"),
+    [
+        (["done", "cancelled"], "skip", "cancelled", "1 of 2 moved, 1 cancelled"),
+        (["failed", "cancelled"], "skip", "failed", "0 of 2 moved, 1 failed, 1 cancelled"),
+        (["cancelled"], "stop", "cancelled", "0 of 2 moved, 1 cancelled, 1 not begun"),
+        (["done", "cancelled"], "back", "returning", "1 of 2 moved, 1 cancelled; bringing back what had moved"),
+        (["done", "refused"], "skip", "failed", "1 of 2 moved, 1 failed"),
+    ],
+)
+def test_what_was_cancelled_is_neither_failed_nor_done(
+    states: list[str], on_failure: Literal["skip", "stop", "back"], state: str, says: str
+) -> None:
+    drain = Drain("running", STEPS[:2], on_failure=on_failure)
+    legs = [Leg(str(pid), "away", "a", pid, "b", ended) for pid, ended in enumerate(states, 1)]
+    assert decide(drain, "a", legs, 0.0) == [Enter(state, says)]
+
+
+def test_a_way_back_that_somebody_cancelled_is_told_as_that() -> None:
+    away = Leg("x", "away", "a", 1, "b", "done", moved_pid=1)
+    back = Leg("y", "back", "b", 1, "a", "cancelled")
+    found = decide(Drain("returning", STEPS[:1], and_back=True), "a", [away, back], 0.0)
+    assert found == [Enter("cancelled", "0 of 1 brought back, 1 cancelled")]
+    [over] = decide(Drain("returning", STEPS[:1], on_failure="back"), "a", [away, back], 0.0)
+    assert isinstance(over, Enter) and over.state == "failed", "a failed hook of the host brought it back"
 
 
 def test_other_migrations_to_a_host_count() -> None:
