@@ -33,6 +33,7 @@ CONTAINERS: Final = tuple(map(re.compile, (
     r"/machine-(?!qemu)([^/\n]+)\.scope",  # machined has libvirt's virtual machines there, too
     r"/systemd-nspawn@([^/\n]+)\.service",
 )))  # fmt: skip
+WITHOUT_A_WORD: Final = ("it was never started", "it ended without a word")
 ESCAPED: Final = re.compile(r"\\x([0-9a-f]{2})")  # as systemd writes a character in a unit's name
 POLL_S: Final = 0.1
 
@@ -261,8 +262,8 @@ class Jobs:
         try:
             lines = self._path(migration_id, "log").read_text(errors="replace").strip().splitlines()
         except FileNotFoundError:
-            return "it was never started"
-        return lines[-1][-400:] if lines else "it ended without a word"
+            return WITHOUT_A_WORD[0]
+        return lines[-1][-400:] if lines else WITHOUT_A_WORD[1]
 
 
 def _replace(path: Path, text: str) -> None:

@@ -117,8 +117,8 @@ async def cancel_migration(call: Call, _body: None) -> models.Migration:
     row = await _migration(call, call.path["id"])
     if row["state"] not in (models.State.QUEUED, models.State.RUNNING):
         raise ApiError(409, "too late", f"migration {row['id']} is {row['state']}")
+    await call.services.store.audit(call.who, "cancel", row["id"])  # first: whoever acts upon it tells by whom
     await call.services.store.change(MIGRATIONS, MIGRATIONS.c.id == row["id"], cancel=True)
-    await call.services.store.audit(call.who, "cancel", row["id"])
     call.services.news.tell(row["id"])
     call.services.wake()
     return migration_model(await _migration(call, row["id"]))

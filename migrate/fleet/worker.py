@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from core.errors import MigrateError, UsageError
+from migrate.agent import WITHOUT_A_WORD
 from migrate.errors import TransportError
 from migrate.fleet.hooks import Hooks, Stage
 from migrate.fleet.inventory import LOCAL
 from migrate.fleet.reach import Address, Reach
-from migrate.fleet.schema import HOSTS, MIGRATIONS
+from migrate.fleet.schema import AUDIT, HOSTS, MIGRATIONS
 from migrate.fleet.store import LEASE_S, FenceLost, Row, Store
 from migrate.machine import State
 
@@ -141,7 +142,7 @@ class _Job:
     async def run(self) -> None:
         row = self._row
         if row["cancel"] and row["state"] == "queued":
-            return await self._end("cancelled", "cancelled before it began")
+            return await self._end("cancelled", await self._told_unbegun())
         try:
             source, there = await self._hosts()
         except UsageError as error:
@@ -155,7 +156,7 @@ class _Job:
                 return await self._end("refused", wrong, "the hook decides; it runs on where it was")
             asked = await self._store.row(MIGRATIONS, MIGRATIONS.c.id == row["id"])
             if asked is not None and asked["cancel"]:
-                return await self._end("cancelled", "cancelled before it began")
+                return await self._end("cancelled", await self._told_unbegun())
             await self._store.write_leased(MIGRATIONS, row, state="running", started_at=self._store.now())
             row["state"] = "running"
             self._told(row["id"])
@@ -192,7 +193,7 @@ class _Job:
         """End it when this event does; True when it did."""
         name = body.get("event")
         if name == "lost":
-            await self._end(*lost_ending(body))
+            await self._end(*lost_ending(body), interrupted=was_interrupted(body))
         elif name in ENDINGS:
             await self._finish(ENDINGS[str(name)], body)
         return name == "lost" or name in ENDINGS
@@ -205,20 +206,27 @@ class _Job:
         if state == "in_doubt":
             hint = str(body.get("command", ""))
         result = {key: body[key] for key in body if key not in ("event", "migration_id")} if state == "done" else None
-        await self._end(state, message, hint, result)
+        await self._end(state, message, hint, result, interrupted=body.get("kind") == "Interrupted")
 
-    async def _end(self, state: str, message: str = "", hint: str | None = None, result: Any = None) -> None:
+    async def _end(
+        self, state: str, message: str = "", hint: str | None = None, result: Any = None, *, interrupted: bool = False
+    ) -> None:
+        """`interrupted`: the wish to cancel is all that ended it, if there was one."""
+        asked = await self._store.row(MIGRATIONS, MIGRATIONS.c.id == self._row["id"])
+        if state in ("failed", "refused") and asked is not None and asked["cancel"]:
+            state, told = "cancelled", f"cancelled by {await find_canceller(self._store, self._row)}"
+            message, hint = (f"{told}, it runs on where it was", "") if interrupted else (f"{told}: {message}", hint)
         if self._row["state"] == "running" and (wrong := await self._hook("after-workload", state, message)):
             result = {**result, "hook": wrong} if result else None
             message = "; ".join(part for part in (message, wrong) if part)
-        asked = await self._store.row(MIGRATIONS, MIGRATIONS.c.id == self._row["id"])
-        if state in ("failed", "refused") and asked is not None and asked["cancel"]:
-            state = "cancelled"
         await self._store.release(
             MIGRATIONS, self._row, state=state, message=message, hint=hint or "", result=result,
             ended_at=None if state == "in_doubt" else self._store.now(),
         )  # fmt: skip
         self._told(self._row["id"])
+
+    async def _told_unbegun(self) -> str:
+        return f"cancelled by {await find_canceller(self._store, self._row)} before it began"
 
     async def _hook(self, stage: Stage, state: str = "", message: str = "") -> str:
         """What is wrong, "" when nothing is; a migration that no drain asked for has no hooks."""
@@ -250,6 +258,20 @@ def lost_ending(body: dict[str, Any]) -> tuple[str, str]:
     if state in (State.HANDING_OVER, State.HANDED_OVER, State.IN_DOUBT):
         return "in_doubt", f"its process ended while the journal said {state}: {said}"
     return "failed", f"its process ended early, the source runs on: {said}"
+
+
+def was_interrupted(lost: dict[str, Any]) -> bool:
+    """Whether what is known of the end of a process fits a signal that came before it could turn back in order."""
+    said = str(lost.get("message", ""))
+    return said in WITHOUT_A_WORD or "interrupt" in said.lower()  # Python's own word for it, and ours
+
+
+async def find_canceller(store: Store, row: Row) -> str:
+    """Who asked that the migration be cancelled, or else its drain; the last who did."""
+    theirs = (AUDIT.c.action == "cancel") & (AUDIT.c.target == row["id"])
+    its_drain = (AUDIT.c.action == "cancel-drain") & (AUDIT.c.target == row["drain_id"])
+    found = await store.rows(AUDIT, theirs | its_drain, order=[AUDIT.c.action, AUDIT.c.number.desc()], limit=1)
+    return str(found[0]["who"]) if found else "an operator"
 
 
 async def find_address(store: Store, name: str, *, as_peer: bool = False) -> Address:

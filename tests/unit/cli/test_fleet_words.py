@@ -30,7 +30,9 @@ def test_wrong_input_is_told_in_our_words(given: object, said: str) -> None:
 
 
 def test_a_move_cancelled_before_it_began_says_so_once_and_has_no_empty_hint() -> None:
-    assert stayed_lines(7, "cancelled", "cancelled before it began", "") == ["  pid 7 cancelled before it began"]
+    assert stayed_lines(7, "cancelled", "cancelled by bob before it began", "") == [
+        "  pid 7 cancelled by bob before it began"
+    ]
     assert stayed_lines(7, "failed", "host b: is gone", "is it up?") == [
         "  pid 7 failed: host b: is gone",
         "    → is it up?",
