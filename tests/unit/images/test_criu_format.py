@@ -114,6 +114,7 @@ def test_a_message_they_lack_belongs_to_a_later_release_or_is_ours_alone() -> No
         "SkUcredEntry",
         "TcpOptsEntry",
         "SemUndoEntry",  # ours
+        "SocketOption",  # ours
         "XsaveComponent",  # ours
         "UserX86CetEntry",
     }
