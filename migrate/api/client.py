@@ -7,6 +7,7 @@ async with Client("https://ops:8467", token="mig_…") as client:
 
 import asyncio
 import json
+import os
 import ssl
 from collections.abc import AsyncIterator
 from types import TracebackType
@@ -243,7 +244,19 @@ class Client:
                 await _raise_for(response)
                 return await response.text()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise ConnectionLost(f"{self._url}: {error or type(error).__name__}", hint="is the server up?") from error
+            raise ConnectionLost(f"{self._url}: {_reason(error)}", hint="is the server up?") from error
+
+
+def _reason(error: Exception) -> str:
+    """Without the address, which is told already."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return "no host has this name"
+        case aiohttp.ClientConnectorError() if error.os_error.errno:
+            return os.strerror(error.os_error.errno)
+        case TimeoutError():
+            return "no answer in time"
+    return str(error) or type(error).__name__
 
 
 def _part(name: str) -> str:

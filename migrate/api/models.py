@@ -64,7 +64,7 @@ def _checked(parse: Any, value: str | None) -> str | None:
         try:
             parse("value", value)
         except UsageError as error:
-            raise ValueError(f"{error.message}: {error.hint}") from error
+            raise ValueError(f"{error.message.removeprefix('value: ')}; {error.hint}") from error
     return value
 
 

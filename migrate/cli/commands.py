@@ -4,6 +4,7 @@ Owns the list of commands. Each is imported when it is called, so that `migrate 
 """
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -134,7 +135,21 @@ def call(function: Callable[..., int], arguments: list[str], name: str, epilog: 
     try:
         return int(app(arguments, prog_name=name, standalone_mode=False) or 0)
     except typer.TyperException as error:
-        raise UsageError(error.format_message().rstrip(".")) from error
+        raise UsageError(plain(error.format_message())) from error
+
+
+def plain(message: str) -> str:
+    """What the parser of the command line says, in our words."""
+    said = message.rstrip(".")
+    if match := re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", said):
+        return f"{match[1]}: more than is taken here"
+    if match := re.fullmatch(r"No such option: (\S+)(?: \(?(?:Possible options:|Did you mean) (.*?)\)?\??)?", said):
+        return f"{match[1]}: there is no such option" + (f"; there is {match[2]}" if match[2] else "")
+    if match := re.fullmatch(r"Missing argument '(.*)'", said):
+        return f"{match[1]}: is missing"
+    if match := re.fullmatch(r"Option '(.*)' requires an argument", said):
+        return f"{match[1]}: its value is missing"
+    return said
 
 
 def _end(code: int, how: str, error: MigrateError, argv: list[str]) -> int:

@@ -24,6 +24,7 @@ TOKEN_VARIABLE = "MIGRATE_TOKEN"
 DEFAULT_SERVER = "http://127.0.0.1:8467"
 OVER = ("done", "failed", "cancelled", "away")
 LOOK_S = 1.0
+HOSTS_TAKES = "write list, add NAME [user@]host, remove NAME, cordon NAME or uncordon NAME"
 
 Server = Annotated[str | None, typer.Option("--server", metavar="URL", help=f"Instead of {SERVER_VARIABLE}.")]
 Labels = Annotated[list[str] | None, typer.Option("--to-label", metavar="K=V", help="Only to hosts with this label.")]
@@ -122,7 +123,8 @@ def hosts(
             case "uncordon", str(), None:
                 await client.uncordon(name)
             case _:
-                raise UsageError("hosts: list, add NAME ADDRESS, remove NAME, cordon NAME, or uncordon NAME")
+                words = " ".join(word for word in (what, name, address) if word is not None)
+                raise UsageError(f"hosts {words}: is not complete, or no question", hint=HOSTS_TAKES)
         return ExitCode.DONE
 
     return ask(work, server)
@@ -155,21 +157,23 @@ def ask(work: "Callable[[Client], Coroutine[object, object, T]]", server: str | 
 
     async def run() -> T:
         url = server or os.environ.get(SERVER_VARIABLE) or DEFAULT_SERVER
+        if not url.startswith(("http://", "https://")):
+            where = "--server" if server else SERVER_VARIABLE
+            raise UsageError(f"{where} {url}: is not the URL of a server", hint=f"for example {DEFAULT_SERVER}")
         async with Client(url, token=os.environ.get(TOKEN_VARIABLE, "")) as client:
             return await work(client)
 
     try:
         return asyncio.run(run())
     except ValidationError as error:
-        hint = "`migrate drain --help` and `migrate hosts --help` tell what they take"
-        raise UsageError(wrong_with(error, "the request"), hint=hint) from error
+        raise UsageError(wrong_with(error, "the request")) from error
 
 
 def parse_labels(pairs: list[str] | None) -> dict[str, str]:
     """K=V, several."""
     found = [pair.partition("=") for pair in pairs or ()]
-    if wrong := [key for key, equals, _ in found if not key or not equals]:
-        raise UsageError(f"label {wrong[0]!r}: is not K=V")
+    if wrong := ["".join(parts) for parts in found if not parts[0] or not parts[1]]:
+        raise UsageError(f"label {wrong[0]!r}: is not K=V", hint="for example rack=b")
     return {key: value for key, _, value in found}
 
 

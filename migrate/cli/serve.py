@@ -116,7 +116,11 @@ def serve(
     try:
         asyncio.run(run())
     except OSError as error:
-        raise UsageError(f"--listen {listen}: {error.strerror}") from error
+        from_kernel = (
+            error.errno is not None and error.errno > 0
+        )  # else it is of the name service, whose words are good
+        reason = os.strerror(error.errno or 0) if from_kernel else error.strerror or str(error)
+        raise UsageError(f"--listen {listen}: {reason}") from error
     return ExitCode.DONE
 
 

@@ -148,7 +148,9 @@ def parse_shared(paths: Sequence[Path] | None) -> tuple[str, ...]:
 def parse_scripts(paths: Sequence[Path] | None) -> tuple[str, ...]:
     """--action-script: absolute paths of files that can be executed."""
     for path in paths or ():
-        if not path.is_file() or not os.access(path, os.X_OK):
+        if not path.is_file():
+            raise UsageError(f"--action-script {path}: there is no such file")
+        if not os.access(path, os.X_OK):
             raise UsageError(f"--action-script {path}: is not a file that can be executed", hint=f"chmod +x {path}")
     return tuple(str(path.absolute()) for path in paths or ())
 

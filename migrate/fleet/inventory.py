@@ -25,9 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from core.errors import UsageError
 from migrate.transport.destination import parse_destination
-from migrate.wrong import wrong_with
+from migrate.wrong import NAME_PATTERN, PATH_PATTERN, TTY_PATTERN, wrong_with
 
-Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Name: TypeAlias = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 LOCAL = "local"
 PATTERNS = ("command", "user", "unit", "cgroup", "container")
 
@@ -57,7 +57,7 @@ class HostEntry(Model):
             try:
                 parse_destination(value)
             except UsageError as error:
-                raise ValueError(error.message) from error
+                raise ValueError(error.message.removeprefix("destination ")) from error
         return value
 
     @property
@@ -72,13 +72,13 @@ class MoveChoices(Model):
 
     tcp: Literal["refuse", "close"] = "refuse"
     pid_mode: Literal["keep", "namespace"] = "keep"
-    shared: list[Annotated[str, Field(pattern="^/")]] = Field(
+    shared: list[Annotated[str, Field(pattern=PATH_PATTERN)]] = Field(
         default=[], description="both hosts have the same files below these"
     )
     cpu_check: Literal["ins", "fpu"] = Field(
         default="ins", description="registers and instructions, or registers alone"
     )
-    tty: Annotated[str, Field(pattern="^(new$|/)")] | None = Field(
+    tty: Annotated[str, Field(pattern=TTY_PATTERN)] | None = Field(
         default=None, description="`new`, or the path of a terminal over there, in place of the one here"
     )
     shell_job: bool = Field(default=False, description="leave the session leader or the terminal behind")
