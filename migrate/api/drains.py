@@ -61,9 +61,8 @@ async def cancel_drain(call: Call, body: models.CancelDrain) -> models.Drain:
     drain = await _drain(call, call.path["id"])
     if drain.state not in OPEN_STATES:
         raise ApiError(409, "too late", f"drain {drain.id} is {drain.state}")
-    await call.services.store.audit(
-        call.who, "cancel-drain", drain.id, running=body.running
-    )  # first: its legs tell by whom
+    # First: its legs tell by whom.
+    await call.services.store.audit(call.who, "cancel-drain", drain.id, running=body.running)
     await call.services.store.change(DRAINS, DRAINS.c.id == drain.id, cancel=body.running)
     call.services.news.tell(drain.id)
     return await _drain(call, drain.id)

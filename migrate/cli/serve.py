@@ -116,10 +116,9 @@ def serve(
     try:
         asyncio.run(run())
     except OSError as error:
-        from_kernel = (
-            error.errno is not None and error.errno > 0
-        )  # else it is of the name service, whose words are good
-        reason = os.strerror(error.errno or 0) if from_kernel else error.strerror or str(error)
+        # Below 0 it is of the name service, whose words are good.
+        of_kernel = error.errno is not None and error.errno > 0
+        reason = os.strerror(error.errno or 0) if of_kernel else error.strerror or str(error)
         raise UsageError(f"--listen {listen}: {reason}") from error
     return ExitCode.DONE
 
