@@ -31,8 +31,15 @@ async def check(
     """
     answer = await there.ask(pb.Check(target=target), pb.CheckAnswer)
     lacking, carried = lacking_files(target.files, answer, choice), carried_files(target, answer, choice)
+    twice = named_twice(carried)
+    carried = [need for need in carried if need.path not in twice]
     mended = {_record(need).subject for need in (*lacking, *carried)}
     rest = [one for one in answer.blockers if one.code not in SYNCED or one.subject not in mended]
+    for need in target.files:
+        for one in rest if need.path in twice else ():
+            if one.subject == _record(need).subject:
+                one.reason += f", and the process has it open as {twice[need.path]} too"
+                one.hint = "copy it there with both of its names, as links of one file"
     paths = frozenset(need.path for need in carried)
     if rest or not may_send or not mended:
         would = [pb.Notice(text=f"would copy {path} to the destination") for path in _paths(lacking, carried)]
@@ -96,6 +103,15 @@ def carried_files(target: pb.TargetFacts, answer: pb.CheckAnswer, choice: str) -
         for need in target.files
         if need.path in written and need.path in answer.missing and _record(need).is_sent(target.host.boot_id)
     ]
+
+
+def named_twice(carried: Sequence[pb.FileNeed]) -> dict[str, str]:
+    """Paths that lead to a file which another of them leads to (hard links), and that one: only one would be made over
+    there. Pure."""
+    names: dict[tuple[str, int], set[str]] = {}
+    for need in carried:
+        names.setdefault((need.filesystem_id, need.inode), set()).add(need.path)
+    return {path: min(paths - {path}) for paths in names.values() if len(paths) > 1 for path in paths}
 
 
 def _written(needs: Sequence[pb.FileNeed]) -> set[str]:

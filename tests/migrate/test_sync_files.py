@@ -242,6 +242,19 @@ def test_files_that_went_along_are_where_the_process_is(phase: str, pair: Pair) 
             assert said.code == 0 and check_written(there) > before, said.text
 
 
+def test_a_file_that_is_open_by_two_names_is_refused(pair: Pair) -> None:
+    links = "import os, signal; os.mkdir('/srv/disk/sub'); a = os.open('/srv/disk/sub/a', os.O_RDWR | os.O_CREAT)\n"
+    links += "os.link('/srv/disk/sub/a', '/srv/disk/sub/b'); b = os.open('/srv/disk/sub/b', os.O_RDWR); signal.pause()"
+    with own_disks(pair) as (here, _):
+        pid = pair.a.start([PYTHON, "-c", links])
+        wait_until(
+            lambda: (here / "b").exists() and pair.a.run(["readlink", f"/proc/{pid}/fd/4"], check=False).stdout, "b"
+        )
+        said = pair.migrate(pid, "root@host-b", "--sync-files", "missing")
+        assert said.code == 3 and "has it open as /srv/disk/sub/b too" in said.err and "both of its names" in said.err
+        pair.a.run(["kill", str(pid)])
+
+
 @pytest.mark.parametrize("act", ["rm log", "mv log log.1", "touch other && mv other log"])
 def test_a_file_that_loses_its_name_on_the_way_ends_the_move(act: str, pair: Pair) -> None:
     """It would come back with the name, or where another file is by now."""

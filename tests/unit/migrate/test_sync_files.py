@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from migrate.pb import control_pb2 as pb
-from migrate.sync_files import carried_files, lacking_files
+from migrate.sync_files import carried_files, lacking_files, named_twice
 
 FILE = stat.S_IFREG | 0o644
 HERE, NETWORK = "boot 5", "nfs4 server:/x"
@@ -41,6 +41,15 @@ def test_what_is_written_goes_along_whoever_reads_it_too() -> None:
 def test_a_file_of_the_network_stays_where_it_is() -> None:
     answer = pb.CheckAnswer(missing=["/net/log"])
     assert carried_files(target(need("/net/log", writable=True, filesystem_id=NETWORK)), answer, "missing") == []
+
+
+def test_two_names_of_one_file_are_told_from_one_that_is_open_twice() -> None:
+    files = [
+        pb.FileNeed(path=path, inode=inode, filesystem_id=HERE) for path, inode in [("/a", 1), ("/a", 1), ("/b", 2)]
+    ]
+    assert named_twice(files) == {}
+    assert named_twice([*files, pb.FileNeed(path="/c", inode=2, filesystem_id=HERE)]) == {"/b": "/c", "/c": "/b"}
+    assert named_twice([*files, pb.FileNeed(path="/c", inode=2, filesystem_id="boot 6")]) == {}
 
 
 def test_directories_come_before_what_is_in_them() -> None:
