@@ -3,9 +3,10 @@
 Owns their life and how each is told to undo; decides nothing.
 """
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from core.errors import MigrateError
 from migrate.engine import Keeper, Peer
@@ -15,6 +16,8 @@ from migrate.resolve import ANSWER_LIMIT_S, Means, abort_there, greet
 from migrate.world import PageStream, World
 
 log = logging.getLogger(__name__)
+TELL_AFTER_S = 3.0  # a connection that works is closed long before
+CLOSE_AT_MOST_S = 30.0
 
 
 class Parties:
@@ -60,6 +63,13 @@ class Parties:
         for stream in self._streams:
             stream.close_local()
 
+    async def resume(self, note: Callable[[str], None], then_s: float) -> pb.Resumed:
+        """Have the destination let its copy run. `note` hears when it does not answer soon, and that it is asked again
+        for `then_s` seconds after that."""
+        told = f"{self.there.name}: does not say yet that the copy runs; waiting {ANSWER_LIMIT_S:g} s for it"
+        with _told_late(note, f"{told}, then asking anew for some {then_s:g} s"):
+            return await self.there.ask(pb.Resume(migration_id=self._id), pb.Resumed, timeout_s=ANSWER_LIMIT_S)
+
     async def stop_keeper(self, thaw_because: str = "") -> bool:
         """See our keeper gone: from then on the journal cannot change under us. With a reason it is to thaw first and
         to journal why; True when it did."""
@@ -100,7 +110,30 @@ class Parties:
             with contextlib.suppress(MigrateError, OSError):
                 await self._destination.close()
 
+    async def close(self, note: Callable[[str], None]) -> None:
+        """Speak with nobody any more, and close the connection. How it came out is decided by then: `note` hears of a
+        host that does not answer, and it is not waited for longer than CLOSE_AT_MOST_S."""
+        name = self._destination.name if self._destination else "destination"
+        told = f"{name}: does not answer; its connection is closed, which takes {CLOSE_AT_MOST_S:g} s at most"
+        try:
+            with _told_late(note, told):
+                async with asyncio.timeout(CLOSE_AT_MOST_S):
+                    await self.hang_up()
+                    await self._world.far.close()
+        except Exception:  # what is still to be told of the migration does not depend on it
+            log.exception("%s: its connection did not close in order", name)
+
     async def _close_streams(self) -> None:
         for stream in self._streams:
             with contextlib.suppress(MigrateError, OSError):
                 await stream.close()
+
+
+@contextlib.contextmanager
+def _told_late(note: Callable[[str], None], text: str) -> Iterator[None]:
+    """`note` hears `text` if what is inside takes longer than TELL_AFTER_S."""
+    telling = asyncio.get_running_loop().call_later(TELL_AFTER_S, note, text)
+    try:
+        yield
+    finally:
+        telling.cancel()

@@ -246,8 +246,7 @@ class Migration:
         self._downtime.lap("hand over")
         self._enter(Phase.RESUME)
         try:
-            resume = pb.Resume(migration_id=self.id)
-            resumed = await self._parties.there.ask(resume, pb.Resumed, timeout_s=ANSWER_LIMIT_S)
+            resumed = await self._parties.resume(lambda text: self._notice([text]), self._request.reconnect_s)
         except (MigrateError, OSError) as error:
             return await self._settle(error)
         self._downtime.lap("resume", resumed.phases)
@@ -256,10 +255,11 @@ class Migration:
     async def _settle(self, error: Exception) -> MigrationResult:
         """Resume may have been heard, or not: only the destination knows."""
         self._enter(Phase.SETTLE)
-        self._notice([f"asking the destination where it stands: {error}"])
+        limit_s = self._request.reconnect_s
+        self._notice([f"asking the destination where it stands, for some {limit_s:g} s until it answers: {error}"])
         try:
             self._journal.advance(self.id, Event.FAILED)
-            resumed = await settle(self._means, self.id, self._request.reconnect_s)
+            resumed = await settle(self._means, self.id, limit_s)
         except (MigrateError, OSError) as unsettled:
             return await self._doubt(unsettled, "stopped, or running: it could not be asked")
         self._downtime.lap("resume", resumed.phases)
@@ -273,7 +273,7 @@ class Migration:
             await self._kill_source()
         except (MigrateError, OSError) as error:
             return await self._doubt(error, "running")
-        await self._parties.hang_up()
+        await self._parties.close(lambda text: self._notice([text]))
         assert self._precopy is not None
         self._emit(
             events.Done(
@@ -317,7 +317,7 @@ class Migration:
             self._thaw_without_keeper(reason)
         stopped_s = self._downtime.since_begin_s
         await self._parties.abort(self._means, str(error), lambda text: self._notice([text]))
-        await self._parties.hang_up()
+        await self._parties.close(lambda text: self._notice([text]))
         message, hint = words_of(error)
         self._emit(events.Failed(message, hint, type(error).__name__, stopped_s))
         return MigrationResult(self.id, Outcome.ROLLED_BACK, error)

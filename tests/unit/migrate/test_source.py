@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import Blocker, MigrateError, PageStreamError, Refused
-from migrate import events, precopy
+from migrate import events, parties, precopy
 from migrate.errors import ConnectionLost, GaveUp, JournalError, Unsettled
 from migrate.journal import Role
 from migrate.machine import CopyState, State
@@ -214,6 +214,38 @@ def test_a_watcher_that_breaks_does_not_hurt_the_migration(stage: Stage) -> None
 
     stage.events = Broken()
     assert move(stage).outcome is Outcome.DONE
+
+
+@pytest.mark.parametrize(("dies", "code"), [(False, 0), (True, 1)])
+def test_a_host_that_goes_silent_at_the_end_is_told_of_and_not_waited_for_long(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, dies: bool, code: int
+) -> None:
+    close, calls = stage.close, list[int]()
+
+    async def hang_once() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            await asyncio.get_running_loop().create_future()
+        await close()
+
+    monkeypatch.setattr(stage, "close", hang_once)
+    monkeypatch.setattr(parties, "TELL_AFTER_S", 0.0)
+    monkeypatch.setattr(parties, "CLOSE_AT_MOST_S", 0.05)
+    if dies:
+        stage.arm(point(stage, "here: Freeze to be sent"), Stage.kill_source_keeper)
+    assert move(stage).outcome.exit_code == code
+    told = [event.text for event in stage.events if isinstance(event, events.Notice) and "not answer" in event.text]
+    assert told == ["there: does not answer; its connection is closed, which takes 0.05 s at most"]
+    assert isinstance(last(stage), events.Failed if dies else events.Done)
+
+
+def test_a_host_that_does_not_confirm_the_copy_is_told_of_with_how_long_it_is_waited_for(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parties, "TELL_AFTER_S", 0.0)
+    assert move(stage, reconnect_s=7.0).outcome.exit_code == 0
+    [text] = [one.text for one in stage.events if isinstance(one, events.Notice) and "not say" in one.text]
+    assert text.endswith("waiting 10 s for it, then asking anew for some 7 s")
 
 
 def test_in_doubt_names_both_copies_and_the_one_command(stage: Stage) -> None:
