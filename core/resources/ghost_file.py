@@ -13,7 +13,7 @@ from typing import Final, Self
 from core.errors import CollectError
 from core.images import kinds
 from core.images.pb.files_pb2 import FdTypes, FileEntry
-from core.images.pb.filesystem_pb2 import GHOST, LINKED, GhostFileEntry, RemapFilePathEntry, Timeval
+from core.images.pb.filesystem_pb2 import GHOST, LINKED, GhostFileEntry, GhostXattr, RemapFilePathEntry, Timeval
 from core.images.store import ImageSet
 from core.kernel.calls import address_of, syscall
 from core.plan.ghost_names import DELETED, last_name
@@ -56,6 +56,7 @@ class Ghost:
             entry.chunks, entry.size = True, found.st_size
         if self.keeps_name:
             entry.keeps_name, entry.boot_id = True, ProcReader().boot_id()
+            entry.xattrs.extend(_read_xattrs(self.fd))
         return entry
 
 
@@ -69,6 +70,16 @@ def is_on_tmpfs(fd: int) -> bool:
 def _timeval(time_ns: int) -> Timeval:
     seconds, rest = divmod(time_ns, 10**9)
     return Timeval(tv_sec=seconds & 0xFFFFFFFFFFFFFFFF, tv_usec=rest // 1000)
+
+
+def _read_xattrs(fd: int) -> Iterator[GhostXattr]:
+    """All that a file has; none where its file system has no such thing."""
+    names: list[str] = []
+    with suppress(OSError):
+        names = os.listxattr(fd)
+    for name in names:
+        with suppress(OSError):  # removed meanwhile
+            yield GhostXattr(name=os.fsencode(name), value=os.getxattr(fd, name))
 
 
 def is_ghost(found: os.stat_result) -> bool:

@@ -131,6 +131,9 @@ class GhostStore:
                     os.ftruncate(made.fd, entry.size)
                 os.fchown(made.fd, entry.uid, entry.gid)
                 os.fchmod(made.fd, stat.S_IMODE(entry.mode))
+                for xattr in entry.xattrs:
+                    with suppress(OSError):  # a file system without them, or a name that belongs to its security module
+                        os.setxattr(made.fd, xattr.name, xattr.value)
                 os.utime(made.fd, ns=(_nanoseconds(entry.atim), _nanoseconds(entry.mtim)))
 
     @contextmanager

@@ -158,6 +158,7 @@ page = os.open('/srv/disk/sub/page', os.O_RDWR | os.O_CREAT)
 os.ftruncate(page, 8192)
 shared = mmap.mmap(page, 8192)
 os.close(page)
+os.setxattr('/srv/disk/sub/db', 'user.note', b'kept')
 log = open('/srv/disk/sub/log', 'a', buffering=1)
 n = 0
 while True:
@@ -221,6 +222,7 @@ def test_files_that_are_written_to_go_along(pair: Pair) -> None:
         assert pair.b.run(["flock", "-n", "/srv/disk/sub/db", "true"], check=False).returncode == 1
         for name in ("", "log", "db", "page"):
             assert (there / name).stat().st_mode == (here / name).stat().st_mode
+        assert os.getxattr(there / "db", "user.note") == b"kept"
 
 
 @pytest.mark.parametrize("phase", ["precopy", "restore"])
