@@ -4,6 +4,7 @@ import os
 from array import array
 from collections.abc import Iterator, Sequence
 
+from core.errors import CollectError
 from core.images import kinds
 from core.images.pb.files_pb2 import FdTypes, FileEntry
 from core.images.store import ImageSet
@@ -48,15 +49,18 @@ class LiveGhosts:
         self.ghosts = Ghosts(chosen)
         self._live: dict[int, LiveGhost] = {}
         self._key = process_vm.make_hash_key()
+        self._root = ""
         self._watch: ModifyWatch | None = None
 
     def __iter__(self) -> Iterator[LiveGhost]:
         return iter(self._live.values())
 
     def find(self, processes: Sequence[tuple[int, int]], reader: ProcReader, mappers: Mappers) -> None:
-        """Deleted and chosen files that processes (pid and pidfd of each) have open; what none has any more goes."""
+        """Deleted and chosen files that processes (pid and pidfd of each) have open; what none has any more goes, but
+        for chosen ones that have their names."""
+        self._root = reader.path(processes[0][0], "root") if processes else self._root
         found = {ghost.id for pid, pidfd in processes for ghost in self._of(pid, pidfd, reader)}
-        self.ghosts.keep(found | {ghost.id for ghost in self.ghosts if ghost.mapped})
+        self.ghosts.keep(found | {ghost.id for ghost in self.ghosts if ghost.mapped or self._is_there(ghost)})
         self.look(mappers)
 
     def _of(self, pid: int, pidfd: int, reader: ProcReader) -> Iterator[Ghost]:
@@ -93,7 +97,18 @@ class LiveGhosts:
         for live in self:
             live.look(mappers, self._doubt(live, modified), last=last)
         if last:
+            self._check_met()
             self.ghosts.check_names()
+
+    def _is_there(self, ghost: Ghost) -> bool:
+        """A chosen file that who closed it may open again."""
+        return ghost.path in self.ghosts.chosen and leads_to(self._root + ghost.path, os.fstat(ghost.fd))
+
+    def _check_met(self) -> None:
+        """CollectError when a chosen file was closed before it could go along."""
+        for path in sorted(self.ghosts.chosen - {ghost.path for ghost in self.ghosts}):
+            if os.path.lexists(self._root + path):
+                raise CollectError(path, "was closed before it went over", hint="try again")
 
     def _doubt(self, live: LiveGhost, modified: set[int]) -> str:
         """Why a mapped one may have changed otherwise than by stores that its mappers tell of."""

@@ -269,3 +269,31 @@ def test_a_file_that_loses_its_name_on_the_way_ends_the_move(act: str, pair: Pai
         assert said.code == 1 and "/srv/disk/sub/log: was deleted, renamed or replaced" in said.err, said.text
         assert pair.a.alive(pid) and not pair.b.alive(pid)
         assert not list(there.iterdir())
+
+
+CLOSER = """
+import os, time
+os.makedirs('/srv/disk/sub')
+db = os.open('/srv/disk/sub/db', os.O_RDWR | os.O_CREAT)
+os.write(db, b'kept' * 5000)
+while not os.path.exists('/srv/disk/close'):
+    time.sleep(0.001)
+os.close(db)
+open('/srv/disk/closed', 'w').close()
+time.sleep(1000)
+"""
+UNTIL_CLOSED = "touch /srv/disk/close; until test -e /srv/disk/closed; do :; done"
+
+
+def test_a_file_that_is_closed_before_it_went_over_ends_the_move(pair: Pair) -> None:
+    """It was said that it goes along; the process would make an empty one over there."""
+    script = pair.folder / f"act-{time.monotonic_ns()}"
+    script.write_text(f"#!/bin/sh\ntest $CRTOOLS_SCRIPT_ACTION != pre-dump || {{ {UNTIL_CLOSED}; }}\n")
+    script.chmod(0o755)
+    with own_disks(pair) as (here, there):
+        pid = pair.a.start([PYTHON, "-c", CLOSER])
+        wait_until(lambda: (here / "db").exists() and (here / "db").stat().st_size, "it is written")
+        said = pair.migrate(pid, "root@host-b", "--sync-files", "missing", "--action-script", str(script))
+        assert said.code == 1 and "/srv/disk/sub/db: was closed before it went over" in said.err, said.text
+        assert pair.a.alive(pid) and not pair.b.alive(pid) and not (there / "db").exists()
+        pair.a.run(["kill", str(pid)])
