@@ -45,7 +45,7 @@ class GhostStore:
 
     def __init__(self) -> None:
         self._made: dict[int, _Made] = {}
-        self._created: list[str] = []  # files that keep their names
+        self._created: dict[str, os.stat_result] = {}  # files that keep their names, by these
         self._leftovers = Leftovers()
 
     def make(self, images: ImageSet) -> None:
@@ -64,7 +64,7 @@ class GhostStore:
             sweep()
             kept = _make_kept(path, entry, self._leftovers)
             if kept.scratch < 0:
-                self._created.append(path)
+                self._created[path] = os.fstat(kept.fd)
             return kept
         name = passing_name(path, id, os.getpid())
         if stat.S_ISDIR(entry.mode) or stat.S_ISFIFO(entry.mode):
@@ -103,10 +103,16 @@ class GhostStore:
 
     def abandon(self) -> None:
         """The restore failed: files that were made with their names go. Idempotent."""
-        while self._created:
-            with suppress(FileNotFoundError):
-                os.unlink(self._created.pop())
+        for path in list(self._created):
+            self._remove(path)
         self._leftovers.clear()
+
+    def _remove(self, path: str) -> None:
+        """If it is the one that was made: somebody may have put another there."""
+        made = self._created.pop(path)
+        with suppress(OSError):
+            if os.path.samestat(os.lstat(path), made):
+                os.unlink(path)
 
     def commit(self) -> None:
         """The tasks are about to run: all of it is theirs."""
@@ -122,8 +128,7 @@ class GhostStore:
         for id in set(self._made) - wanted:
             self._forget(gone := self._made.pop(id))
             if gone.path in self._created:
-                self._created.remove(gone.path)
-                os.unlink(gone.path)
+                self._remove(gone.path)
         for id, made in self._made.items():
             entry = _head(images, id)
             if made.fd >= 0 and made.scratch < 0:

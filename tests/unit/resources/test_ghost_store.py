@@ -1,0 +1,55 @@
+"""What becomes of files that were made with their names for a restore that failed."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.images import kinds
+from core.images.pb.files_pb2 import FdTypes, FileEntry
+from core.images.store import ImageSet
+from core.resources.ghost_file import Ghosts
+from core.resources.ghost_store import GhostStore
+from core.resources.regular_file import reg_file_entry
+from tests.requires import require_root
+
+
+def setup_module() -> None:
+    require_root()
+
+
+def images_of(path: Path) -> ImageSet:
+    """Of a file that is carried with its name, and is not there any more."""
+    images = ImageSet()
+    with Ghosts(frozenset({str(path)})) as ghosts, path.open("w+") as file:
+        ghost = ghosts.add(file.fileno(), str(path), "/", keeps_name=True)
+        entry = FileEntry(type=FdTypes.REG, id=1, reg=reg_file_entry(1, str(path), 0, os.fstat(file.fileno())))
+        images.add(kinds.FILES, entry)
+        ghosts.describe_as(images, entry, ghost)
+    path.unlink()
+    return images
+
+
+MEANWHILE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "nothing": (lambda path: None, ""),
+    "it is removed": (lambda path: path.unlink(), ""),
+    "it is replaced": (lambda path: path.with_name("new").rename(path), "new"),
+}
+
+
+@pytest.mark.parametrize("what", MEANWHILE)
+def test_only_what_was_made_is_removed(what: str, tmp_path: Path) -> None:
+    meanwhile, left = MEANWHILE[what]
+    path, new = tmp_path / "log", tmp_path / "new"
+    images = images_of(path)
+    store = GhostStore()
+    try:
+        store.make(images)
+        assert path.read_text() == ""
+        new.write_text("new")
+        meanwhile(path)
+        store.abandon()
+        assert (path.read_text() if path.exists() else "") == left
+    finally:
+        store.close()
