@@ -13,7 +13,7 @@ from core.kernel.calls import address_of, syscall
 MAP_CREATE, PROG_LOAD, PROG_TEST_RUN, LINK_CREATE, ITER_CREATE = 0, 5, 10, 28, 33  # commands
 ARRAY: Final = 2  # a kind of map
 TRACING, TRACE_ITER = 26, 28  # kinds of program, of attachment
-PROBE_READ_KERNEL, SEQ_WRITE = 113, 127  # helpers
+PROBE_READ_KERNEL, SEQ_WRITE, SOCK_FROM_FILE = 113, 127, 162  # helpers
 LICENSE: Final = b"Dual MIT/GPL\0"  # of our programs: the helpers that they need are for such alone
 ATTRIBUTES_SIZE: Final = 128
 

@@ -7,6 +7,7 @@ import struct
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from core.errors import KernelLacks
@@ -27,20 +28,28 @@ def read_offsets(wanted: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int
     return read_layout(wanted, ())[0]
 
 
+Layout = tuple[dict[str, dict[str, int]], dict[str, int]]
+
+
 def read_layout(
-    wanted: Mapping[str, Sequence[str]], functions: Sequence[str]
-) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
-    """The same, and the numbers of functions' types."""
+    wanted: Mapping[str, Sequence[str]],
+    functions: Sequence[str],
+    optional: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Layout:
+    """The same, of fields that are `optional` as far as they are there, and the numbers of functions' types."""
     try:
-        return parse_layout(PATH.read_bytes(), wanted, functions)
+        return parse_layout(PATH.read_bytes(), wanted, functions, optional)
     except (OSError, LookupError, ValueError, struct.error) as error:
         names = ", ".join((*wanted, *functions))
         raise KernelLacks("BTF", f"{PATH} does not tell of {names}: {error}") from error
 
 
 def parse_layout(
-    content: bytes, wanted: Mapping[str, Sequence[str]], functions: Sequence[str] = ()
-) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    content: bytes,
+    wanted: Mapping[str, Sequence[str]],
+    functions: Sequence[str] = (),
+    optional: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Layout:
     """The same from the file's content. LookupError, ValueError, struct.error: it is not there, or damaged."""
     magic, _, _, size, types_at, types_size, names_at, names_size = HEADER.unpack_from(content)
     if magic != MAGIC:
@@ -51,6 +60,7 @@ def parse_layout(
     for name, fields in wanted.items():
         offsets = dict(types.members(types.structs[_place_of(names, name)]))
         found[name] = {field: offsets[field] for field in fields}
+        found[name] |= {field: offsets[field] for field in optional.get(name, ()) if field in offsets}
     return found, {name: types.function(_place_of(names, name)) for name in functions}
 
 

@@ -6,7 +6,7 @@ Two records that are equal tell the same of two descriptors in every respect tha
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, overload
 
@@ -33,11 +33,12 @@ class Option(NamedTuple):
 
 
 class Questions:
-    """The options that sockets are asked for, as the native call takes them."""
+    """The options that sockets are asked for, as the native call takes them. `shown`: sockets that are alike give the
+    same answer about these."""
 
-    def __init__(self, options: Sequence[Option]) -> None:
+    def __init__(self, options: Sequence[Option], shown: Collection[Option] = ()) -> None:
         self.options = tuple(options)
-        self.array = ffi.new("struct mg_option[]", [tuple(one) for one in options])
+        self.array = ffi.new("struct mg_option[]", [(*one, one in shown) for one in options])
 
 
 class Head(NamedTuple):
@@ -152,13 +153,15 @@ class Sight:
 
 def look(
     pid: int, pidfd: int, fds: Sequence[int], questions: Questions, known: bytes = b"",
-    places: Sequence[int] | None = None, texts: Sequence[int] | None = None,
+    places: Sequence[int] | None = None, texts: Sequence[int] | None = None, kinds: Sequence[int] | None = None,
 ) -> list[bytes | None]:  # fmt: skip
     """The record of each descriptor; what could not be looked at, as it was closed meanwhile, has one that tells of an
     error. OSError: the process cannot be looked at.
 
     `places`: of each, where in `known` an earlier record of it lies; below 0: nowhere. None: it is the same still.
     `texts`: ours of the files in /proc/PID/fdinfo of these numbers, whatever is open there now; below 0: none.
+    `kinds`: the number that sockets have which are alike (core.kernel.socket_records): what of their answers shows
+    there is asked of one of each; below 0: of none.
     """
     before = ffi.from_buffer(known)
     records: list[bytes | None] = []
@@ -166,6 +169,7 @@ def look(
         some = fds[start : start + AT_ONCE]
         there = places[start : start + AT_ONCE] if places is not None else [-1] * len(some)
         held = texts[start : start + AT_ONCE] if texts is not None else [-1] * len(some)
+        alike = kinds[start : start + AT_ONCE] if kinds is not None else [-1] * len(some)
         buffer = uncleared("unsigned char[]", len(some) * lib.MG_SIGHT_ROOM)
         spans = ffi.new("struct mg_slice[]", len(some))
         numbers, offsets = ffi.new("int[]", some), ffi.new("long long[]", there)
@@ -179,6 +183,7 @@ def look(
             before,
             offsets,
             ffi.new("int[]", held),
+            ffi.new("int[]", alike),
             buffer,
             spans,
         )
@@ -193,6 +198,13 @@ def look(
         else:
             records += [None] * len(some)
     return records
+
+
+def search_texts(texts: Sequence[int], wanted: bytes) -> bytes:
+    """Of each of these files of ours whether `wanted` is in it: a byte that is not zero."""
+    found = ffi.new("unsigned char[]", len(texts))
+    lib.mg_search_texts(texts, len(texts), wanted, found)
+    return bytes(ffi.buffer(found))
 
 
 def is_error(record: bytes) -> bool:

@@ -23,6 +23,7 @@ HEADERS = (
     "sharing.h",
     "mqueue.h",
     "descriptors.h",
+    "sockets.h",
     "cores.h",
     "scans.h",
 )
@@ -36,6 +37,7 @@ SOURCES = (
     "sharing.c",
     "mqueue.c",
     "descriptors.c",
+    "sockets.c",
     "cores.c",
     "scans.c",
     "parts.c",

@@ -18,6 +18,7 @@
 #include "abi.h"
 #include "descriptors.h"
 #include "parts.h"
+#include "sockets.h"
 
 #define POLLED (POLLIN | POLLPRI | POLLRDHUP) /* POLLERR and POLLHUP come by themselves */
 #define NAME_ROOM 48
@@ -163,8 +164,59 @@ static int read_option_memory(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, words, &size) ? -errno : words[SK_MEMINFO_OPTMEM];
 }
 
-static int read_socket(int fd, const struct place *where, const struct mg_sight *known, struct mg_sight *sight,
-		       struct writer *writer)
+/* How long an answer is with its length and what is skipped behind it. */
+static size_t answer_span(const unsigned char *answer)
+{
+	int size;
+
+	memcpy(&size, answer, sizeof(size));
+	return sizeof(size) + (size > 0 ? (size + 3) & ~3 : 0);
+}
+
+/* The answers about options in a record. */
+static const unsigned char *option_answers(const struct mg_sight *sight)
+{
+	const unsigned char *at = (const unsigned char *)sight;
+	size_t infos = (sizeof(*sight) + sight->link_size + 8) & ~7;
+
+	at += infos + ((sight->info_size + 7) & ~7);
+	at += answer_span(at);
+	return at + answer_span(at);
+}
+
+/* `like`: an earlier record of one that is alike, or NULL. */
+static int read_options(int fd, const struct place *where, const struct mg_sight *like, const struct mg_sight *sight,
+			struct writer *writer)
+{
+	const unsigned char *told = like ? option_answers(like) : NULL;
+
+	for (int i = 0; i < where->option_count; i++) {
+		const struct mg_option *one = &where->options[i];
+		unsigned char value[NAME_ROOM] = {0}, *copy;
+		socklen_t size = one->size;
+		size_t span = 0;
+
+		if (one->domain != sight->domain || (one->protocol && one->protocol != sight->protocol))
+			continue;
+		if (told)
+			span = answer_span(told);
+		if (told && one->shows) {
+			copy = take(writer, span, 4);
+			if (!copy)
+				return -EFBIG;
+			memcpy(copy, told, span);
+		} else if (answer(writer, getsockopt(fd, one->level, one->option, value, &size) ? -errno : 0, size,
+				  value)) {
+			return -EFBIG;
+		}
+		if (told)
+			told += span;
+	}
+	return 0;
+}
+
+static int read_socket(int fd, const struct place *where, const struct mg_sight *known, const struct mg_sight *like,
+		       struct mg_sight *sight, struct writer *writer)
 {
 	unsigned char *place = take(writer, 0, 8);
 	socklen_t size = 0;
@@ -180,16 +232,8 @@ static int read_socket(int fd, const struct place *where, const struct mg_sight 
 		sight->urgent = recv(fd, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) > 0;
 	if (read_names(fd, writer))
 		return -EFBIG;
-	for (int i = 0; i < where->option_count; i++) {
-		const struct mg_option *one = &where->options[i];
-		unsigned char value[NAME_ROOM] = {0};
-
-		size = one->size;
-		if (one->domain != sight->domain || (one->protocol && one->protocol != sight->protocol))
-			continue;
-		if (answer(writer, getsockopt(fd, one->level, one->option, value, &size) ? -errno : 0, size, value))
-			return -EFBIG;
-	}
+	if (read_options(fd, where, like, sight, writer))
+		return -EFBIG;
 	return writer->at - place;
 }
 
@@ -251,7 +295,7 @@ static int read_inode(int fd, const struct mg_sight **known, struct mg_sight *si
 }
 
 static int look(const struct place *where, int number, int text, int fd, const struct mg_sight *known,
-		struct mg_sight *sight, struct writer *writer)
+		const struct mg_sight *like, struct mg_sight *sight, struct writer *writer)
 {
 	char name[16];
 	int size = read_inode(fd, &known, sight);
@@ -270,7 +314,7 @@ static int look(const struct place *where, int number, int text, int fd, const s
 	if (size < 0)
 		return size;
 	if (S_ISSOCK(sight->mode)) {
-		sight->answers_size = size = read_socket(fd, where, known, sight, writer);
+		sight->answers_size = size = read_socket(fd, where, known, like, sight, writer);
 		if (size < 0)
 			return size;
 	}
@@ -279,14 +323,14 @@ static int look(const struct place *where, int number, int text, int fd, const s
 
 /* With `known` the link may be taken from there, so what differs from it otherwise has to be looked at without. */
 static int look_at_one(const struct place *where, int number, int text, const struct mg_sight *known,
-		       unsigned char *start)
+		       const struct mg_sight *like, unsigned char *start)
 {
 	struct mg_sight *sight = (struct mg_sight *)start;
 	struct writer writer = {start, start + sizeof(*sight), start + MG_SIGHT_ROOM};
 	int fd = syscall(SYS_pidfd_getfd, where->pidfd, number, 0), error;
 
 	memset(sight, 0, sizeof(*sight));
-	error = fd < 0 ? -errno : look(where, number, text, fd, known, sight, &writer);
+	error = fd < 0 ? -errno : look(where, number, text, fd, known, like, sight, &writer);
 	if (fd >= 0)
 		close(fd);
 	if (error) {
@@ -299,7 +343,7 @@ static int look_at_one(const struct place *where, int number, int text, const st
 		return sight->size;
 	if (known->size == sight->size && !memcmp(known, sight, sight->size))
 		return 0;
-	return look_at_one(where, number, text, NULL, start);
+	return look_at_one(where, number, text, NULL, like, start);
 }
 
 struct part {
@@ -308,22 +352,33 @@ struct part {
 	int count;
 	const unsigned char *known;
 	const long long *places;
-	const int *texts;
+	const int *texts, *kinds;
 	unsigned char *buffer, *start;
 	struct mg_slice *spans;
 };
+
+/* The record of a socket whose answers others may take; NULL of an error. */
+static const struct mg_sight *as_met(const struct mg_sight *sight)
+{
+	return sight->error || !sight->answers_size ? NULL : sight;
+}
 
 static void *look_at_part(void *argument)
 {
 	struct part *part = argument;
 	unsigned char *at = part->start;
+	const struct mg_sight *met[MG_MOST_KINDS] = {0}; /* the record of one of each kind */
 
 	for (int i = 0; i < part->count; i++) {
-		const void *known = part->places[i] < 0 ? NULL : part->known + part->places[i];
+		const struct mg_sight *known = part->places[i] < 0 ? NULL : (void *)(part->known + part->places[i]);
+		int kind = part->kinds[i], size;
+		const struct mg_sight *like = kind < 0 ? NULL : met[kind];
 
 		part->spans[i].start = at - part->buffer;
-		part->spans[i].size = look_at_one(part->where, part->fds[i], part->texts[i], known, at);
-		at += part->spans[i].size;
+		part->spans[i].size = size = look_at_one(part->where, part->fds[i], part->texts[i], known, like, at);
+		if (kind >= 0 && !like)
+			met[kind] = as_met(size ? (void *)at : known);
+		at += size;
 	}
 	return NULL;
 }
@@ -350,6 +405,7 @@ static void look_at_all(const struct part *all)
 		parts[i].fds += done;
 		parts[i].places += done;
 		parts[i].texts += done;
+		parts[i].kinds += done;
 		parts[i].spans += done;
 		parts[i].start += (long long)done * MG_SIGHT_ROOM;
 		parts[i].count = end - done;
@@ -360,7 +416,7 @@ static void look_at_all(const struct part *all)
 
 int mg_look_at_descriptors(int pid, int pidfd, const int *fds, int count, const struct mg_option *options,
 			   int option_count, const unsigned char *known, const long long *places, const int *texts,
-			   unsigned char *buffer, struct mg_slice *spans)
+			   const int *kinds, unsigned char *buffer, struct mg_slice *spans)
 {
 	struct place where = {
 		.links = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC),
@@ -371,7 +427,7 @@ int mg_look_at_descriptors(int pid, int pidfd, const int *fds, int count, const 
 		.option_count = option_count,
 	};
 	int error = where.links < 0 || where.texts < 0 || where.root < 0 ? -errno : 0;
-	struct part all = {&where, fds, count, known, places, texts, buffer, buffer, spans};
+	struct part all = {&where, fds, count, known, places, texts, kinds, buffer, buffer, spans};
 
 	if (!error)
 		look_at_all(&all);
@@ -379,4 +435,38 @@ int mg_look_at_descriptors(int pid, int pidfd, const int *fds, int count, const 
 	close(where.texts);
 	close(where.root);
 	return error;
+}
+
+struct search {
+	const int *texts;
+	int count;
+	const char *wanted;
+	unsigned char *found;
+};
+
+static void *search_part(void *argument)
+{
+	struct search *search = argument;
+	char text[MG_SEARCHED];
+
+	for (int i = 0; i < search->count; i++) {
+		long size = pread(search->texts[i], text, sizeof(text), 0);
+
+		search->found[i] = size > 0 && memmem(text, size, search->wanted, strlen(search->wanted));
+	}
+	return NULL;
+}
+
+void mg_search_texts(const int *texts, int count, const char *wanted, unsigned char *found)
+{
+	struct search parts[MG_MOST_PARTS];
+	int many = mg_count_parts(count, FEW), done = 0;
+
+	for (int i = 0; i < many; i++) {
+		int end = (long long)count * (i + 1) / many;
+
+		parts[i] = (struct search){texts + done, end - done, wanted, found + done};
+		done = end;
+	}
+	mg_run_parts(search_part, parts, sizeof(parts[0]), many);
 }

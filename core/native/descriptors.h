@@ -1,8 +1,9 @@
 /* What descriptors.c offers to Python: everything that is cheap to learn of many descriptors, in one call. */
 
-/* One socket option to ask for: of sockets of `domain` and, unless it is 0, `protocol`. */
+/* One socket option to ask for: of sockets of `domain` and, unless it is 0, `protocol`. `shows`: sockets that are alike
+ * give the same answer. */
 struct mg_option {
-	int domain, protocol, level, option, size;
+	int domain, protocol, level, option, size, shows;
 };
 
 /* One descriptor. Behind it lie, each beginning at a multiple of 8: the link, the text of
@@ -30,9 +31,14 @@ struct mg_sight {
  * `buffer`, which holds `count` times MG_SIGHT_ROOM, the record of each lies. places[i]:
  * where in `known` an earlier record of the descriptor of this number lies, or below 0;
  * when it is the same still, spans[i].size is 0. texts[i]: ours of its file in fdinfo,
- * which tells of whatever has that number now, or below 0. A duplicate of ours is held for each in
+ * which tells of whatever has that number now, or below 0. kinds[i]: the number that sockets have which are alike,
+ * below MG_MOST_KINDS, or below 0: options that show are asked of one of each. A duplicate of ours is held for each in
  * turn. More than MG_SIGHT_ROOM bytes of one: EFBIG. -errno: the process cannot be looked at. */
 #define MG_SIGHT_ROOM 16384
 int mg_look_at_descriptors(int pid, int pidfd, const int *fds, int count, const struct mg_option *options,
 			   int option_count, const unsigned char *known, const long long *places, const int *texts,
-			   unsigned char *buffer, struct mg_slice *spans);
+			   const int *kinds, unsigned char *buffer, struct mg_slice *spans);
+
+/* found[i]: whether `wanted` is in the first MG_SEARCHED bytes of the file that texts[i] of ours is. */
+#define MG_SEARCHED 4096
+void mg_search_texts(const int *texts, int count, const char *wanted, unsigned char *found);

@@ -7,22 +7,28 @@ not, it is made anew. Which open files are the same, no record tells.
 
 import os
 import resource
+import stat
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from core.errors import KernelLacks
 from core.ids.shared import FileReference, KnownFiles
 from core.images.codec import Record
 from core.images.pb.descriptors_pb2 import PipeDataEntry
 from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
 from core.images.pb.filesystem_pb2 import MemfdInodeEntry
-from core.kernel.descriptors import is_error, look, parse_sight
+from core.kernel.descriptors import Questions, is_error, look, parse_sight
+from core.kernel.socket_records import SocketRecords, open_socket_records
+from core.kernel.socket_trials import find_shown
 from core.kernel.unix_diag import Replies, UnixState
 from core.plan.socket_options import LOOKED_AT
 from core.proc.reader import ProcReader
 from core.resources.context import Kind, OpenFile, file_of_sight
 
 MANY: Final = 32  # descriptors of one task: of fewer fdinfo is not kept open
+MANY_SOCKETS: Final = 64  # of one task: fewer are asked, all of them
 
 
 @dataclass(slots=True)
@@ -50,6 +56,14 @@ class Seen:
 
 
 @dataclass(slots=True)
+class _Alike:
+    """Which sockets answer the same: see core.kernel.socket_records."""
+
+    records: SocketRecords
+    questions: Questions
+
+
+@dataclass(slots=True)
 class _Task:
     """The descriptors of one task as they were last looked at."""
 
@@ -60,6 +74,7 @@ class _Task:
     joined: bytes = b""
     places: dict[int, int] = field(default_factory=dict)  # of records in `joined`
     texts: dict[int, int] = field(default_factory=dict)  # ours of fdinfo, which holds nothing open but itself
+    sockets: int = -1  # what tells which of them are alike
 
     def fds(self, reader: ProcReader) -> list[int]:
         """All that are open, or of many what were: they are as many as then, and look() finds it out if they differ.
@@ -69,11 +84,16 @@ class _Task:
             return sorted(self.records)
         return reader.fds(self.pid)
 
-    def look(self, fds: Sequence[int], make: Callable[[OpenFile], Seen | None]) -> list[Seen | None] | None:
-        """One of each; None: one is not open any more. `make`: of a file that was not seen before."""
+    def look(
+        self, fds: Sequence[int], make: Callable[[OpenFile], Seen | None], alike: _Alike | None
+    ) -> list[Seen | None] | None:
+        """One of each; None: one is not open any more. `make`: of a file that was not seen before. `alike`: the task
+        stands still."""
         get = self.seen.get
         places, texts = ([known.get(fd, -1) for fd in fds] for known in (self.places, self.texts))
-        found = look(self.pid, self.pidfd, fds, LOOKED_AT, self.joined, places, texts)
+        kinds = self._kinds(fds, alike)
+        questions = LOOKED_AT if alike is None else alike.questions
+        found = look(self.pid, self.pidfd, fds, questions, self.joined, places, texts, kinds)
         is_whole = True
         for fd, record in zip(fds, found, strict=True):
             if record is None:
@@ -87,6 +107,12 @@ class _Task:
                 is_whole, self.seen[fd] = False, None
                 self.records.pop(fd, None)
         return [get(fd) for fd in fds] if is_whole else None
+
+    def _kinds(self, fds: Sequence[int], alike: _Alike | None) -> Sequence[int] | None:
+        if alike is not None and self.sockets >= 0:
+            with suppress(OSError):
+                return alike.records.kinds(self.sockets, fds)
+        return None
 
     def settle(self, fds: Sequence[int]) -> None:
         """What is gone is forgotten; the next look compares with this one."""
@@ -110,6 +136,12 @@ class _Task:
         for fd in fds:
             os.close(self.texts.pop(fd))
 
+    def close(self) -> None:
+        """Close all of ours."""
+        self.let_go(list(self.texts))
+        if self.sockets >= 0:
+            os.close(self.sockets)
+
 
 @dataclass(slots=True)
 class Sightings:
@@ -118,17 +150,23 @@ class Sightings:
     files: KnownFiles = field(default_factory=KnownFiles)
     replies: Replies = field(default_factory=dict)  # of the kernel about UNIX sockets, as they were read
     _tasks: dict[tuple[int, int], _Task] = field(default_factory=dict)
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _alike: _Alike | None = None
+    _is_tried: bool = False  # whether there may be such
 
     def look(
-        self, pid: int, pidfd: int, reader: ProcReader, make: Callable[[OpenFile], Seen | None]
-    ) -> list[tuple[int, Seen | None]]:
-        """Every descriptor of a task, ascending, with what was made of it where its record is the same still."""
+        self, pid: int, pidfd: int, reader: ProcReader, make: Callable[[OpenFile], Seen | None], *,
+        is_frozen: bool = False,
+    ) -> list[tuple[int, Seen | None]]:  # fmt: skip
+        """Every descriptor of a task, ascending, with what was made of it where its record is the same still. Of one
+        that `is_frozen` not every socket is asked: what one answers others would too, that are the same now."""
+        alike = self._alike if is_frozen else None
         task = self._tasks.setdefault((pid, pidfd), _Task(pid, pidfd))
         fds = task.fds(reader)
-        found = task.look(fds, make)
+        found = task.look(fds, make, alike)
         if found is None:
             fds = reader.fds(pid)
-            found = task.look(fds, make) or [task.seen.get(fd) for fd in fds]
+            found = task.look(fds, make, alike) or [task.seen.get(fd) for fd in fds]
         return list(zip(fds, found, strict=True))
 
     def untold(self, pid: int, pidfd: int, fd: int) -> OpenFile | None:
@@ -152,13 +190,27 @@ class Sightings:
             others = len(reader.fds(os.getpid())) - len(task.texts)
             told = told[: max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 - others)]
         task.hold(told, reader)
+        sockets = sum(stat.S_ISSOCK(seen.file.stat.st_mode) for seen in task.seen.values() if seen is not None)
+        if task.sockets < 0 and sockets >= MANY_SOCKETS:
+            self._tell_apart(task)
+
+    def _tell_apart(self, task: _Task) -> None:
+        """Have told which of its sockets are alike, where the kernel lets us."""
+        with suppress(KernelLacks, OSError):
+            if not self._is_tried:
+                self._is_tried = True
+                records = self._stack.enter_context(open_socket_records())
+                self._alike = _Alike(records, find_shown(records, LOOKED_AT))
+            if self._alike is not None:
+                task.sockets = self._alike.records.open_task(task.pid)
 
     def keep(self, tasks: Iterable[tuple[int, int]]) -> None:
         """All others, by pid and pidfd, have ended."""
         for key in self._tasks.keys() - set(tasks):
-            self._tasks[key].let_go(list(self._tasks[key].texts))
-            del self._tasks[key]
+            self._tasks.pop(key).close()
 
     def close(self) -> None:
         """Close all of ours. Idempotent."""
         self.keep(())
+        self._stack.close()
+        self._alike = None

@@ -17,6 +17,7 @@ from core.images.pb.descriptors_pb2 import PipeDataEntry
 from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
 from core.images.pb.filesystem_pb2 import MemfdInodeEntry
 from core.images.store import ImageSet
+from core.kernel.descriptors import search_texts
 from core.options import DumpOptions
 from core.proc.fdinfo import parse_fdinfo
 from core.proc.prefetched import PrefetchedReader
@@ -89,6 +90,7 @@ class TaskTable:
 
 
 FDINFO_ROOM: Final = 4096  # bytes: more than there is of a timer
+NOT_DUE: Final = b"\nticks: 0\n"  # in its text
 
 
 class UnsureTimer(NamedTuple):
@@ -167,9 +169,11 @@ def settle_timers(unsure: Sequence[UnsureTimer], images: ImageSet) -> None:
     """Expirations that the kernel has counted since these were looked at, which look as if they were disarmed."""
     closed = [one for one in unsure if one.text < 0]
     texts = ProcReader().contents([(pid, f"fdinfo/{fd}") for (pid, fd), _, _, _ in closed])
-    found = [(one, os.pread(one.text, FDINFO_ROOM, 0)) for one in unsure if one.text >= 0]
-    found += [(one, text) for one, text in zip(closed, texts, strict=True) if isinstance(text, bytes)]
-    due = [(one, text) for one, text in found if b"\nticks: 0\n" not in text]
+    found = [(one, text) for one, text in zip(closed, texts, strict=True) if isinstance(text, bytes)]
+    held = [one for one in unsure if one.text >= 0]
+    armed = zip(held, search_texts([one.text for one in held], NOT_DUE), strict=True)
+    found += [(one, os.pread(one.text, FDINFO_ROOM, 0)) for one, is_not_due in armed if not is_not_due]
+    due = [(one, text) for one, text in found if NOT_DUE not in text]
     entries = {entry.id: entry for entry in images.all(kinds.FILES)} if due else {}
     for one, text in due:
         if (timer := parse_fdinfo(os.fsdecode(text)).timerfd) is not None:
@@ -183,7 +187,7 @@ def _open_table(
     task: TaskTable, reader: ProcReader, sightings: Sightings
 ) -> Iterator[list[tuple[OpenFile, Seen | None]]]:
     """All descriptors of a frozen task, ascending; with our duplicates where its record does not tell all."""
-    looked = sightings.look(task.pid, task.pidfd, reader, make_seen)
+    looked = sightings.look(task.pid, task.pidfd, reader, make_seen, is_frozen=True)
     untold = [fd for fd, seen in looked if seen is None]
     if untold and isinstance(reader, PrefetchedReader):
         reader.fetch_descriptors(task.pid, untold)

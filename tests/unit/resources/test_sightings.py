@@ -49,6 +49,8 @@ timer = libc.timerfd_create(1, 0)
 one, other = socket.socketpair(); packets, packets2 = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.bind(("127.0.0.1", 0))
 udp6 = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+alike = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(4)]; pairs = socket.socketpair()
+alike6 = [socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) for _ in range(3)]
 memory = os.memfd_create("same"); memory2 = os.memfd_create("same")
 os.mkdir("v1"); deep = opened("v1/log"); named = opened("n"); os.link("n", "n2")
 folder = os.open(".", os.O_RDONLY); null = os.open("/dev/null", os.O_RDWR)
@@ -117,6 +119,16 @@ CHANGES = (
     "udp.sendto(b'waits', udp.getsockname())",
     "udp6.bind(('::1', 0))",
     "udp6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)",
+    "alike[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 9000)",
+    "alike[2].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 9000)",
+    "[alike[at].setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 9) for at in (1, 3)]",
+    "[one.setsockopt(socket.SOL_SOCKET, 35, 1) for one in alike]",
+    "alike[3].setsockopt(socket.SOL_SOCKET, 11, 1); alike[2].setsockopt(socket.IPPROTO_UDP, 104, 1)",
+    "alike6[1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, 32)",
+    "[one.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 3) for one in (*alike6, *pairs)]",
+    "pairs[1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, bytes([3]) + bytes(15))",
+    "alike[0].bind(('127.0.0.1', 0)); alike[1].connect(alike[0].getsockname())",
+    "os.dup2(alike[1].fileno(), alike[0].fileno())",
     "os.dup2(memory2, memory)",
     "os.dup2(memory2, 50); os.dup2(memory, memory2); os.dup2(50, memory); os.close(50)",
     "os.write(memory, b'more')",
@@ -222,6 +234,7 @@ def test_a_change_after_the_early_look_is_collected(
     change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sightings_module, "MANY", 1)  # all that can be kept open is
+    monkeypatch.setattr(sightings_module, "MANY_SOCKETS", 1)  # and not every socket is asked
     with a_target(tmp_path) as target, closing(Sightings()) as sightings:
         for _ in range(2):
             foresee([(target.process.pid, target.pidfd)], READER, OPTIONS, sightings)
@@ -261,8 +274,8 @@ def test_who_moves_a_file_from_outside_does_not_take_its_descriptors_apart(
             tasks.append(TaskTable(process.pid, pidfd_open(process.pid), number))
             stack.callback(os.close, tasks[-1].pidfd)
 
-        def then_written(*arguments: Any) -> list[tuple[int, Seen | None]]:
-            found = look(*arguments)
+        def then_written(*arguments: Any, **named: Any) -> list[tuple[int, Seen | None]]:
+            found = look(*arguments, **named)
             log.write(b"a line of somebody else")
             fcntl.fcntl(log, fcntl.F_SETFL, fcntl.fcntl(log, fcntl.F_GETFL) ^ os.O_APPEND)
             return found
