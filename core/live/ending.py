@@ -3,7 +3,7 @@
 import select
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from core.errors import TraceeError
@@ -36,11 +36,20 @@ def end_all(processes: Sequence[LiveProcess | Sharer]) -> None:
             left -= 1
 
 
-def give_back_all(processes: Sequence[LiveProcess]) -> None:
-    """Let all of them run as they were; each is tried, whatever becomes of another."""
+def give_back_all(processes: Sequence[LiveProcess]) -> float:
+    """Let all of them run as they were, then end the tracking; each is tried, whatever becomes of another. Returns when
+    the last of them ran, by time.monotonic()."""
+    try:
+        _each(LiveProcess.let_go, processes)
+        return time.monotonic()
+    finally:
+        _each(LiveProcess.close, processes)
+
+
+def _each(action: Callable[[LiveProcess], None], processes: Sequence[LiveProcess]) -> None:
     for index, process in enumerate(processes):
         try:
-            process.give_back()
+            action(process)
         except BaseException:
-            give_back_all(processes[index + 1 :])
+            _each(action, processes[index + 1 :])
             raise

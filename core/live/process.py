@@ -338,14 +338,13 @@ class LiveProcess:
         if frozen is not None:
             ptrace.detach(frozen.tids)
 
-    def give_back(self) -> None:
-        """Take our area away, let it run, end the tracking. Idempotent; no error when it has ended."""
+    def let_go(self) -> None:
+        """Take our area away and let it run. Idempotent; no error when it has ended."""
         try:
             with self._unless_ended(self.pid):
                 self._unmap_area()
         finally:
             self.let_run()
-            self.close()
 
     def abandon(self, frozen: Mapping[int, FrozenProcess]) -> None:
         """It has ended, or executed another program, and its memory stays with others (`frozen`: who stands still):

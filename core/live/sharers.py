@@ -3,7 +3,7 @@
 Nothing is borrowed of them before the freeze: where one may lie is only known when all of that memory stand still.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -94,7 +94,7 @@ class Sharers:
         self.known[pid].frozen = frozen
         return True
 
-    def settle(self, living: Sequence[int], processes: Mapping[int, LiveProcess]) -> None:
+    def settle(self, living: Collection[int], processes: Mapping[int, LiveProcess]) -> None:
         """These are left."""
         self.known = {pid: one for pid, one in self.known.items() if pid in living and pid in self._holders}
         for pid, process in processes.items():

@@ -138,9 +138,8 @@ class LiveSource:
     def _settle(self, family: Family, gone: set[int]) -> None:
         """It is `family` without `gone`: all others are given back."""
         self._family = without(family, gone)
-        living = [member.pid for member in self._family.living]
-        for pid in [pid for pid in self.processes if pid not in living]:
-            self.processes.pop(pid).give_back()
+        living = dict.fromkeys(member.pid for member in self._family.living)
+        give_back_all([self.processes.pop(pid) for pid in self.processes.keys() - living.keys()])
         self.processes = {pid: self.processes[pid] for pid in living if pid in self.processes}
         self.sharers.settle(living, self.processes)
         for process in self.processes.values():
@@ -369,8 +368,9 @@ class LiveSource:
         if self.holder is not None:
             self.holder.give_back()
 
-    def thaw(self) -> None:
-        """Give everything back: the tree runs on as if nothing had been. Idempotent."""
+    def thaw(self) -> float:
+        """Give everything back: the tree runs on as if nothing had been. Idempotent. Returns since when all of it runs,
+        by time.monotonic()."""
         if self._held:
             raise TraceeError(self.pid, "has been handed over: only its copy's fate decides now")
         self._network.unlock_whatever_it_says()
@@ -380,7 +380,7 @@ class LiveSource:
         for one in self.sharers:
             one.let_run()
         try:
-            give_back_all(list(self.processes.values()))
+            return give_back_all(list(self.processes.values()))
         finally:
             self.processes.clear()
             self.sharers.known.clear()

@@ -4,8 +4,10 @@ import itertools
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,31 @@ def test_a_live_source_that_gives_up_leaves_nothing_behind(name: str, frozen: bo
         assert leaves_of(home) == []
         run.release()
         assert run.result() == "PASS"
+
+
+def test_a_tree_runs_on_before_its_trackers_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    with ready("tree_deep.c", tmp_path) as run, home_cgroup(run.pid):
+        source = LiveSource(run.pid, LEAF_NAME, DumpOptions())
+        try:
+            source.attach()
+            source.freeze()
+            for function in (LiveProcess.let_go, LiveProcess.close):
+                noted = partial(note_call, calls, function)
+                monkeypatch.setattr(LiveProcess, function.__name__, lambda process, noted=noted: noted(process))
+            many, began = len(source.processes), time.monotonic()
+        finally:
+            since = source.thaw()
+            source.close()
+        assert calls == ["let_go"] * many + ["close"] * many and many > 1
+        assert began < since < time.monotonic()
+        run.release()
+        assert run.result() == "PASS"
+
+
+def note_call(calls: list[str], function: Callable[[LiveProcess], None], process: LiveProcess) -> None:
+    calls.append(function.__name__)
+    function(process)
 
 
 class Injected(Exception):
