@@ -102,6 +102,14 @@ def _shown(kind: Kind, options: Iterable[Option], read: Callable[[], dict[int, b
         return shown
 
 
+def _shown_or_none(kind: Kind, options: Iterable[Option], read: Callable[[], dict[int, bytes]]) -> set[Option]:
+    """None of a kind that this kernel has not, or that there is no room for."""
+    try:
+        return _shown(kind, options, read)
+    except OSError:
+        return set()
+
+
 def find_shown(records: SocketRecords, questions: Questions) -> Questions:
     """The same, with those that show. OSError: it cannot be tried here."""
     task = records.open_task(os.getpid())
@@ -109,8 +117,8 @@ def find_shown(records: SocketRecords, questions: Questions) -> Questions:
         hidden: set[Option] = set()
         for kind in KINDS:
             family, _, protocol = kind
-            options = [one for one in questions.options if one.is_of(family, protocol)]
-            hidden |= set(options) - _shown(kind, options, lambda: records.known(task))
+            options = {one for one in questions.options if one.is_of(family, protocol)}
+            hidden |= options - _shown_or_none(kind, options, lambda: records.known(task))
         return Questions(questions.options, set(questions.options) - hidden)
     finally:
         os.close(task)

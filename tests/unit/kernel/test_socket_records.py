@@ -1,5 +1,6 @@
 """Sockets that the kernel has alike answer alike: one is asked, and the records of others are as if they had been."""
 
+import errno
 import os
 import random
 import socket
@@ -103,6 +104,21 @@ def test_an_option_that_does_not_show_is_found_out(monkeypatch: pytest.MonkeyPat
         known = told.known
         monkeypatch.setattr(told, "known", lambda task: dict.fromkeys(known(task), b"the same"))
         assert not any(one.shows for one in find_shown(told, LOOKED_AT).array)
+
+
+def test_without_ipv6_the_others_are_tried_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_socket = socket.socket
+
+    def without_ipv6(family: int, *rest: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return make_socket(family, *rest)
+
+    with records() as (told, _):
+        monkeypatch.setattr(socket, "socket", without_ipv6)
+        asked = find_shown(told, LOOKED_AT)
+        shown = {option.domain for option, one in zip(asked.options, asked.array, strict=True) if one.shows}
+    assert shown == {socket.AF_UNIX, socket.AF_INET}
 
 
 @pytest.mark.parametrize("seed", range(3))
