@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from itertools import zip_longest
 from typing import Final, Protocol
 
 from core.errors import RestoreError
@@ -17,6 +18,7 @@ from core.plan.ops import Program, Syscall
 
 # From the kernel's uapi headers: asm-generic/socket.h, linux/in.h, in6.h, tcp.h, udp.h.
 SO_PEEK_OFF: Final = 42
+SO_TIMESTAMPING: Final = (37, 65)  # old and new
 SO_MAX_PACING_RATE, SO_TXTIME = 47, 61
 IP_TRANSPARENT: Final = 19
 IP_MULTICAST_IF, IP_UNICAST_IF = 32, 50  # of the first the address; one set by number alone cannot be asked
@@ -25,6 +27,8 @@ UDP_CORK: Final = 1
 # JOIN_GROUP, BLOCK_SOURCE, JOIN_SOURCE_GROUP: of memberships in groups, which cannot be asked as these options
 MEMBERSHIPS: Final = {42: "MCAST_JOIN_GROUP", 43: "MCAST_BLOCK_SOURCE", 46: "MCAST_JOIN_SOURCE_GROUP"}
 TCP_MAXSEG, TCP_WINDOW_CLAMP = 2, 10  # of a socket that was connected they tell of that connection
+# SOF_TIMESTAMPING_OPT_ID, _OPT_ID_TCP: they number the bytes of a connection, and cannot be set without one
+OF_A_CONNECTION: Final = (1 << 7 | 1 << 16).to_bytes(8, "little")
 # SO_TIMESTAMPING, SO_TIMESTAMP and SO_TIMESTAMPNS, each of old and new: in this order the last that is set decides
 # about the layout of all of them, as it did. Then SO_PASSPIDFD, SO_PASSRIGHTS.
 _TIMESTAMPS: Final = ((37, 8), (65, 8), (29, 4), (35, 4), (63, 4), (64, 4))
@@ -116,6 +120,8 @@ def read_chosen(live: Asking) -> Iterator[SocketOption]:
         if not asked.is_of(live.family, live.proto) or _tells_of_the_past(live, asked):
             continue
         value = _ask(live, asked)
+        if value and asked.option in SO_TIMESTAMPING and asked.level == socket.SOL_SOCKET:
+            value = _without_numbering(live, value)
         if value is None or value == new.get((asked.level, asked.option)):
             continue
         if asked.option == SO_PEEK_OFF and asked.level == socket.SOL_SOCKET:
@@ -126,6 +132,12 @@ def read_chosen(live: Asking) -> Iterator[SocketOption]:
 def _tells_of_the_past(live: Asking, asked: Option) -> bool:
     is_such = asked.level == socket.IPPROTO_TCP and asked.option in (TCP_MAXSEG, TCP_WINDOW_CLAMP)
     return is_such and live.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN, 4) == bytes(4)
+
+
+def _without_numbering(live: Asking, value: bytes) -> bytes:
+    """Of TCP: a connection is read when it has ended."""
+    of_connection = OF_A_CONNECTION if live.proto == socket.IPPROTO_TCP else b""
+    return bytes(one & ~other for one, other in zip_longest(value, of_connection, fillvalue=0))
 
 
 def _entry(level: int, option: int, value: bytes) -> SocketOption:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from core.errors import Blocker
 from core.images.pb.sockets_pb2 import SocketOption
-from core.plan.chosen_options import MEMBERSHIPS, name, read_chosen, value_here
+from core.plan.chosen_options import IP_MULTICAST_IF, MEMBERSHIPS, name, read_chosen, value_here
 from core.plan.memberships import read_memberships
 from core.plan.socket_options import borrowed_socket
 from core.preflight.records import OptionNeed
@@ -15,6 +15,8 @@ from core.resources import netlink_socket, tcp_socket, udp_socket, unix_socket
 from core.resources.context import OpenFile, looking_at
 
 IP = (socket.IPPROTO_IP, socket.IPPROTO_IPV6)
+NAMES = ((socket.SOL_SOCKET, socket.SO_BINDTODEVICE), (socket.IPPROTO_TCP, socket.TCP_CONGESTION))
+NUMBER_BYTES = 4
 KINDS = (tcp_socket, udp_socket, unix_socket, netlink_socket)
 
 
@@ -63,8 +65,18 @@ def _try(need: OptionNeed) -> int:
 
 def refuse_option(need: OptionNeed, error: int, hostname: str) -> Blocker:
     """One that cannot be set over there. Pure."""
-    text = need.value.rstrip(b"\0")
-    value = f" {need.interface or text.decode()}" if need.interface or (text and text.isascii()) else ""
-    reason = f"its option {name(need.level, need.option)}{value} cannot be set on {hostname}: {os.strerror(error)}"
+    what = f"{name(need.level, need.option)} {_shown(need)}".rstrip()
+    reason = f"its option {what} cannot be set on {hostname}: {os.strerror(error)}"
     hint = "give that host the module, the interface or the address that it means, or start the program without"
     return Blocker("socket-option", need.used_as, reason, hint)
+
+
+def _shown(need: OptionNeed) -> str:
+    """The value, where it says something to a person."""
+    if need.interface:
+        return need.interface
+    if (need.level, need.option) == (socket.IPPROTO_IP, IP_MULTICAST_IF):
+        return socket.inet_ntoa(need.value)
+    if (need.level, need.option) in NAMES:
+        return need.value.partition(b"\0")[0].decode(errors="replace")
+    return str(int.from_bytes(need.value, "little")) if len(need.value) == NUMBER_BYTES else ""

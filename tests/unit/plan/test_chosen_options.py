@@ -66,3 +66,19 @@ def test_peeking_at_datagrams_begins_anew_as_they_are_lost(peeked: int) -> None:
         live.setsockopt(socket.SOL_SOCKET, 42, peeked)
         (found,) = chosen(live)
     assert found.value == bytes(4)
+
+
+@pytest.mark.parametrize("family", LOOPBACK)
+def test_a_connection_that_has_ended_leaves_no_numbering_behind(family: socket.AddressFamily) -> None:
+    """SOF_TIMESTAMPING_OPT_ID is for connections alone: a new socket does not take it."""
+    made = (family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    with socket.create_server((LOOPBACK[family], 0), family=family) as server, socket.socket(*made) as new:
+        with socket.create_connection(server.getsockname()[:2]) as ended, server.accept()[0] as other:
+            ended.setsockopt(socket.SOL_SOCKET, 37, (1 << 1 | 1 << 4 | 1 << 7).to_bytes(8, "little"))
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1" + bytes(7))
+            other.close()
+            with pytest.raises(ConnectionResetError):
+                ended.recv(1)
+            (found,) = chosen(ended)
+        new.setsockopt(found.level, found.option, found.value)
+        assert chosen(new) == [found]

@@ -91,6 +91,7 @@ def test_an_address_of_nobody_is_absent(host: HostRecord) -> None:
 def test_socket_options_that_cannot_be_set_are_named(host: HostRecord) -> None:
     tcp = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sending = (socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_UDP, socket.IPPROTO_IPV6, 17)
+    multicast = (socket.AF_INET, *sending[1:3], socket.IPPROTO_IP, socket.IP_MULTICAST_IF)
     needs = (
         OptionNeed(*tcp, socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno" + bytes(12), used_as="fd 3"),
         OptionNeed(*tcp, socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"haste" + bytes(11), used_as="fd 4"),
@@ -99,12 +100,19 @@ def test_socket_options_that_cannot_be_set_are_named(host: HostRecord) -> None:
         OptionNeed(*sending, bytes(4), "nosuch1", used_as="fd 7"),
         OptionNeed(*sending[:4], 42, bytes(136), "nosuch2", used_as="fd 8"),
         OptionNeed(*sending[:4], 42, bytes(136), "lo", used_as="fd 9"),
+        OptionNeed(*multicast, b"\n\x00\x02\x01", used_as="fd 10"),
+        OptionNeed(*tcp, socket.IPPROTO_TCP, 99, b"\7\0\0\0", used_as="fd 11"),
     )
     blockers = judge(TargetRecord(options=needs), look(TargetRecord(options=needs), host=host)).blockers
-    assert [(one.subject, one.code) for one in blockers] == [(f"fd {fd}", "socket-option") for fd in (4, 5, 7, 8)]
-    named = ("TCP_CONGESTION haste", "SO_BINDTODEVICE nosuch0", "IPV6_MULTICAST_IF nosuch1", "MCAST_JOIN_GROUP nosuch2")
+    assert [(one.subject, one.code) for one in blockers] == [
+        (f"fd {fd}", "socket-option") for fd in (4, 5, 7, 8, 10, 11)
+    ]
+    named = (
+        "TCP_CONGESTION haste", "SO_BINDTODEVICE nosuch0", "IPV6_MULTICAST_IF nosuch1", "MCAST_JOIN_GROUP nosuch2",
+        "IP_MULTICAST_IF 10.0.2.1", "6/99 7",
+    )  # fmt: skip
     for blocker, words in zip(blockers, named, strict=True):
-        assert words in blocker.reason
+        assert f"its option {words} cannot" in blocker.reason
 
 
 def test_unix_names_in_use_and_stale_ones(host: HostRecord, tmp_path: Path) -> None:
