@@ -19,13 +19,14 @@ from typing import Self, TypeVar
 
 from core.errors import Blocker, Refused
 from migrate.errors import JournalError
-from migrate.machine import CopyEvent, CopyState, Event, State, follow, follow_copy
+from migrate.machine import OVER, CopyEvent, CopyState, Event, State, follow, follow_copy
 
 T = TypeVar("T")
 
 DEFAULT_STATE_DIR = "/var/lib/migrate"
 STATE_DIR_VARIABLE = "MIGRATE_STATE_DIR"
 FORMAT = 1
+KEPT_S = 90 * 86400
 # An id becomes a file name and a cgroup's name, and the destination takes it from the network.
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")
 
@@ -173,6 +174,32 @@ class Journal:
         self.write(after)
         return after
 
+    def prune(self) -> None:
+        """Remove what is left of migrations that are over: journals and logs of an earlier boot that are older than
+        KEPT_S, locks of an earlier boot. What cannot be read or removed stays, and so does what a source in doubt would
+        ask for: that a copy ran here.
+        """
+        boot_id, oldest = read_boot_id(), time.time() - KEPT_S
+        for path in self.state_dir.glob("*.json"):
+            with contextlib.suppress(OSError, UnicodeDecodeError, JournalError):
+                if path.stat().st_mtime < oldest:
+                    entry = _parse(str(path), path.read_text())
+                    if entry.boot_id != boot_id and _is_over(entry):
+                        self._remove(entry)
+        for path in self.state_dir.glob("pid-*.lock"):
+            if not path.name.startswith(f"pid-{boot_id}-"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    def _remove(self, entry: Entry) -> None:
+        self.log_path(entry.id, entry.role).unlink(missing_ok=True)
+        if entry.role is Role.DESTINATION:
+            self._copy_lock(entry.id).unlink(missing_ok=True)
+        self.path(entry.id, entry.role).unlink()
+
+    def _copy_lock(self, migration_id: str) -> Path:
+        return self.state_dir / f"{checked_id(migration_id)}.destination.lock"
+
     def lock_target(self, boot_id: str, pid: int, start_time: int) -> "contextlib.AbstractContextManager[int]":
         """Hold the target: one migration per process. Yields the lock's descriptor, for a keeper to inherit."""
         hint = "wait for the other migration, or see `migrate status`"
@@ -183,7 +210,7 @@ class Journal:
         """Hold the destination's copy: the keeper for its life, or whoever acts for a keeper that is gone."""
         reason = "another process is working on this copy"
         busy = Blocker("copy-busy", f"migration {migration_id}", reason, "try again in a moment")
-        return self._lock(f"{checked_id(migration_id)}.destination.lock", busy)
+        return self._lock(self._copy_lock(migration_id).name, busy)
 
     @contextlib.contextmanager
     def _lock(self, name: str, busy: Blocker) -> Iterator[int]:
@@ -197,6 +224,11 @@ class Journal:
             yield fd
         finally:
             os.close(fd)  # a keeper that inherited it goes on holding the lock; the file stays, or the lock could split
+
+
+def _is_over(entry: Entry) -> bool:
+    """Nobody would have to know of it any more."""
+    return entry.state in (OVER if entry.role is Role.SOURCE else (CopyState.ABORTED,))
 
 
 def checked_id(migration_id: str) -> str:

@@ -109,6 +109,7 @@ COPY_TABLE: Mapping[tuple[CopyState, CopyEvent], CopyState] = {
 }
 
 SOURCE_MAY_RUN = frozenset({State.ROLLED_BACK, State.KEPT_SOURCE})
+OVER = SOURCE_MAY_RUN | {State.DONE}
 
 
 def follow(state: State, event: Event) -> State:

@@ -19,7 +19,7 @@ from migrate.downtime import Downtime
 from migrate.errors import ConnectionLost, Interrupted, JournalError, ProtocolError, Unsettled, reason_of, words_of
 from migrate.events import Phase
 from migrate.journal import Entry, Role, read_boot_id
-from migrate.machine import Event, State, can_roll_back
+from migrate.machine import OVER, Event, State, can_roll_back
 from migrate.messages import PROTOCOL_OLDEST, PROTOCOL_VERSION, blocker_from_text
 from migrate.parties import Parties
 from migrate.pb import control_pb2 as pb
@@ -87,6 +87,7 @@ class Migration:
             with self._journal.lock_target(read_boot_id(), self._request.pid, start_time) as lock_fd:
                 self._finish_earlier(start_time)
                 self._journal.refuse_known(self._request.migration_id)
+                self._journal.prune()
                 return await self._move(target, start_time, lock_fd)
         except (MigrateError, OSError, asyncio.CancelledError) as error:  # nothing is touched by then
             return self.refused(_as_reason(error))
@@ -126,10 +127,8 @@ class Migration:
     def _finish_earlier(self, start_time: int) -> None:
         """An earlier migration of this process that was killed: undo it, or refuse when only `resolve` may."""
         for entry in self._journal.entries(Role.SOURCE):
-            if (entry.boot_id, entry.pid, entry.start_time) != (read_boot_id(), self._request.pid, start_time):
-                continue
-            state = State(entry.state)
-            if state in (State.DONE, State.ROLLED_BACK, State.KEPT_SOURCE):
+            state, of = State(entry.state), (entry.boot_id, entry.pid, entry.start_time)
+            if state in OVER or of != (read_boot_id(), self._request.pid, start_time):
                 continue
             if not can_roll_back(state):
                 reason = f"migration {entry.id} left it {state}"

@@ -84,7 +84,7 @@ class NewMigration(Strict):
     """Move process `pid` of host `source` to host `destination`."""
 
     source: Name
-    pid: int = Field(gt=0, lt=1 << 31)
+    pid: int = Field(gt=0, lt=1 << 31, strict=True)
     destination: Name
     options: MoveOptions = MoveOptions()
     priority: int = Field(0, ge=-100, le=100)
@@ -150,7 +150,7 @@ class Check(Strict):
     """A preflight: nothing is touched."""
 
     source: Name
-    pid: int = Field(gt=0, lt=1 << 31)
+    pid: int = Field(gt=0, lt=1 << 31, strict=True)
     destination: Name
     options: MoveOptions = MoveOptions()
 

@@ -158,6 +158,7 @@ class DestinationKeeper:
             self._id, Role.DESTINATION, CopyState.PREPARING, request.root_pid, 0, read_boot_id(),
             peer=request.source_name, keeper_socket=self._socket_path,
         )  # fmt: skip
+        self._journal.prune()
         self._journal.write(entry.entered(CopyState.PREPARING))
         agreed = self._engine.prepare(request)
         entry = self._journal.require(self._id, Role.DESTINATION)

@@ -87,6 +87,8 @@ def test_an_answer_that_did_not_change_is_not_sent_again(tmp_path: Path) -> None
     ("path", "body", "status"),
     [
         ("/migrations", {"source": "a", "pid": 0, "destination": "b"}, 422),
+        ("/migrations", {**MOVE, "pid": True}, 422),
+        ("/migrations", {**MOVE, "pid": "1"}, 422),
         ("/migrations", {**MOVE, "surprise": 1}, 422),
         ("/migrations", {**MOVE, "destination": "nowhere"}, 422),
         ("/migrations", {**MOVE, "options": {"bandwidth": "fast"}}, 422),

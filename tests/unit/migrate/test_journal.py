@@ -2,13 +2,15 @@
 
 import json
 import os
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from core.errors import Refused
 from migrate.errors import JournalError, OutOfOrder
-from migrate.journal import Entry, Journal, Role, read_boot_id, read_start_time
+from migrate.journal import KEPT_S, Entry, Journal, Role, read_boot_id, read_start_time
 from migrate.machine import CopyEvent, CopyState, Event, State
 
 
@@ -34,6 +36,61 @@ def test_both_roles_of_one_id_have_their_own_file(tmp_path: Path) -> None:
     journal.write(entry(state=CopyState.READY, role=Role.DESTINATION))
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["a1.destination.json", "a1.source.json"]
     assert [found.role for found in journal.entries(Role.DESTINATION)] == [Role.DESTINATION]
+
+
+OLD = time.time() - KEPT_S - 60
+
+
+def put(journal: Journal, found: Entry, written: float) -> Path:
+    journal.write(found)
+    path = journal.path(found.id, found.role)
+    os.utime(path, (written, written))
+    return path
+
+
+def test_what_is_long_over_is_removed_with_its_log_and_its_lock(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    gone = [
+        put(journal, entry("a1", State.DONE), OLD),
+        put(journal, entry("a2", State.ROLLED_BACK), OLD),
+        put(journal, entry("a3", CopyState.ABORTED, Role.DESTINATION), OLD),
+        tmp_path / "a3.destination.lock",
+        tmp_path / "pid-boot-4711-12345.lock",
+        journal.make_directory("log") / "a1.source.log",
+    ]
+    for path in gone:
+        path.touch() if not path.exists() else None
+    journal.prune()
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("found", "is_old"),
+    [
+        (entry("a1", State.DONE), False),
+        (entry("a1", State.IN_DOUBT), True),
+        (entry("a1", State.FROZEN), True),
+        (replace(entry("a1", State.ROLLED_BACK), boot_id=read_boot_id()), True),  # it may have to be thawed still
+        (entry("a1", CopyState.RESUMED, Role.DESTINATION), True),  # a source in doubt asks for it
+        (entry("a1", CopyState.LOST, Role.DESTINATION), True),
+    ],
+    ids=lambda value: getattr(value, "state", None),
+)
+def test_what_somebody_may_have_to_know_of_stays(found: Entry, is_old: bool, tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    path = put(journal, found, OLD if is_old else time.time())
+    lock = tmp_path / f"pid-{read_boot_id()}-1-2.lock"
+    lock.touch()
+    journal.prune()
+    assert path.exists() and lock.exists()
+
+
+def test_what_is_no_journal_is_left_alone(tmp_path: Path) -> None:
+    journal, path = Journal(tmp_path), tmp_path / "a1.source.json"
+    path.write_bytes(b"\xff")
+    os.utime(path, (OLD, OLD))
+    journal.prune()
+    assert path.exists()
 
 
 def test_no_journal_is_none_and_required_is_an_error(tmp_path: Path) -> None:
