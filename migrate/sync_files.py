@@ -31,7 +31,7 @@ async def check(
     """
     answer = await there.ask(pb.Check(target=target), pb.CheckAnswer)
     lacking, carried = lacking_files(target.files, answer, choice), carried_files(target, answer, choice)
-    twice = named_twice(carried)
+    twice = named_twice(target.files, carried)
     carried = [need for need in carried if need.path not in twice]
     mended = {_record(need).subject for need in (*lacking, *carried)}
     rest = [one for one in answer.blockers if one.code not in SYNCED or one.subject not in mended]
@@ -105,13 +105,15 @@ def carried_files(target: pb.TargetFacts, answer: pb.CheckAnswer, choice: str) -
     ]
 
 
-def named_twice(carried: Sequence[pb.FileNeed]) -> dict[str, str]:
-    """Paths that lead to a file which another of them leads to (hard links), and that one: only one would be made over
-    there. Pure."""
+def named_twice(needs: Sequence[pb.FileNeed], carried: Sequence[pb.FileNeed]) -> dict[str, str]:
+    """Paths of `carried` files that another path leads to as well (hard links), and that one: over there it would lead
+    to another file. Pure."""
     names: dict[tuple[str, int], set[str]] = {}
-    for need in carried:
-        names.setdefault((need.filesystem_id, need.inode), set()).add(need.path)
-    return {path: min(paths - {path}) for paths in names.values() if len(paths) > 1 for path in paths}
+    for need in needs:
+        if stat.S_ISREG(need.mode):
+            names.setdefault((need.filesystem_id, need.inode), set()).add(need.path)
+    others = {need.path: names[need.filesystem_id, need.inode] - {need.path} for need in carried}
+    return {path: min(paths) for path, paths in others.items() if paths}
 
 
 def _written(needs: Sequence[pb.FileNeed]) -> set[str]:

@@ -43,13 +43,23 @@ def test_a_file_of_the_network_stays_where_it_is() -> None:
     assert carried_files(target(need("/net/log", writable=True, filesystem_id=NETWORK)), answer, "missing") == []
 
 
+def named(*files: tuple[str, int], filesystem_id: str = HERE, mode: int = FILE) -> list[pb.FileNeed]:
+    return [pb.FileNeed(path=path, inode=inode, filesystem_id=filesystem_id, mode=mode) for path, inode in files]
+
+
 def test_two_names_of_one_file_are_told_from_one_that_is_open_twice() -> None:
-    files = [
-        pb.FileNeed(path=path, inode=inode, filesystem_id=HERE) for path, inode in [("/a", 1), ("/a", 1), ("/b", 2)]
-    ]
-    assert named_twice(files) == {}
-    assert named_twice([*files, pb.FileNeed(path="/c", inode=2, filesystem_id=HERE)]) == {"/b": "/c", "/c": "/b"}
-    assert named_twice([*files, pb.FileNeed(path="/c", inode=2, filesystem_id="boot 6")]) == {}
+    files = named(("/a", 1), ("/a", 1), ("/b", 2))
+    assert named_twice(files, files) == {}
+    both = [*files, *named(("/c", 2))]
+    assert named_twice(both, both) == {"/b": "/c", "/c": "/b"}
+    for other in (named(("/c", 2), filesystem_id="boot 6"), named(("/c", 2), mode=stat.S_IFDIR | 0o755)):
+        assert named_twice([*files, *other], files) == {}
+
+
+def test_one_of_two_names_may_be_read_only() -> None:
+    """It would be another file over there, or be copied, and never see what is written."""
+    written, read = named(("/a", 1)), named(("/b", 1))
+    assert named_twice([*written, *read], written) == {"/a": "/b"}
 
 
 def test_directories_come_before_what_is_in_them() -> None:
