@@ -168,6 +168,8 @@ class SkeletonTree:
                     self._end_leaders(plan)
                 with ghosts.shown(images) if stage is Stage.RESTORE else nullcontext():
                     notices += run_stage(made, stage, images, self._reader)
+                if stage is Stage.RESTORE:  # who watches the files (inotify) is not told that we close them
+                    ghosts.close()
             self._segments.settle()
             notices += self._terminals.settle(images)
             set_registers(made, self._reader)

@@ -297,3 +297,33 @@ def test_a_file_that_is_closed_before_it_went_over_ends_the_move(pair: Pair) -> 
         assert said.code == 1 and "/srv/disk/sub/db: was closed before it went over" in said.err, said.text
         assert pair.a.alive(pid) and not pair.b.alive(pid) and not (there / "db").exists()
         pair.a.run(["kill", str(pid)])
+
+
+WATCHER = """
+import ctypes, os, time
+os.mkdir('/srv/watched')
+watch = ctypes.CDLL(None).inotify_init1(os.O_NONBLOCK)
+log = open('/srv/watched/log', 'w')
+gone = open('/srv/watched/gone', 'w')
+os.unlink('/srv/watched/gone')
+assert ctypes.CDLL(None).inotify_add_watch(watch, b'/srv/watched', 0xfce) == 1  # what is opened and read does not count
+open('/run/watches', 'w').close()
+while not os.path.exists('/run/look'):
+    time.sleep(0.01)
+try:
+    found = os.read(watch, 4096)
+except BlockingIOError:
+    found = b''
+os.write(os.open('/run/found', os.O_WRONLY | os.O_CREAT), found.hex().encode() + b'.')
+"""
+
+
+def test_who_watches_the_files_is_not_told_that_we_close_them(pair: Pair) -> None:
+    pid = pair.a.start([PYTHON, "-c", WATCHER])
+    wait_until(pair.a.path("/run/watches").exists, "it watches")
+    said = pair.migrate(pid, "root@host-b", "--sync-files", "missing")
+    assert said.code == 0 and "/srv/watched/log goes along" in said.text, said.text
+    pair.b.path("/run/look").touch()
+    found = pair.b.path("/run/found")
+    wait_until(lambda: found.exists() and found.read_text().endswith("."), "it has looked")
+    assert found.read_text() == "."
