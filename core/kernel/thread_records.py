@@ -50,17 +50,18 @@ SPECIAL: Final = ("pending", "mempolicy", "io_bitmap")
 SCHEDULED: Final = ("policy", "static_prio", "rt_priority")
 COMMON: Final = (
     ("cred", 8), ("real_cred", 8), ("files", 8), ("fs", 8), ("timer_slack_ns", 8), ("atomic_flags", 8), ("flags", 8),
-    ("iopl_emul", 8), ("pdeath_signal", 4), ("mode", 4), ("filter", 8),
+    ("iopl_emul", 8), ("pdeath_signal", 4), ("mode", 4), ("filter", 8), ("slice", 8),
 )  # fmt: skip
 LAYOUT: Final = {
     "task_struct": (
         "thread_pid", "clear_child_tid", "sas_ss_sp", "sas_ss_size", "sas_ss_flags", "comm", "pending", "seccomp",
         "mempolicy", "policy", "static_prio", "rt_priority", "sched_reset_on_fork", "cred", "real_cred", "files", "fs",
-        "timer_slack_ns", "atomic_flags", "pdeath_signal", "thread", "thread_info", "io_context", "cpus_mask",
+        "timer_slack_ns", "atomic_flags", "pdeath_signal", "thread", "thread_info", "io_context", "cpus_mask", "se",
     ),
     "thread_struct": ("io_bitmap", "iopl_emul"), "thread_info": ("flags",), "sigpending": ("signal",),
     "seccomp": ("mode", "filter"), "io_context": ("ioprio",), "pid": ("level", "numbers"), "upid": ("nr",),
 }  # fmt: skip
+OPTIONAL: Final = {"sched_entity": ("slice",)}  # since Linux 6.6
 
 
 def _place(field: str) -> int:
@@ -75,7 +76,7 @@ PLACES: Final = Places(_place("clear_child_tid"), _place("stack"))
 @cache
 def _layout() -> tuple[dict[str, dict[str, int]], int]:
     """Offsets, and the number of FUNCTION's type; some 0.15 s. KernelLacks."""
-    offsets, functions = read_layout(LAYOUT, (FUNCTION,))
+    offsets, functions = read_layout({**LAYOUT, "sched_entity": ()}, (FUNCTION,), OPTIONAL)
     return offsets, functions[FUNCTION]
 
 
@@ -123,6 +124,7 @@ def _code(out: int, level: int, affinity_size: int) -> bytes:
         "flags": task["thread_info"] + layout["thread_info"]["flags"],
         **{name: task["thread"] + offset for name, offset in thread.items()},
         **{name: task["seccomp"] + offset for name, offset in layout["seccomp"].items()},
+        **{name: task["se"] + offset for name, offset in layout["sched_entity"].items()},
     }  # fmt: skip
     code = instruction(0x79, 9, 7, task["thread_pid"])
     code += _unless_zero(9, _own_numbers(level, layout["pid"], layout["upid"]["nr"]))
@@ -135,7 +137,7 @@ def _code(out: int, level: int, affinity_size: int) -> bytes:
     code += _copy(_place("policy") + 4 * len(SCHEDULED), 1, 7, at["sched_reset_on_fork"])  # with bits beside it
     end = SIZE
     for name, size in COMMON:
-        code += _load(end, size, 7, at[name])
+        code += _load(end, size, 7, at[name]) if name in at else instruction(0x7A, 8, 0, end)
         end += 8
     priority = instruction(0x69, 1, 9, layout["io_context"]["ioprio"]) + instruction(0x04, 1, value=1)
     code += instruction(0x7A, 8, 0, end) + instruction(0x79, 9, 7, task["io_context"])

@@ -18,9 +18,11 @@ RLIMIT_NAMES: Final = {
     getattr(resource, name): name for name in dir(resource) if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
 }
 SCHED_DEADLINE: Final = 6
+RESET_ON_FORK: Final = 1  # a flag of struct sched_attr
 SCHED_ATTR: Final = struct.Struct("<IIQiIQQQ")  # size, policy, flags, nice, priority, runtime, deadline, period
 IOPRIO_WHO_PROCESS: Final = 1
 FIELDS: Final = ("sched_policy", "sched_nice", "io_priority", "cpu_affinity")
+FAIR: Final = frozenset({os.SCHED_OTHER, os.SCHED_BATCH})
 REALTIME: Final = frozenset({os.SCHED_FIFO, os.SCHED_RR})
 
 
@@ -35,6 +37,15 @@ def collect(found: Scheduling, entry: ThreadCoreEntry) -> None:
     elif found.policy & ~os.SCHED_RESET_ON_FORK == SCHED_DEADLINE:
         entry.sched_flags, entry.sched_period_ns = found.flags, found.period_ns
         entry.sched_runtime_ns, entry.sched_deadline_ns = found.runtime_ns, found.deadline_ns
+    elif found.policy & ~os.SCHED_RESET_ON_FORK in FAIR and found.runtime_ns not in (0, _slice_ns(0)):
+        entry.sched_runtime_ns = found.runtime_ns
+
+
+def _slice_ns(tid: int) -> int:
+    """How long a thread may run at a time. Of ours that is what nobody has chosen. 0: this kernel does not tell."""
+    attributes = bytearray(SCHED_ATTR.size)
+    syscall("sched_getattr", tid, address_of(attributes), len(attributes), 0)
+    return int(SCHED_ATTR.unpack(attributes)[5])
 
 
 @lru_cache(maxsize=64)
@@ -61,6 +72,7 @@ def apply(tid: int, entry: ThreadCoreEntry, now: bytes) -> list[str]:
     actions: tuple[tuple[str, Callable[[], None]], ...] = (
         ("nice", lambda: os.setpriority(os.PRIO_PROCESS, tid, entry.sched_nice)),
         ("scheduling policy", lambda: _apply_policy(tid, entry)),
+        ("time slice", lambda: _apply_slice(tid, entry)),
         ("CPU affinity", lambda: _apply_affinity(tid, entry)),
         ("I/O priority", lambda: _apply_io_priority(tid, entry)),
     )
@@ -73,7 +85,7 @@ def apply(tid: int, entry: ThreadCoreEntry, now: bytes) -> list[str]:
 
 
 def _apply_policy(tid: int, entry: ThreadCoreEntry) -> None:
-    if entry.sched_runtime_ns:
+    if entry.sched_policy & ~os.SCHED_RESET_ON_FORK == SCHED_DEADLINE:
         _apply_deadline(tid, entry)
     elif os.sched_getscheduler(tid) != entry.sched_policy or entry.sched_prio:
         os.sched_setscheduler(tid, entry.sched_policy, os.sched_param(entry.sched_prio))
@@ -84,6 +96,19 @@ def _apply_deadline(tid: int, entry: ThreadCoreEntry) -> None:
     times = entry.sched_runtime_ns, entry.sched_deadline_ns, entry.sched_period_ns
     attributes = SCHED_ATTR.pack(SCHED_ATTR.size, policy, entry.sched_flags, 0, 0, *times)
     syscall("sched_setattr", tid, address_of(attributes), 0)
+
+
+def _apply_slice(tid: int, entry: ThreadCoreEntry) -> None:
+    """As was chosen by sched_setattr(2), which Linux before 6.12 takes and ignores."""
+    policy = entry.sched_policy & ~os.SCHED_RESET_ON_FORK
+    if policy not in FAIR or not entry.sched_runtime_ns:
+        return
+    flags = RESET_ON_FORK if entry.sched_policy & os.SCHED_RESET_ON_FORK else 0
+    runtime = entry.sched_runtime_ns
+    attributes = SCHED_ATTR.pack(SCHED_ATTR.size, policy, flags, entry.sched_nice, 0, runtime, 0, 0)
+    syscall("sched_setattr", tid, address_of(attributes), 0)
+    if _slice_ns(tid) != runtime:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
 
 def _apply_io_priority(tid: int, entry: ThreadCoreEntry) -> None:

@@ -83,6 +83,26 @@ CHANGES: dict[str, Change] = {
 if libc.syscall(NUMBERS["iopl"], 0) == 0:  # not every kernel gives any away
     CHANGES["I/O ports"] = partial(call, "ioperm", 0x80, 1, 1)
     CHANGES["all I/O ports"] = partial(call, "iopl", 3)
+SLICE = struct.pack("<IIQiIQQQ", 48, 0, 0, 0, 0, 5_000_000, 0, 0)
+
+
+def takes_slices() -> bool:
+    """Since Linux 6.12."""
+    answer, told = bytearray(48), []
+
+    def try_it() -> None:
+        call("sched_setattr", 0, SLICE, 0)
+        libc.syscall(NUMBERS["sched_getattr"], 0, ctypes.c_long(address_of(answer)), 48, 0)
+        told.append(struct.unpack_from("<Q", answer, 24)[0] == 5_000_000)
+
+    thread = threading.Thread(target=try_it)
+    thread.start()
+    thread.join()
+    return told == [True]
+
+
+if takes_slices():
+    CHANGES["time slice"] = partial(call, "sched_setattr", 0, SLICE, 0)
 for misfeature in range(3):
     if (state := libc.prctl(52, misfeature, 0, 0, 0)) > 0 and state & 1:  # this processor leaves it to the thread
         CHANGES[f"speculation {misfeature}"] = partial(call, "prctl", 53, misfeature, 4, 0, 0)
