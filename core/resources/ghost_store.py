@@ -6,7 +6,7 @@ A file is made by O_TMPFILE, so nothing is left of it when we die; its content m
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,10 +49,12 @@ class GhostStore:
         self._leftovers = Leftovers()
 
     def make(self, images: ImageSet) -> None:
-        """Make those of `images` that are not there yet, empty; Refused when their directories are not here."""
+        """Make those of `images` that are not there yet, empty; Refused when their directories are not here. Those that
+        are not in `images` go first: a file that was renamed leaves its name to another."""
         paths = ghost_paths(images)
         if blockers := [found for path in paths.values() if (found := refuse_folder(path)) is not None]:
             raise Refused(blockers)
+        self._drop(set(self._made) - set(paths))
         for id, path in paths.items():
             entry = _head(images, id)
             if id not in self._made:
@@ -75,6 +77,12 @@ class GhostStore:
             return _Made(name, *_make_file(name))
         except OSError as error:
             raise RestoreError(f"{path} (deleted): cannot be made: {error.strerror}") from error
+
+    def _drop(self, ids: Iterable[int]) -> None:
+        for id in ids:
+            self._forget(gone := self._made.pop(id))
+            if gone.path in self._created:
+                self._remove(gone.path)
 
     def landing(self, id: int) -> LandingFile:
         """Where the content of ghost `id` lands."""
@@ -125,10 +133,7 @@ class GhostStore:
             if any(stat.S_ISREG(_head(images, id).mode) for id in missing):
                 raise RestoreError("the content of a deleted file did not come")
             self.make(images)
-        for id in set(self._made) - wanted:
-            self._forget(gone := self._made.pop(id))
-            if gone.path in self._created:
-                self._remove(gone.path)
+        self._drop(set(self._made) - wanted)
         for id, made in self._made.items():
             entry = _head(images, id)
             if made.fd >= 0 and made.scratch < 0:
@@ -240,7 +245,7 @@ def _make_kept(path: str, entry: GhostFileEntry, leftovers: Leftovers) -> _Made:
             return _Made(path, os.open(path, os.O_RDWR | os.O_CLOEXEC), False, keeps_name=True, scratch=scratch)
         hint = "remove it there, if nobody needs it"
         raise Refused(
-            [Blocker("file-exists", path, "is mapped, and another file has that name over there", hint)]
+            [Blocker("file-exists", path, "goes along, and another file has that name over there", hint)]
         ) from None
     except OSError as error:
         raise RestoreError(f"{path}: cannot be made: {error.strerror}") from error

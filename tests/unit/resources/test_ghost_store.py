@@ -53,3 +53,25 @@ def test_only_what_was_made_is_removed(what: str, tmp_path: Path) -> None:
         assert (path.read_text() if path.exists() else "") == left
     finally:
         store.close()
+
+
+def test_a_name_goes_on_to_the_next_file_that_has_it(tmp_path: Path) -> None:
+    """A log that is rotated between two rounds."""
+    path = tmp_path / "log"
+    rounds = [ImageSet(), ImageSet()]
+    with Ghosts(frozenset({str(path)})) as ghosts:
+        for images in rounds:
+            with path.open("w+") as file:
+                ghost = ghosts.add(file.fileno(), str(path), "/", keeps_name=True)
+                reg = reg_file_entry(ghost.id, str(path), 0, os.fstat(file.fileno()))
+                images.add(kinds.FILES, entry := FileEntry(type=FdTypes.REG, id=ghost.id, reg=reg))
+                ghosts.describe_as(images, entry, ghost)
+            path.rename(tmp_path / f"log.{ghost.id}")
+    store = GhostStore()
+    try:
+        for number, images in enumerate(rounds, 1):
+            store.make(images)
+            assert store.ids() == [number]
+            assert path.exists()
+    finally:
+        store.close()
