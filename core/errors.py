@@ -51,12 +51,13 @@ class Blocker:
 
 
 class Refused(MigrateError):
-    """Refused before anything was touched; every blocker is in `blockers`, their hints together in `hint`."""
+    """Refused before anything was touched; every blocker is in `blockers`, once whoever shares it, their hints together
+    in `hint`."""
 
     def __init__(self, blockers: "list[Blocker] | tuple[Blocker, ...]") -> None:
-        hints = dict.fromkeys(blocker.hint for blocker in blockers if blocker.hint)
-        super().__init__("; ".join(str(blocker) for blocker in blockers), hint="; ".join(hints) or None)
-        self.blockers = tuple(blockers)
+        self.blockers = tuple(dict.fromkeys(blockers))
+        hints = dict.fromkeys(blocker.hint for blocker in self.blockers if blocker.hint)
+        super().__init__("; ".join(str(blocker) for blocker in self.blockers), hint="; ".join(hints) or None)
 
 
 class KernelLacks(MigrateError):

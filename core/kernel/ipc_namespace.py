@@ -1,5 +1,6 @@
 """IPC namespaces: this thread is in the target's, or in a new one, for a while. Source: ipc_namespaces(7)."""
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +27,7 @@ _home: Final = _Home()
 @contextmanager
 def in_ipc_namespace_of(pid: int) -> Iterator[bool]:
     """This thread sees what `pid` sees of IPC until the block ends. Yields whether that is another namespace than it
-    was in; KernelLacks when it may not enter that, or `pid` has ended."""
+    was in; KernelLacks when it may not enter that, ProcessLookupError when `pid` has ended."""
     tid = main_thread(pid, ProcReader())  # whoever has ended is in none
     if with_us([tid]):
         yield False
@@ -79,6 +80,8 @@ def _elsewhere(go: Callable[[], object], what: str) -> Iterator[None]:
     try:
         try:
             go()
+        except ProcessLookupError:
+            raise
         except OSError as error:
             raise KernelLacks("ipc_namespace", f"{what}: {os.strerror(error.errno or 0)}") from error
         _home.fd = ours if before < 0 else before
@@ -92,7 +95,10 @@ def _elsewhere(go: Callable[[], object], what: str) -> Iterator[None]:
 
 
 def _enter(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise ProcessLookupError(errno.ESRCH, f"{path}: has ended") from error
     try:
         syscall("setns", fd, CLONE_NEWIPC)
     finally:

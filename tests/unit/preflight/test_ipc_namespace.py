@@ -11,7 +11,7 @@ import pytest
 
 from core import DumpOptions, dump
 from core.action_scripts import Action, ActionScripts
-from core.errors import ImageError, KernelLacks, Refused, RestoreError
+from core.errors import ImageError, Refused, RestoreError
 from core.images import kinds
 from core.images.pb.namespaces_pb2 import IpcVarEntry
 from core.images.store import ImageSet
@@ -116,7 +116,7 @@ def test_nobody_enters_the_namespace_of_one_that_has_ended() -> None:
     before = ours()
     with running("/bin/sleep", "100", name="sleep") as pid:
         pass
-    with pytest.raises(KernelLacks), in_ipc_namespace_of(pid):
+    with pytest.raises(ProcessLookupError), in_ipc_namespace_of(pid):
         pass
     assert ours() == before
 
