@@ -126,7 +126,8 @@ def _code(out: int, level: int, affinity_size: int) -> bytes:
         **{name: task["seccomp"] + offset for name, offset in layout["seccomp"].items()},
         **{name: task["se"] + offset for name, offset in layout["sched_entity"].items()},
     }  # fmt: skip
-    code = instruction(0x79, 9, 7, task["thread_pid"])
+    code = instruction(0x7A, 8, 0, _place("tid"))  # of one that has ended just now there are none, not those before it
+    code += instruction(0x79, 9, 7, task["thread_pid"])
     code += _unless_zero(9, _own_numbers(level, layout["pid"], layout["upid"]["nr"]))
     code += _load(_place("clear_child_tid"), 8, 7, at["clear_child_tid"]) + _copy(_place("comm"), 16, 7, at["comm"])
     code += _stack(task)
