@@ -126,7 +126,9 @@ def read_chosen(live: Asking) -> Iterator[SocketOption]:
             continue
         if asked.option == SO_PEEK_OFF and asked.level == socket.SOL_SOCKET:
             value = bytes(4)  # what was peeked at is lost
-        yield _entry(asked.level, asked.option, value)
+        entry = _entry(asked.level, asked.option, value)
+        if entry.interface or not _index(entry):  # one that is gone is nothing to be told of, and its number another's
+            yield entry
 
 
 def _tells_of_the_past(live: Asking, asked: Option) -> bool:
@@ -142,9 +144,15 @@ def _without_numbering(live: Asking, value: bytes) -> bytes:
 
 def _entry(level: int, option: int, value: bytes) -> SocketOption:
     entry = SocketOption(level=level, option=option, value=value)
-    if order := _INTERFACES.get((level, option)):
-        entry.interface = interface_name(struct.unpack(order, value)[0])
+    if found := interface_name(_index(entry)):
+        entry.interface = found
     return entry
+
+
+def _index(entry: SocketOption) -> int:
+    """Of the interface that is meant; 0: of none."""
+    order = _INTERFACES.get((entry.level, entry.option))
+    return int(struct.unpack_from(order, entry.value)[0]) if order else 0
 
 
 def interface_name(index: int) -> str:

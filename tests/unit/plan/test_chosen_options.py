@@ -1,5 +1,6 @@
 """What nobody chose is left to the host, whatever the socket has lived through."""
 
+import errno
 import socket
 from collections.abc import Iterator
 
@@ -82,3 +83,16 @@ def test_a_connection_that_has_ended_leaves_no_numbering_behind(family: socket.A
             (found,) = chosen(ended)
         new.setsockopt(found.level, found.option, found.value)
         assert chosen(new) == [found]
+
+
+def test_an_interface_that_is_gone_is_not_taken_for_the_one_that_has_its_number_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def gone(index: int) -> str:
+        raise OSError(errno.ENXIO, str(index))
+
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as live:
+        live.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex("lo"))
+        live.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 7)
+        monkeypatch.setattr(socket, "if_indextoname", gone)
+        assert [one.option for one in chosen(live)] == [socket.IPV6_MULTICAST_HOPS]
