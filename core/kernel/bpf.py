@@ -16,6 +16,7 @@ TRACING, TRACE_ITER = 26, 28  # kinds of program, of attachment
 PROBE_READ_KERNEL, SEQ_WRITE, SOCK_FROM_FILE = 113, 127, 162  # helpers
 LICENSE: Final = b"Dual MIT/GPL\0"  # of our programs: the helpers that they need are for such alone
 ATTRIBUTES_SIZE: Final = 128
+BUFFER_BYTES: Final = 1 << 16
 
 
 def instruction(code: int, target: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
@@ -37,6 +38,28 @@ RETURN: Final = instruction(0x95)
 RETURN_ZERO: Final = instruction(0xB7) + RETURN
 
 
+def unless_zero(register: int, code: bytes) -> bytes:
+    """`code`, left out where the register is 0."""
+    return instruction(0x15, register, 0, len(code) // 8) + code
+
+
+def return_if_zero(register: int) -> bytes:
+    """The program ends there."""
+    return instruction(0x55, register, 0, len(RETURN_ZERO) // 8) + RETURN_ZERO
+
+
+def copy_bytes(target: int, place: int, size: int, base: int, offset: int) -> bytes:
+    """`size` bytes of the kernel's memory, from register `base` + `offset` to register `target` + `place`."""
+    code = instruction(0xBF, 1, target) + instruction(0x07, 1, value=place) + instruction(0xB7, 2, value=size)
+    return code + instruction(0xBF, 3, base) + instruction(0x07, 3, value=offset) + call(PROBE_READ_KERNEL)
+
+
+def write_out(context: int, content: int, size: int) -> bytes:
+    """Of an iterator's program: `size` bytes, from register `content` on, for who reads it."""
+    code = instruction(0x79, 1, context, 0) + instruction(0x79, 1, 1, 0)  # context->meta->seq
+    return code + instruction(0xBF, 2, content) + instruction(0xB7, 3, value=size) + call(SEQ_WRITE)
+
+
 def bpf(command: int, attributes: bytes) -> tuple[int, bytes]:
     """What it answers, and what it wrote back."""
     buffer = bytearray(attributes.ljust(ATTRIBUTES_SIZE, b"\0"))
@@ -50,6 +73,26 @@ def load_program(stack: ExitStack, kind: int, code: bytes, *, attach_kind: int =
     struct.pack_into("<I", attributes, 68, attach_kind)  # expected_attach_type
     struct.pack_into("<I", attributes, 108, attach_to)  # attach_btf_id
     return keep(stack, bpf(PROG_LOAD, bytes(attributes))[0])
+
+
+def load_iterator(stack: ExitStack, code: bytes, of: int) -> int:
+    """A program that goes over things; `of`: the number of its function's type."""
+    return load_program(stack, TRACING, code, attach_kind=TRACE_ITER, attach_to=of)
+
+
+def link_iterator(program: int, *, tid: int = 0, pid: int = 0) -> int:
+    """A descriptor that read_iterator() takes, for one thread or for all of a process. OSError."""
+    of_task = struct.pack("<4I", tid, pid, 0, 0)  # union bpf_iter_link_info
+    return bpf(LINK_CREATE, struct.pack("<4IQI", program, 0, TRACE_ITER, 0, address_of(of_task), len(of_task)))[0]
+
+
+def read_iterator(link: int) -> bytes:
+    """All that its program writes. OSError."""
+    iterator = bpf(ITER_CREATE, struct.pack("<2I", link, 0))[0]
+    try:
+        return b"".join(iter(lambda: os.read(iterator, BUFFER_BYTES), b""))
+    finally:
+        os.close(iterator)
 
 
 def keep(stack: ExitStack, descriptor: int) -> int:

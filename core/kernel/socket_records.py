@@ -17,28 +17,26 @@ from typing import Final
 from core.errors import KernelLacks
 from core.kernel.bpf import (
     ARRAY,
-    ITER_CREATE,
-    LINK_CREATE,
     MAP_CREATE,
-    PROBE_READ_KERNEL,
     RETURN_ZERO,
-    SEQ_WRITE,
     SOCK_FROM_FILE,
-    TRACE_ITER,
-    TRACING,
     bpf,
     call,
+    copy_bytes,
     instruction,
     keep,
+    link_iterator,
+    load_iterator,
     load_map,
-    load_program,
+    read_iterator,
+    return_if_zero,
+    unless_zero,
+    write_out,
 )
 from core.kernel.btf import read_layout
-from core.kernel.calls import address_of
 from core.native._kernel import ffi, lib
 
 FUNCTION: Final = "bpf_iter_task_file"  # what a program that goes over open files is attached to
-BUFFER_BYTES: Final = 1 << 16
 ROOM: Final = 4096
 RECORD_ROOM: Final = 1024  # of that; what the kernel has is copied behind it
 MOST_KINDS: Final = int(lib.MG_MOST_KINDS)
@@ -97,20 +95,6 @@ def _end(fields: Fields) -> int:
     return max((offset + size for offset, size in fields), default=0) + 7 & ~7
 
 
-def _read(place: int, size: int, base: int, offset: int) -> bytes:
-    """`size` bytes from register `base` + `offset` to `place` of the map's value, which register 8 leads to."""
-    code = instruction(0xBF, 1, 8) + instruction(0x07, 1, value=place) + instruction(0xB7, 2, value=size)
-    return code + instruction(0xBF, 3, base) + instruction(0x07, 3, value=offset) + call(PROBE_READ_KERNEL)
-
-
-def _unless_zero(register: int, code: bytes) -> bytes:
-    return instruction(0x15, register, 0, len(code) // 8) + code
-
-
-def _return_if_zero(register: int) -> bytes:
-    return instruction(0x55, register, 0, len(RETURN_ZERO) // 8) + RETURN_ZERO
-
-
 LOADS: Final = {1: 0x71, 2: 0x69, 4: 0x61, 8: 0x79}
 STORES: Final = {1: 0x73, 2: 0x6B, 4: 0x63, 8: 0x7B}
 
@@ -147,23 +131,22 @@ def _program() -> tuple[bytes, int, bytes]:
     if holders is None or behind6 + _end(inet6) > ROOM or size > RECORD_ROOM or first > whole:
         raise KernelLacks("records of sockets", "structs of sockets are not as expected")
     code = instruction(0x61, 1, 6, 16) + instruction(0x63, 8, 1, 0)  # context->fd
-    code += _read(8, 8, 9, holders) + _read(HEAD, 8, 7, offsets["socket"]["flags"])
-    code += instruction(0x79, 9, 7, offsets["socket"]["sk"]) + _return_if_zero(9)
-    code += _read(behind, first, 9, 0) + _clear(at_inet & ~7, size) + _pick(at_sock, behind, sock)
+    code += copy_bytes(8, 8, 8, 9, holders) + copy_bytes(8, HEAD, 8, 7, offsets["socket"]["flags"])
+    code += instruction(0x79, 9, 7, offsets["socket"]["sk"]) + return_if_zero(9)
+    code += copy_bytes(8, behind, first, 9, 0) + _clear(at_inet & ~7, size) + _pick(at_sock, behind, sock)
     udp = instruction(0x69, 1, 8, behind + offsets["sock"]["sk_protocol"])
     udp += instruction(0x15, 1, 0, 2, socket.IPPROTO_UDP) + RETURN_ZERO
-    udp += _read(behind + first, whole - first, 9, first) + _clear(behind6, behind6 + _end(inet6))
+    udp += copy_bytes(8, behind + first, whole - first, 9, first) + _clear(behind6, behind6 + _end(inet6))
     udp += instruction(0x79, 9, 8, behind + offsets["inet_sock"]["pinet6"])
-    udp += _unless_zero(9, _read(behind6, _end(inet6), 9, 0))
+    udp += unless_zero(9, copy_bytes(8, behind6, _end(inet6), 9, 0))
     udp += _pick(at_inet, behind, inet) + _pick(at_inet6, behind6, inet6)
     code += instruction(0x69, 1, 8, behind + offsets["sock_common"]["skc_family"])
     code += instruction(0x15, 1, 0, 4 + len(udp) // 8, socket.AF_UNIX)
     code += instruction(0x15, 1, 0, 3, socket.AF_INET) + instruction(0x15, 1, 0, 2, socket.AF_INET6) + RETURN_ZERO
     code += udp
-    code += instruction(0x79, 1, 6, 0) + instruction(0x79, 1, 1, 0)  # context->meta->seq
-    code += instruction(0xBF, 2, 8) + instruction(0xB7, 3, value=size) + call(SEQ_WRITE)
-    start = instruction(0xBF, 6, 1) + instruction(0x79, 9, 6, 24) + _return_if_zero(9)  # context->file
-    start += instruction(0xBF, 1, 9) + call(SOCK_FROM_FILE) + _return_if_zero(0) + instruction(0xBF, 7, 0)
+    code += write_out(6, 8, size)
+    start = instruction(0xBF, 6, 1) + instruction(0x79, 9, 6, 24) + return_if_zero(9)  # context->file
+    start += instruction(0xBF, 1, 9) + call(SOCK_FROM_FILE) + return_if_zero(0) + instruction(0xBF, 7, 0)
     return start, size, code
 
 
@@ -174,7 +157,7 @@ class SocketRecords:
         start, self.size, code = _program()
         out = keep(stack, bpf(MAP_CREATE, struct.pack("<5I", ARRAY, 4, ROOM, 1, 0))[0])
         code = start + load_map(8, out, value=True) + code + RETURN_ZERO
-        self._program = load_program(stack, TRACING, code, attach_kind=TRACE_ITER, attach_to=_layout()[1])
+        self._program = load_iterator(stack, code, _layout()[1])
         self._alone = self._holders_of_one()
 
     def _holders_of_one(self) -> int:
@@ -191,21 +174,11 @@ class SocketRecords:
 
     def open_task(self, pid: int) -> int:
         """What the others take for a task; the caller closes it. OSError."""
-        of_task = struct.pack("<4I", pid, 0, 0, 0)  # union bpf_iter_link_info
-        link = struct.pack("<4IQI", self._program, 0, TRACE_ITER, 0, address_of(of_task), len(of_task))
-        return bpf(LINK_CREATE, link)[0]
-
-    def _read(self, task: int) -> bytes:
-        """struct mg_socket_record of each of its sockets, of UDP and AF_UNIX, `size` bytes each, by descriptor."""
-        iterator = bpf(ITER_CREATE, struct.pack("<2I", task, 0))[0]
-        try:
-            return b"".join(iter(lambda: os.read(iterator, BUFFER_BYTES), b""))
-        finally:
-            os.close(iterator)
+        return link_iterator(self._program, tid=pid)
 
     def _rows(self, task: int) -> Iterator[tuple[int, int, bytes]]:
-        """Descriptor, holders, and what is compared."""
-        return struct.iter_unpack(f"<i4xq{self.size - HEAD}s", self._read(task))
+        """Descriptor, holders, and what is compared, of each socket of UDP and AF_UNIX, by descriptor."""
+        return struct.iter_unpack(f"<i4xq{self.size - HEAD}s", read_iterator(task))
 
     def known(self, task: int) -> dict[int, bytes]:
         """What is compared of each socket, by descriptor. OSError."""
@@ -214,7 +187,7 @@ class SocketRecords:
     def kinds(self, task: int, fds: Sequence[int]) -> Sequence[int]:
         """For look(): of each of these descriptors, ascending, the number that those have which are alike; below 0: of
         none. Whoever else has its open file may change it meanwhile, so such a one is of none. OSError."""
-        content = self._read(task)
+        content = read_iterator(task)
         found = ffi.new("int[]", len(fds))
         lib.mg_sort_sockets(content, len(content) // self.size, self.size, self._alone, list(fds), len(fds), found)
         return list(ffi.unpack(found, len(fds)))

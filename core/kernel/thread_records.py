@@ -16,23 +16,23 @@ from typing import Final
 from core.errors import KernelLacks
 from core.kernel.bpf import (
     ARRAY,
-    ITER_CREATE,
-    LINK_CREATE,
     MAP_CREATE,
     PROBE_READ_KERNEL,
     RETURN_ZERO,
-    SEQ_WRITE,
-    TRACE_ITER,
-    TRACING,
     bpf,
     call,
+    copy_bytes,
     instruction,
     keep,
+    link_iterator,
+    load_iterator,
     load_map,
-    load_program,
+    read_iterator,
+    return_if_zero,
+    unless_zero,
+    write_out,
 )
 from core.kernel.btf import read_layout
-from core.kernel.calls import address_of
 from core.kernel.kernel_memory import possible_cpus
 from core.kernel.thread_cores import Places
 from core.native._kernel import ffi
@@ -40,7 +40,6 @@ from core.native._kernel import ffi
 FUNCTION: Final = "bpf_iter_task"  # what a program that goes over tasks is attached to
 UPID_SIZE_BITS: Final = 4  # struct upid is 16 bytes: a number and its namespace
 ONE_LEVEL: Final = 1 << UPID_SIZE_BITS
-BUFFER_BYTES: Final = 1 << 16
 ROOM: Final = 4096  # for a record
 AUTODISARM: Final = -(1 << 31)
 DISABLED: Final = 2  # of an alternate stack: sigaltstack(2)
@@ -82,18 +81,13 @@ def _layout() -> tuple[dict[str, dict[str, int]], int]:
 
 def _copy(place: int, size: int, base: int, offset: int) -> bytes:
     """`size` bytes from register `base` + `offset` to `place` of the record, which register 8 leads to."""
-    code = instruction(0xBF, 1, 8) + instruction(0x07, 1, value=place) + instruction(0xB7, 2, value=size)
-    return code + instruction(0xBF, 3, base) + instruction(0x07, 3, value=offset) + call(PROBE_READ_KERNEL)
+    return copy_bytes(8, place, size, base, offset)
 
 
 def _load(place: int, size: int, base: int, offset: int) -> bytes:
     """The same of a number, by an instruction, which is cheaper."""
     load, store = {4: (0x61, 0x63), 8: (0x79, 0x7B)}[size]
     return instruction(load, 1, base, offset) + instruction(store, 8, 1, place)
-
-
-def _unless_zero(register: int, code: bytes) -> bytes:
-    return instruction(0x15, register, 0, len(code) // 8) + code
 
 
 def _own_numbers(level: int, pid: dict[str, int], nr: int) -> bytes:
@@ -128,7 +122,7 @@ def _code(out: int, level: int, affinity_size: int) -> bytes:
     }  # fmt: skip
     code = instruction(0x7A, 8, 0, _place("tid"))  # of one that has ended just now there are none, not those before it
     code += instruction(0x79, 9, 7, task["thread_pid"])
-    code += _unless_zero(9, _own_numbers(level, layout["pid"], layout["upid"]["nr"]))
+    code += unless_zero(9, _own_numbers(level, layout["pid"], layout["upid"]["nr"]))
     code += _load(_place("clear_child_tid"), 8, 7, at["clear_child_tid"]) + _copy(_place("comm"), 16, 7, at["comm"])
     code += _stack(task)
     for index, name in enumerate(SPECIAL):
@@ -142,12 +136,11 @@ def _code(out: int, level: int, affinity_size: int) -> bytes:
         end += 8
     priority = instruction(0x69, 1, 9, layout["io_context"]["ioprio"]) + instruction(0x04, 1, value=1)
     code += instruction(0x7A, 8, 0, end) + instruction(0x79, 9, 7, task["io_context"])
-    code += _unless_zero(9, priority + instruction(0x63, 8, 1, end))
+    code += unless_zero(9, priority + instruction(0x63, 8, 1, end))
     for place in range(0, affinity_size, 8):
         code += _load(end + 8 + place, 8, 7, task["cpus_mask"] + place)
-    code += instruction(0x79, 1, 6, 0) + instruction(0x79, 1, 1, 0)  # context->meta->seq
-    code += instruction(0xBF, 2, 8) + instruction(0xB7, 3, value=record_size(affinity_size)) + call(SEQ_WRITE)
-    start = instruction(0xBF, 6, 1) + instruction(0x79, 7, 6, 8) + instruction(0x55, 7, 0, 2) + RETURN_ZERO
+    code += write_out(6, 8, record_size(affinity_size))
+    start = instruction(0xBF, 6, 1) + instruction(0x79, 7, 6, 8) + return_if_zero(7)
     return start + load_map(8, out, value=True) + code + RETURN_ZERO
 
 
@@ -189,10 +182,7 @@ class ThreadRecords:
             raise KernelLacks("records of threads", "there are too many processors")
         out = keep(stack, bpf(MAP_CREATE, struct.pack("<5I", ARRAY, 4, ROOM, 1, 0))[0])
         code = _code(out, level, affinity_size)
-        program = load_program(stack, TRACING, code, attach_kind=TRACE_ITER, attach_to=_layout()[1])
-        of_process = struct.pack("<4I", 0, pid, 0, 0)  # union bpf_iter_link_info
-        link = struct.pack("<4IQI", program, 0, TRACE_ITER, 0, address_of(of_process), len(of_process))
-        self._link = keep(stack, bpf(LINK_CREATE, link)[0])
+        self._link = keep(stack, link_iterator(load_iterator(stack, code, _layout()[1]), pid=pid))
 
     def read(self, tids: Sequence[int]) -> "Records":
         """Those of these threads. LookupError: one of them is not there. OSError."""
@@ -205,11 +195,7 @@ class ThreadRecords:
 
     def read_all(self) -> bytes:
         """Those of all threads, in the kernel's order. OSError."""
-        iterator = bpf(ITER_CREATE, struct.pack("<2I", self._link, 0))[0]
-        try:
-            return b"".join(iter(lambda: os.read(iterator, BUFFER_BYTES), b""))
-        finally:
-            os.close(iterator)
+        return read_iterator(self._link)
 
 
 @cache
