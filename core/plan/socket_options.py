@@ -63,6 +63,8 @@ TCP_FLAGS: Final = (
 DEFAULT_TTL: Final = 64
 SO_PEEK_OFF: Final = 42
 SO_PEERCRED: Final = 17
+DEVICE_GONE: Final = "socket that is bound to an interface which is gone (SO_BINDTODEVICE)"
+DEVICE_HINT: Final = "close it, or start the program anew"
 _GENERAL: Final = (
     (socket.SO_SNDBUF, 4), (socket.SO_RCVBUF, 4), (socket.SO_RCVLOWAT, 4), (socket.SO_RCVTIMEO, 16),
     (socket.SO_SNDTIMEO, 16), (socket.SO_LINGER, 8), (socket.SO_BINDTODEVICE, 16), (SO_BUF_LOCK, 4),
@@ -128,9 +130,8 @@ def read_options(live: socket.socket | Asked) -> SkOptsEntry:
     lingers, seconds = _read_pair(live, socket.SO_LINGER, "ii")
     if lingers:
         options.so_linger = seconds
-    device = live.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).rstrip(b"\0")
-    if device:
-        options.so_bound_dev = device.decode()
+    if device := read_device(live):
+        options.so_bound_dev = device
     locked = _read_optional(live, socket.SOL_SOCKET, SO_BUF_LOCK)
     if locked is None:
         options.ClearField("so_buf_lock")
@@ -142,6 +143,16 @@ def read_options(live: socket.socket | Asked) -> SkOptsEntry:
         if options.so_filter and live.getsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER):
             options.so_lock_filter = True
     return options
+
+
+def read_device(live: socket.socket | Asked) -> str | None:
+    """The interface that it is bound to, "" for none; None for one that is gone."""
+    try:
+        return live.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).partition(b"\0")[0].decode()
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return None
 
 
 def read_tcp_options(live: socket.socket, options: SkOptsEntry) -> TcpOptsEntry:

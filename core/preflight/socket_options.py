@@ -9,7 +9,7 @@ from core.errors import Blocker
 from core.images.pb.sockets_pb2 import SocketOption
 from core.plan.chosen_options import IP_MULTICAST_IF, MEMBERSHIPS, name, read_chosen, value_here
 from core.plan.memberships import read_memberships
-from core.plan.socket_options import borrowed_socket
+from core.plan.socket_options import borrowed_socket, read_device
 from core.preflight.records import OptionNeed
 from core.resources import netlink_socket, tcp_socket, udp_socket, unix_socket
 from core.resources.context import OpenFile, looking_at
@@ -41,9 +41,8 @@ def _options(live: socket.socket) -> Iterator[SocketOption]:
     yield from read_chosen(live)
     if live.proto == socket.IPPROTO_UDP:
         yield from read_memberships(live)
-    device = live.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16) if live.family != socket.AF_UNIX else b""
-    if device:
-        yield SocketOption(level=socket.SOL_SOCKET, option=socket.SO_BINDTODEVICE, value=device)
+    if live.family != socket.AF_UNIX and (device := read_device(live)):
+        yield SocketOption(level=socket.SOL_SOCKET, option=socket.SO_BINDTODEVICE, value=device.encode() + b"\0")
 
 
 def probe_options(needs: Iterable[OptionNeed]) -> tuple[tuple[OptionNeed, int], ...]:

@@ -22,6 +22,8 @@ from core.kernel.pipe_content import polls
 from core.options import TcpChoice
 from core.plan.ops import FdAllocator, Program, Syscall
 from core.plan.socket_options import (
+    DEVICE_GONE,
+    DEVICE_HINT,
     address_text,
     address_words,
     borrowed_socket,
@@ -30,6 +32,7 @@ from core.plan.socket_options import (
     ip_option_ops,
     option_ops,
     read_buffer_sizes,
+    read_device,
     read_ip_options,
     read_options,
     read_tcp_options,
@@ -81,6 +84,8 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
             return _refuse_connection(file, table.options.tcp, f"established TCP connection {describe(live)}")
         if filter_length(live) is None:
             return file.blocker("socket-filter", f"TCP socket {describe(live)} has an eBPF filter", "detach it")
+        if read_device(live) is None and not _is_shut(live):
+            return file.blocker("socket-device", f"TCP {DEVICE_GONE}", DEVICE_HINT)
         if live.getsockname()[0].startswith(LINK_LOCAL):
             return file.blocker("socket-link-local", f"bound to the link-local address {describe(live)}")
         if status.state == State.LISTEN and status.waiting:

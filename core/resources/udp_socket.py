@@ -13,6 +13,8 @@ from core.plan.chosen_options import UDP_CORK
 from core.plan.memberships import read_memberships
 from core.plan.ops import FdAllocator, Program, Syscall
 from core.plan.socket_options import (
+    DEVICE_GONE,
+    DEVICE_HINT,
     LOOKED_AT,
     address_words,
     borrowed_socket,
@@ -20,6 +22,7 @@ from core.plan.socket_options import (
     inet_sockaddr,
     ip_option_ops,
     option_ops,
+    read_device,
     read_ip_options,
     read_options,
     set_option,
@@ -48,11 +51,11 @@ def is_told(sight: Sight) -> bool:
         return False
     asked = sight.asked(LOOKED_AT)
     is_local = any(address.startswith(LINK_LOCAL) for address, _ in (_here(asked), _peer(asked)))
-    return not is_local and not asked.getsockopt(socket.IPPROTO_UDP, UDP_CORK)
+    return not is_local and read_device(asked) is not None and not asked.getsockopt(socket.IPPROTO_UDP, UDP_CORK)
 
 
 def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
-    """Filters, addresses that mean an interface, and datagrams in the making."""
+    """Filters, addresses that mean an interface, interfaces that are gone, and datagrams in the making."""
     if file.sight is not None:
         return None
     with borrowed_socket(file.local_fd) as live:
@@ -60,6 +63,8 @@ def refuse(file: OpenFile, table: OpenTable) -> Blocker | None:
             return file.blocker("socket-filter", "UDP socket with an eBPF filter", "detach it")
         if any(address.startswith(LINK_LOCAL) for address, _ in (_here(live), _peer(live))):
             return file.blocker("socket-link-local", "UDP socket with a link-local address")
+        if read_device(live) is None:
+            return file.blocker("socket-device", f"UDP {DEVICE_GONE}", DEVICE_HINT)
         if live.getsockopt(socket.IPPROTO_UDP, UDP_CORK):
             reason = "UDP socket that puts a datagram together (UDP_CORK): nobody can tell what is in it"
             return file.blocker("udp-cork", reason, "try again when the program has sent it")
