@@ -21,7 +21,7 @@ MCAST_JOIN_GROUP, MCAST_BLOCK_SOURCE, MCAST_JOIN_SOURCE_GROUP, MCAST_MSFILTER = 
 MCAST_INCLUDE: Final = 1
 STORAGE: Final = 128  # struct sockaddr_storage
 HEAD: Final = struct.Struct(f"<I4x{STORAGE}sII")  # struct group_filter without its sources
-MOST_SOURCES: Final = 4096
+FEW_SOURCES: Final = 8  # mostly there is none; asking with room for thousands is slow, and all groups are asked for
 
 
 def has_attached(live: socket.socket) -> bool:
@@ -55,18 +55,25 @@ def read_memberships(live: socket.socket) -> Iterator[SocketOption]:
 
 def _ask(live: socket.socket, group: Group) -> tuple[bool, list[bytes]] | None:
     """Whether it wants what the sources send, or all else, and the sources, sockaddr_storage; None: not in it."""
-    head = HEAD.pack(group.interface, _sockaddr(group.address), 0, MOST_SOURCES)
-    room = bytearray(head + bytes(MOST_SOURCES * STORAGE))
-    size = bytearray(struct.pack("<I", len(room)))
+    room = FEW_SOURCES
     try:
-        syscall("getsockopt", live.fileno(), _level(group), MCAST_MSFILTER, address_of(room), address_of(size))
+        while (answer := _ask_for(live, group, room))[1] > room:
+            room = answer[1]
     except OSError as error:
         if error.errno in (errno.EADDRNOTAVAIL, errno.EINVAL, errno.ENODEV):
             return None
         raise
+    mode, count, content = answer
+    return mode == MCAST_INCLUDE, [bytes(content[STORAGE * at : STORAGE * (at + 1)]) for at in range(count)]
+
+
+def _ask_for(live: socket.socket, group: Group, sources: int) -> tuple[int, int, bytearray]:
+    """Mode, how many sources there are, and as many of these as asked for."""
+    room = bytearray(HEAD.pack(group.interface, _sockaddr(group.address), 0, sources)) + bytes(sources * STORAGE)
+    size = bytearray(struct.pack("<I", len(room)))
+    syscall("getsockopt", live.fileno(), _level(group), MCAST_MSFILTER, address_of(room), address_of(size))
     _, _, mode, count = HEAD.unpack_from(room)
-    sources = [bytes(room[HEAD.size + STORAGE * at : HEAD.size + STORAGE * (at + 1)]) for at in range(count)]
-    return mode == MCAST_INCLUDE, sources
+    return mode, count, room[HEAD.size :]
 
 
 def _level(group: Group) -> int:
