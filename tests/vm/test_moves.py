@@ -19,7 +19,7 @@ def test_a_c_program_that_rewrites_its_memory_goes_there_and_back(guests: tuple[
     program.check(old)
 
 
-@pytest.mark.parametrize("name", ["aio", "tree_sem_undo"])
+@pytest.mark.parametrize("name", ["aio", "tree_sem_undo", "sockets_alike"])
 def test_what_is_read_of_the_kernel_s_memory_goes_there_and_back(guests: tuple[Guest, Guest], name: str) -> None:
     """Each kernel lays it out in its own way."""
     old, new = guests
