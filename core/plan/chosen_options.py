@@ -115,9 +115,10 @@ class Asking(Protocol):
 
 def read_chosen(live: Asking) -> Iterator[SocketOption]:
     """What is not as in a new socket."""
-    new = _new(live.family, live.type, live.proto)
-    for asked in OPTIONS:
-        if not asked.is_of(live.family, live.proto) or _tells_of_the_past(live, asked):
+    family, protocol = live.family, live.proto  # a socket object takes its time for these
+    new = _new(family, live.type, protocol)
+    for asked in _options_of(family, protocol):
+        if _tells_of_the_past(live, asked):
             continue
         value = _ask(live, asked)
         if value and asked.option in SO_TIMESTAMPING and asked.level == socket.SOL_SOCKET:
@@ -167,7 +168,12 @@ def interface_name(index: int) -> str:
 def _new(family: int, type: int, protocol: int) -> Mapping[tuple[int, int], bytes | None]:
     """The answers of a new socket, which the host's settings decide about."""
     with socket.socket(family, type, protocol) as live:
-        return {(one.level, one.option): _ask(live, one) for one in OPTIONS if one.is_of(family, protocol)}
+        return {(one.level, one.option): _ask(live, one) for one in _options_of(family, protocol)}
+
+
+@cache
+def _options_of(family: int, protocol: int) -> tuple[Option, ...]:
+    return tuple(one for one in OPTIONS if one.is_of(family, protocol))
 
 
 def _ask(live: Asking, asked: Option) -> bytes | None:
