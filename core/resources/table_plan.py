@@ -187,15 +187,16 @@ class _TablePlanner:
     def _finish_sockets(self) -> list[Syscall]:
         """Names, connections and queues of the sockets made here, which needs what is in flight in them."""
         sockets, ops = self._table.sockets, []
+        late: list[Syscall] = []  # when the sockets have their names, of which who watches them is told nothing
         for id in sockets.in_flight(self._own):
             if id not in self._placed:
                 group = self._table.made_together(id)
                 ops += self._make(group)
-                ops += self._plan_late(group[0]) if group[0].type in LATE else ()
+                late += self._plan_late(group[0]) if group[0].type in LATE else ()
             elif self._placed[id][0] != self._pid and id not in self._taken:
                 ops += self._take(id)
         numbers = self._own
-        ops += sockets.plan_finish(numbers, self._table.why)
+        ops += [*sockets.plan_finish(numbers, self._table.why), *late]
         everything = self._taken | numbers
         sending = Sending(sockets.by_id, everything, lambda packet: sockets.route(packet, numbers), self._pids)
         filled, rooms = unix_queue.plan_send(sockets.packets_for(numbers), sending, self._fds, self._table.why)

@@ -19,6 +19,38 @@ static void listen_at(const char *path)
 	MUST(listen(fd, 1));
 }
 
+static void send_away(int way, int sent)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} rights = {.head = {CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS}};
+	struct iovec one = {"x", 1};
+	struct msghdr message = {
+		.msg_iov = &one, .msg_iovlen = 1, .msg_control = &rights, .msg_controllen = sizeof(rights)};
+
+	memcpy(CMSG_DATA(&rights.head), &sent, sizeof(sent));
+	EQUAL(sendmsg(way, &message, 0), 1);
+	MUST(close(sent));
+}
+
+static int receive(int way)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} rights;
+	char byte;
+	struct iovec one = {&byte, 1};
+	struct msghdr message = {
+		.msg_iov = &one, .msg_iovlen = 1, .msg_control = &rights, .msg_controllen = sizeof(rights)};
+	int received;
+
+	EQUAL(recvmsg(way, &message, 0), 1);
+	memcpy(&received, CMSG_DATA(&rights.head), sizeof(received));
+	return received;
+}
+
 static void check_nothing(int set)
 {
 	union {
@@ -33,12 +65,14 @@ static void check_nothing(int set)
 
 int main(int argc, char **argv)
 {
-	int set, once, deleted;
+	int set, once, sent, deleted, way[2];
 	struct stat found;
 
 	check_init(argc, argv);
 	set = MUST(inotify_init1(IN_NONBLOCK)); /* its number is lower than those of the files */
 	once = MUST(inotify_init1(IN_NONBLOCK));
+	sent = MUST(inotify_init1(IN_NONBLOCK)); /* nobody has it when it moves: it waits in a socket */
+	MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, way));
 	MUST(mkdir(in_dir("watched"), 0755));
 	MUST(mkfifo(in_dir("watched/fifo"), 0600));
 	listen_at(in_dir("watched/socket"));
@@ -52,8 +86,11 @@ int main(int argc, char **argv)
 	MUST(inotify_add_watch(set, in_dir("lost"), NAMES));
 	MUST(inotify_add_watch(set, in_dir("watched/file"), IN_OPEN | IN_ATTRIB));
 	MUST(inotify_add_watch(once, in_dir("watched"), IN_CREATE | IN_ONESHOT | IN_EXCL_UNLINK));
+	MUST(inotify_add_watch(sent, in_dir("watched"), NAMES));
+	send_away(way[0], sent);
 	check_ready_and_wait();
 	check_nothing(set);
+	check_nothing(receive(way[1]));
 	check_nothing(once);
 	MUST(fstat(deleted, &found));
 	EQUAL(found.st_nlink, 0);
