@@ -5,12 +5,12 @@
 
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
-from core.errors import MigrateError
+from core.errors import Blocker, MigrateError
 from migrate.engine import Peer
 from migrate.errors import OutOfOrder, TransportError, Unsettled
 from migrate.journal import Entry, Journal, Role, read_boot_id
@@ -18,12 +18,14 @@ from migrate.keeper.parked import Parked
 from migrate.machine import CopyState, Event, State, can_roll_back
 from migrate.messages import PROTOCOL_OLDEST, PROTOCOL_VERSION, VERSION
 from migrate.pb import control_pb2 as pb
+from migrate.world import MigrationRequest
 
 ANSWER_LIMIT_S = 10.0
 START_LIMIT_S = 120.0  # of who has to be started first, on a slow or busy host
 RECONNECT_S = 30.0
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 4.0
+TAKEN = ("pid-taken", "port-taken")  # codes of blockers
 
 
 class Keep(StrEnum):
@@ -136,6 +138,28 @@ async def abort_there(means: Means, migration_id: str, reason: str) -> None:
         await peer.ask(abort, pb.Aborted, timeout_s=ANSWER_LIMIT_S)
     finally:
         await peer.close()
+
+
+def name_leftovers(
+    blockers: Sequence[Blocker], journal: Journal, request: MigrationRequest, start_time: Callable[[int], int]
+) -> list[Blocker]:
+    """The same, but what takes the process's place over there may be the stopped copy of an earlier migration of it
+    that was rolled back and could not be removed."""
+    if not any(one.code in TAKEN for one in blockers):
+        return list(blockers)
+    found: list[Entry] = []
+    with contextlib.suppress(MigrateError, OSError):
+        there = (read_boot_id(), request.pid, start_time(request.pid), request.destination, State.ROLLED_BACK)
+        found = [
+            one
+            for one in journal.entries(Role.SOURCE)
+            if (one.boot_id, one.pid, one.start_time, one.peer, one.state) == there
+        ]
+    if not found:
+        return list(blockers)
+    last = max(found, key=lambda one: one.steps[-1].at)
+    hint = f"if migration {last.id} left that there, migrate resolve {last.id} removes it; else "
+    return [replace(one, hint=hint + (one.hint or "")) if one.code in TAKEN else one for one in blockers]
 
 
 async def resolve(means: Means, migration_id: str, keep: Keep | None = None) -> Settled:

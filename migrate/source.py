@@ -25,7 +25,7 @@ from migrate.parties import Parties
 from migrate.pb import control_pb2 as pb
 from migrate.precopy import Precopy
 from migrate.preflight import file_choices
-from migrate.resolve import ANSWER_LIMIT_S, Means, release_parked, settle, thaw_parked
+from migrate.resolve import ANSWER_LIMIT_S, Means, name_leftovers, release_parked, settle, thaw_parked
 from migrate.sync_files import check
 from migrate.world import MigrationRequest, MigrationResult, Outcome, World
 
@@ -121,7 +121,7 @@ class Migration:
         self._notice(notice.text for notice in checked.notices)
         blockers += [blocker_from_text(text, of_destination=True) for text in checked.blockers]
         if blockers:
-            raise Refused(blockers)
+            raise Refused(name_leftovers(blockers, self._journal, self._request, self._world.start_time))
         return view.target
 
     def _finish_earlier(self, start_time: int) -> None:
