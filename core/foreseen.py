@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from core.collect_memory import ForeseenSpaces, Space
+from core.collect_threads import questions
 from core.ids.orders import TaskOrders
 from core.ids.shared import KCMP_FILES, KCMP_FS, KCMP_SIGHAND
 from core.options import DumpOptions
@@ -25,6 +26,8 @@ class Foreseen:
         self, tasks: Sequence[tuple[int, int]], reader: ProcReader, options: DumpOptions, segments: Segments
     ) -> None:
         """`tasks`: pid and pidfd of each; `segments`: the memory of memfds as far as it is known."""
+        for leader in (True, False):
+            questions(leader=leader)  # made once; there is no time to do it in the freeze
         foresight.foresee(tasks, reader, options, self.sightings, segments)
         self.orders.learn([pid for pid, _ in tasks], (KCMP_FILES, KCMP_FS, KCMP_SIGHAND))
 

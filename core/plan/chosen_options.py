@@ -116,7 +116,7 @@ class Asking(Protocol):
 def read_chosen(live: Asking) -> Iterator[SocketOption]:
     """What is not as in a new socket."""
     family, protocol = live.family, live.proto  # a socket object takes its time for these
-    new = _new(family, live.type, protocol)
+    new = answers_of_new(family, live.type, protocol)
     for asked in _options_of(family, protocol):
         if _tells_of_the_past(live, asked):
             continue
@@ -165,10 +165,15 @@ def interface_name(index: int) -> str:
 
 
 @cache
-def _new(family: int, type: int, protocol: int) -> Mapping[tuple[int, int], bytes | None]:
-    """The answers of a new socket, which the host's settings decide about."""
+def answers_of_new(family: int, type: int, protocol: int) -> Mapping[tuple[int, int], bytes | None]:
+    """Those of a new socket, which the host's settings decide about: by level and option. OSError."""
     with socket.socket(family, type, protocol) as live:
         return {(one.level, one.option): _ask(live, one) for one in _options_of(family, protocol)}
+
+
+def has_options(family: int, protocol: int) -> bool:
+    """Such sockets have some of these."""
+    return bool(_options_of(family, protocol))
 
 
 @cache

@@ -13,6 +13,7 @@ from core.images.pb.descriptors_pb2 import PipeDataEntry
 from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
 from core.kernel.descriptors import Sight
 from core.options import DumpOptions
+from core.plan.chosen_options import answers_of_new, has_options
 from core.proc.reader import ProcReader
 from core.resources import eventfd, memfd, pipe, regular_file, timerfd, udp_socket, unix_socket
 from core.resources.context import SETTABLE, Kind, OpenFile, OpenTable, make_table, may_tell_all
@@ -83,6 +84,8 @@ def _look_ahead(
         if seen is not None:
             yield seen.file, seen
         elif (file := untold[fd]) is not None:
+            if (kind := file.socket) is not None and has_options(kind.domain, kind.protocol):
+                answers_of_new(kind.domain, kind.type, kind.protocol)  # there is less to ask in the freeze then
             yield file, None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from core.collect_memory import ForeseenSpaces
+from core.collect_threads import questions
 from core.errors import Refused
 from core.foreseen import Foreseen
 from core.images import kinds
@@ -20,10 +21,11 @@ from core.images.store import ImageSet
 from core.live.source import LiveSource
 from core.memory.ranges import Ranges
 from core.options import DumpOptions
+from core.plan.chosen_options import answers_of_new
 from core.resources.named_files import paths_by_id
 from core.tracee.family import release
 from tests.requires import require_root
-from tests.roundtrip.targets import attached
+from tests.roundtrip.targets import LEAF_NAME, attached, home_cgroup, ready
 from tests.told_what_to_do import Told
 
 MAKES = """
@@ -216,3 +218,22 @@ def test_a_memfd_that_was_open_for_writing_between_two_looks_alone_is_compared(t
         target.do("w = os.open(way % r, os.O_RDWR); os.pwrite(w, b'new', 4096); os.close(w)")
         source.freeze()
         assert file.pending == Ranges(((4096, 8192),))
+
+
+def test_what_every_freeze_needs_is_made_before_it(tmp_path: Path) -> None:
+    require_root()
+    with ready("listen_tcp4.c", tmp_path) as run, home_cgroup(run.pid):
+        for known in (questions, answers_of_new):
+            known.cache_clear()
+        source = LiveSource(run.pid, LEAF_NAME, DumpOptions())
+        try:
+            source.attach()
+            source.scan()
+            made = [known.cache_info().misses for known in (questions, answers_of_new)]
+            source.freeze()
+            assert min(made) > 0 and [known.cache_info().misses for known in (questions, answers_of_new)] == made
+        finally:
+            source.thaw()
+            source.close()
+        run.release()
+        assert run.result() == "PASS"
