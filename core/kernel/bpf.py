@@ -5,10 +5,14 @@ Source: linux/bpf.h, Documentation/bpf/standardization/instruction-set.rst.
 
 import os
 import struct
-from contextlib import ExitStack
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final, TypeVar
 
+from core.errors import KernelLacks
 from core.kernel.calls import address_of, syscall
+
+T = TypeVar("T")
 
 MAP_CREATE, PROG_LOAD, PROG_TEST_RUN, LINK_CREATE, ITER_CREATE = 0, 5, 10, 28, 33  # commands
 ARRAY: Final = 2  # a kind of map
@@ -54,6 +58,13 @@ def copy_bytes(target: int, place: int, size: int, base: int, offset: int) -> by
     return code + instruction(0xBF, 3, base) + instruction(0x07, 3, value=offset) + call(PROBE_READ_KERNEL)
 
 
+def copy_number(target: int, place: int, size: int, base: int, offset: int) -> bytes:
+    """The same of a number of 1, 2, 4 or 8 bytes, by instructions, which is cheaper, where the kernel knows what the
+    registers lead to."""
+    load, store = {1: (0x71, 0x73), 2: (0x69, 0x6B), 4: (0x61, 0x63), 8: (0x79, 0x7B)}[size]
+    return instruction(load, 1, base, offset) + instruction(store, target, 1, place)
+
+
 def write_out(context: int, content: int, size: int) -> bytes:
     """Of an iterator's program: `size` bytes, from register `content` on, for who reads it."""
     code = instruction(0x79, 1, context, 0) + instruction(0x79, 1, 1, 0)  # context->meta->seq
@@ -64,6 +75,11 @@ def bpf(command: int, attributes: bytes) -> tuple[int, bytes]:
     """What it answers, and what it wrote back."""
     buffer = bytearray(attributes.ljust(ATTRIBUTES_SIZE, b"\0"))
     return syscall("bpf", command, address_of(buffer), len(buffer)), bytes(buffer)
+
+
+def make_map(stack: ExitStack, kind: int, size: int, flags: int = 0) -> int:
+    """Of one value of `size` bytes; a descriptor until the stack unwinds. OSError."""
+    return keep(stack, bpf(MAP_CREATE, struct.pack("<5I", kind, 4, size, 1, flags))[0])
 
 
 def load_program(stack: ExitStack, kind: int, code: bytes, *, attach_kind: int = 0, attach_to: int = 0) -> int:
@@ -93,6 +109,17 @@ def read_iterator(link: int) -> bytes:
         return b"".join(iter(lambda: os.read(iterator, BUFFER_BYTES), b""))
     finally:
         os.close(iterator)
+
+
+@contextmanager
+def opened(what: str, make: Callable[[ExitStack], T]) -> Iterator[T]:
+    """What `make` makes, for the time of a with block. KernelLacks: bpf(2) does not let us."""
+    with ExitStack() as stack:
+        try:
+            made = make(stack)
+        except OSError as error:
+            raise KernelLacks(what, f"cannot be read by bpf(2): {error.strerror}") from error
+        yield made
 
 
 def keep(stack: ExitStack, descriptor: int) -> int:

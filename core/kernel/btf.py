@@ -57,9 +57,9 @@ def parse_layout(
     names = content[size + names_at : size + names_at + names_size]
     types = _Types(content[size + types_at : size + types_at + types_size], names)
     found = {}
-    for name, fields in wanted.items():
+    for name in {**wanted, **optional}:
         offsets = dict(types.members(types.structs[_place_of(names, name)]))
-        found[name] = {field: offsets[field] for field in fields}
+        found[name] = {field: offsets[field] for field in wanted.get(name, ())}
         found[name] |= {field: offsets[field] for field in optional.get(name, ()) if field in offsets}
     return found, {name: types.function(_place_of(names, name)) for name in functions}
 

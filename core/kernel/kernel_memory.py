@@ -6,15 +6,12 @@ A program is not attached to anything: bpf(2) runs it once per read (BPF_PROG_TE
 import mmap
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from functools import cache
 from typing import Final
 
-from core.errors import KernelLacks
 from core.kernel.bpf import (
     ARRAY,
-    MAP_CREATE,
     PROBE_READ_KERNEL,
     PROG_TEST_RUN,
     RETURN,
@@ -22,9 +19,10 @@ from core.kernel.bpf import (
     bpf,
     call,
     instruction,
-    keep,
     load_map,
     load_program,
+    make_map,
+    opened,
 )
 from core.kernel.btf import read_offsets
 from core.kernel.calls import address_of
@@ -77,16 +75,13 @@ class KernelMemory:
 
     def __init__(self, stack: ExitStack, offsets: dict[str, dict[str, int]]) -> None:
         self._stack, self.offsets = stack, offsets
-        out = self._make_map(ARRAY, PAGE, MMAPABLE)
-        self._per_cpu = self._make_map(PERCPU_ARRAY, 8)
+        out = make_map(stack, ARRAY, PAGE, MMAPABLE)
+        self._per_cpu = make_map(stack, PERCPU_ARRAY, 8)
         self._out = stack.enter_context(mmap.mmap(out, PAGE))
         self._reader, self._placer = self._load(_read_code(out)), self._load(_place_code(out, self._per_cpu))
         self._run(self._load(_task_code(out)))
         self._task = self._answer(0)
         self._cpus = self._cpu_offsets()
-
-    def _make_map(self, kind: int, size: int, flags: int = 0) -> int:
-        return keep(self._stack, bpf(MAP_CREATE, struct.pack("<5I", kind, 4, size, 1, flags))[0])
 
     def _load(self, code: bytes) -> int:
         return load_program(self._stack, RAW_TRACEPOINT, code)
@@ -144,13 +139,6 @@ def possible_cpus() -> int:
         return int(file.read().replace(",", "-").split("-")[-1]) + 1
 
 
-@contextmanager
-def open_kernel_memory(*wanted: tuple[str, tuple[str, ...]]) -> Iterator[KernelMemory]:
+def open_kernel_memory(*wanted: tuple[str, tuple[str, ...]]) -> AbstractContextManager[KernelMemory]:
     """For the time of a with block; `wanted`: (struct, fields). KernelLacks: it cannot be read here."""
-    offsets = offsets_of(*wanted)
-    with ExitStack() as stack:
-        try:
-            memory = KernelMemory(stack, offsets)
-        except OSError as error:
-            raise KernelLacks("kernel memory", f"cannot be read by bpf(2): {error.strerror}") from error
-        yield memory
+    return opened("kernel memory", lambda stack: KernelMemory(stack, offsets_of(*wanted)))

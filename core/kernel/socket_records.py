@@ -10,24 +10,24 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from functools import cache
 from typing import Final
 
 from core.errors import KernelLacks
 from core.kernel.bpf import (
     ARRAY,
-    MAP_CREATE,
     RETURN_ZERO,
     SOCK_FROM_FILE,
-    bpf,
     call,
     copy_bytes,
+    copy_number,
     instruction,
-    keep,
     link_iterator,
     load_iterator,
     load_map,
+    make_map,
+    opened,
     read_iterator,
     return_if_zero,
     unless_zero,
@@ -69,8 +69,7 @@ INET6: Final = {
 }  # fmt: skip
 BY_STRUCT: Final = {"sock_common": COMMON, "sock": SOCK, "inet_sock": INET, "udp_sock": UDP, "ipv6_pinfo": INET6}
 NEEDED: Final = {
-    "sock_common": ("skc_family",), "sock": ("sk_protocol",), "inet_sock": ("pinet6",), "udp_sock": (),
-    "ipv6_pinfo": (), "socket": ("sk", "flags"), "file": (),
+    "sock_common": ("skc_family",), "sock": ("sk_protocol",), "inet_sock": ("pinet6",), "socket": ("sk", "flags"),
 }  # fmt: skip
 HOLDERS: Final = ("f_count", "f_ref")  # of struct file, by its age
 Fields = list[tuple[int, int]]  # offset, size
@@ -95,15 +94,11 @@ def _end(fields: Fields) -> int:
     return max((offset + size for offset, size in fields), default=0) + 7 & ~7
 
 
-LOADS: Final = {1: 0x71, 2: 0x69, 4: 0x61, 8: 0x79}
-STORES: Final = {1: 0x73, 2: 0x6B, 4: 0x63, 8: 0x7B}
-
-
 def _pick(place: int, start: int, fields: Fields) -> bytes:
     """Fields of what lies at `start`, one behind the other to `place`."""
     code = b""
     for offset, size in fields:
-        code += instruction(LOADS[size], 1, 8, start + offset) + instruction(STORES[size], 8, 1, place)
+        code += copy_number(8, place, size, 8, start + offset)
         place += size
     return code
 
@@ -155,8 +150,7 @@ class SocketRecords:
 
     def __init__(self, stack: ExitStack) -> None:
         start, self.size, code = _program()
-        out = keep(stack, bpf(MAP_CREATE, struct.pack("<5I", ARRAY, 4, ROOM, 1, 0))[0])
-        code = start + load_map(8, out, value=True) + code + RETURN_ZERO
+        code = start + load_map(8, make_map(stack, ARRAY, ROOM), value=True) + code + RETURN_ZERO
         self._program = load_iterator(stack, code, _layout()[1])
         self._alone = self._holders_of_one()
 
@@ -193,12 +187,6 @@ class SocketRecords:
         return list(ffi.unpack(found, len(fds)))
 
 
-@contextmanager
-def open_socket_records() -> Iterator[SocketRecords]:
+def open_socket_records() -> AbstractContextManager[SocketRecords]:
     """For the time of a with block. KernelLacks: nobody tells here."""
-    with ExitStack() as stack:
-        try:
-            records = SocketRecords(stack)
-        except OSError as error:
-            raise KernelLacks("records of sockets", f"cannot be read by bpf(2): {error.strerror}") from error
-        yield records
+    return opened("records of sockets", SocketRecords)

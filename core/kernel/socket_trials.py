@@ -1,8 +1,8 @@
 """Which socket options show in the records of sockets (core.kernel.socket_records), found out by setting them.
 
 An option shows when no two sockets that answer otherwise have the same record: each is tried with values that change
-the answer, on new sockets of ours. One that cannot be changed here, by rights or by kernel,
-is taken for one that does not.
+the answer, on new sockets of ours. One that cannot be changed here, by rights or by kernel, is taken for one that does
+not.
 """
 
 import errno
@@ -25,7 +25,6 @@ Kind = tuple[int, int, int]  # family, type, protocol
 NUMBERS: Final = (0, 1, 2, 3, 5, 255, 300, 70_000, 1 << 24, -1)
 LOOPBACK_INDEX: Final = 1
 MOST_ANSWERS: Final = 4  # an option is tried with
-NOT_HERE: Final = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def _values(size: int) -> Iterator[bytes]:

@@ -7,8 +7,8 @@ takes Linux 6.1, with BTF. Source: struct task_struct in linux/sched.h.
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -16,17 +16,18 @@ from typing import Final
 from core.errors import KernelLacks
 from core.kernel.bpf import (
     ARRAY,
-    MAP_CREATE,
     PROBE_READ_KERNEL,
     RETURN_ZERO,
-    bpf,
     call,
     copy_bytes,
+    copy_number,
     instruction,
     keep,
     link_iterator,
     load_iterator,
     load_map,
+    make_map,
+    opened,
     read_iterator,
     return_if_zero,
     unless_zero,
@@ -75,7 +76,7 @@ PLACES: Final = Places(_place("clear_child_tid"), _place("stack"))
 @cache
 def _layout() -> tuple[dict[str, dict[str, int]], int]:
     """Offsets, and the number of FUNCTION's type; some 0.15 s. KernelLacks."""
-    offsets, functions = read_layout({**LAYOUT, "sched_entity": ()}, (FUNCTION,), OPTIONAL)
+    offsets, functions = read_layout(LAYOUT, (FUNCTION,), OPTIONAL)
     return offsets, functions[FUNCTION]
 
 
@@ -85,9 +86,8 @@ def _copy(place: int, size: int, base: int, offset: int) -> bytes:
 
 
 def _load(place: int, size: int, base: int, offset: int) -> bytes:
-    """The same of a number, by an instruction, which is cheaper."""
-    load, store = {4: (0x61, 0x63), 8: (0x79, 0x7B)}[size]
-    return instruction(load, 1, base, offset) + instruction(store, 8, 1, place)
+    """The same of a number."""
+    return copy_number(8, place, size, base, offset)
 
 
 def _own_numbers(level: int, pid: dict[str, int], nr: int) -> bytes:
@@ -180,8 +180,7 @@ class ThreadRecords:
         self.size = record_size(affinity_size)
         if self.size > ROOM:
             raise KernelLacks("records of threads", "there are too many processors")
-        out = keep(stack, bpf(MAP_CREATE, struct.pack("<5I", ARRAY, 4, ROOM, 1, 0))[0])
-        code = _code(out, level, affinity_size)
+        code = _code(make_map(stack, ARRAY, ROOM), level, affinity_size)
         self._link = keep(stack, link_iterator(load_iterator(stack, code, _layout()[1]), pid=pid))
 
     def read(self, tids: Sequence[int]) -> "Records":
@@ -210,12 +209,6 @@ def _our_level() -> int:
     return int(one.level)
 
 
-@contextmanager
-def open_thread_records(pid: int) -> Iterator[ThreadRecords]:
+def open_thread_records(pid: int) -> AbstractContextManager[ThreadRecords]:
     """Those of process `pid`, for the time of a with block. KernelLacks: nobody tells here."""
-    with ExitStack() as stack:
-        try:
-            records = ThreadRecords(stack, pid, _our_level())
-        except OSError as error:
-            raise KernelLacks("records of threads", f"cannot be read by bpf(2): {error.strerror}") from error
-        yield records
+    return opened("records of threads", lambda stack: ThreadRecords(stack, pid, _our_level()))
