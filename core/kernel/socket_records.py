@@ -68,8 +68,10 @@ INET6: Final = {
     "ipv6_mc_list": 8, "ipv6_ac_list": 8, "ipv6_fl_list": 8, "mc_loop": 1, "recverr": 2,
 }  # fmt: skip
 BY_STRUCT: Final = {"sock_common": COMMON, "sock": SOCK, "inet_sock": INET, "udp_sock": UDP, "ipv6_pinfo": INET6}
+# By name, too, what nobody can try: the peer's credentials, and that it listens.
 NEEDED: Final = {
-    "sock_common": ("skc_family",), "sock": ("sk_protocol",), "inet_sock": ("pinet6",), "socket": ("sk", "flags"),
+    "sock_common": ("skc_family", "skc_state"), "sock": ("sk_protocol", "sk_peer_pid", "sk_peer_cred"),
+    "inet_sock": ("pinet6",), "socket": ("sk", "flags"),
 }  # fmt: skip
 HOLDERS: Final = ("f_count", "f_ref")  # of struct file, by its age
 Fields = list[tuple[int, int]]  # offset, size
