@@ -155,6 +155,12 @@ class Journal:
         found = sorted(self.state_dir.glob(f"*.{role}.json"))
         return [_parse(str(path), path.read_text()) for path in found]
 
+    def entries_of(self, pid: int, start_time: int) -> list[Entry]:
+        """Of the migrations away of one process, of this boot; by id. As entries()."""
+        wanted = (read_boot_id(), pid, start_time)
+        found = self.entries(Role.SOURCE)
+        return [entry for entry in found if (entry.boot_id, entry.pid, entry.start_time) == wanted]
+
     def advance(self, migration_id: str, event: Event, **changes: object) -> Entry:
         """Take `event` at the source, on disk on return; OutOfOrder when the table has no such line."""
         entry = self.require(migration_id, Role.SOURCE)

@@ -149,12 +149,9 @@ def name_leftovers(
         return list(blockers)
     found: list[Entry] = []
     with contextlib.suppress(MigrateError, OSError):
-        there = (read_boot_id(), request.pid, start_time(request.pid), request.destination, State.ROLLED_BACK)
-        found = [
-            one
-            for one in journal.entries(Role.SOURCE)
-            if (one.boot_id, one.pid, one.start_time, one.peer, one.state) == there
-        ]
+        there = (request.destination, State.ROLLED_BACK)
+        known = journal.entries_of(request.pid, start_time(request.pid))
+        found = [one for one in known if (one.peer, one.state) == there]
     if not found:
         return list(blockers)
     last = max(found, key=lambda one: one.steps[-1].at)

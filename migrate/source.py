@@ -126,9 +126,9 @@ class Migration:
 
     def _finish_earlier(self, start_time: int) -> None:
         """An earlier migration of this process that was killed: undo it, or refuse when only `resolve` may."""
-        for entry in self._journal.entries(Role.SOURCE):
-            state, of = State(entry.state), (entry.boot_id, entry.pid, entry.start_time)
-            if state in OVER or of != (read_boot_id(), self._request.pid, start_time):
+        for entry in self._journal.entries_of(self._request.pid, start_time):
+            state = State(entry.state)
+            if state in OVER:
                 continue
             if not can_roll_back(state):
                 reason = f"migration {entry.id} left it {state}"
