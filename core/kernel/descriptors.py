@@ -167,9 +167,9 @@ def look(
     records: list[bytes | None] = []
     for start in range(0, len(fds), AT_ONCE):
         some = fds[start : start + AT_ONCE]
-        there = places[start : start + AT_ONCE] if places is not None else [-1] * len(some)
-        held = texts[start : start + AT_ONCE] if texts is not None else [-1] * len(some)
-        alike = kinds[start : start + AT_ONCE] if kinds is not None else [-1] * len(some)
+        there, held, alike = (
+            one[start : start + AT_ONCE] if one is not None else [-1] * len(some) for one in (places, texts, kinds)
+        )
         buffer = uncleared("unsigned char[]", len(some) * lib.MG_SIGHT_ROOM)
         spans = ffi.new("struct mg_slice[]", len(some))
         numbers, offsets = ffi.new("int[]", some), ffi.new("long long[]", there)

@@ -32,13 +32,18 @@ def collect(found: Scheduling, entry: ThreadCoreEntry) -> None:
     entry.sched_nice = found.nice
     entry.io_priority = found.io_priority
     entry.cpu_affinity = found.affinity
-    if found.policy & ~os.SCHED_RESET_ON_FORK in REALTIME:
+    if _bare(found.policy) in REALTIME:
         entry.sched_prio = found.priority
-    elif found.policy & ~os.SCHED_RESET_ON_FORK == SCHED_DEADLINE:
+    elif _bare(found.policy) == SCHED_DEADLINE:
         entry.sched_flags, entry.sched_period_ns = found.flags, found.period_ns
         entry.sched_runtime_ns, entry.sched_deadline_ns = found.runtime_ns, found.deadline_ns
-    elif found.policy & ~os.SCHED_RESET_ON_FORK in FAIR and found.runtime_ns not in (0, _slice_ns(0)):
+    elif _bare(found.policy) in FAIR and found.runtime_ns not in (0, _slice_ns(0)):
         entry.sched_runtime_ns = found.runtime_ns
+
+
+def _bare(policy: int) -> int:
+    """Without SCHED_RESET_ON_FORK."""
+    return policy & ~os.SCHED_RESET_ON_FORK
 
 
 def _slice_ns(tid: int) -> int:
@@ -85,14 +90,14 @@ def apply(tid: int, entry: ThreadCoreEntry, now: bytes) -> list[str]:
 
 
 def _apply_policy(tid: int, entry: ThreadCoreEntry) -> None:
-    if entry.sched_policy & ~os.SCHED_RESET_ON_FORK == SCHED_DEADLINE:
+    if _bare(entry.sched_policy) == SCHED_DEADLINE:
         _apply_deadline(tid, entry)
     elif os.sched_getscheduler(tid) != entry.sched_policy or entry.sched_prio:
         os.sched_setscheduler(tid, entry.sched_policy, os.sched_param(entry.sched_prio))
 
 
 def _apply_deadline(tid: int, entry: ThreadCoreEntry) -> None:
-    policy = entry.sched_policy & ~os.SCHED_RESET_ON_FORK
+    policy = _bare(entry.sched_policy)
     times = entry.sched_runtime_ns, entry.sched_deadline_ns, entry.sched_period_ns
     attributes = SCHED_ATTR.pack(SCHED_ATTR.size, policy, entry.sched_flags, 0, 0, *times)
     syscall("sched_setattr", tid, address_of(attributes), 0)
@@ -100,7 +105,7 @@ def _apply_deadline(tid: int, entry: ThreadCoreEntry) -> None:
 
 def _apply_slice(tid: int, entry: ThreadCoreEntry) -> None:
     """As was chosen by sched_setattr(2), which Linux before 6.12 takes and ignores."""
-    policy = entry.sched_policy & ~os.SCHED_RESET_ON_FORK
+    policy = _bare(entry.sched_policy)
     if policy not in FAIR or not entry.sched_runtime_ns:
         return
     flags = RESET_ON_FORK if entry.sched_policy & os.SCHED_RESET_ON_FORK else 0

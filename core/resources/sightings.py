@@ -190,12 +190,13 @@ class Sightings:
             others = len(reader.fds(os.getpid())) - len(task.texts)
             told = told[: max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 - others)]
         task.hold(told, reader)
-        sockets = sum(stat.S_ISSOCK(seen.file.stat.st_mode) for seen in task.seen.values() if seen is not None)
-        if task.sockets < 0 and sockets >= MANY_SOCKETS:
+        if task.sockets < 0:
             self._tell_apart(task)
 
     def _tell_apart(self, task: _Task) -> None:
-        """Have told which of its sockets are alike, where the kernel lets us."""
+        """Have told which of its sockets are alike, where there are many and the kernel lets us."""
+        if sum(stat.S_ISSOCK(one.file.stat.st_mode) for one in task.seen.values() if one is not None) < MANY_SOCKETS:
+            return
         with suppress(KernelLacks, OSError):
             if not self._is_tried:
                 self._is_tried = True
