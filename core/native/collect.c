@@ -189,7 +189,7 @@ void mg_read_files(const char *names, int count, int kind, unsigned char *buffer
 	int many = wanted < most ? wanted : most < 1 ? 1 : most;
 
 	for (int i = 0; i < many; i++) {
-		int end = (long long)count * (i + 1) / many;
+		int end = mg_part_end(count, many, i);
 
 		parts[i] =
 			(struct reading){names, end - done, kind, buffer, room / many * i, room / many, spans + done};

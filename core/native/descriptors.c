@@ -399,7 +399,7 @@ static void look_at_all(const struct part *all)
 	int many = mg_count_parts(all->count, FEW), done = 0;
 
 	for (int i = 0; i < many; i++) {
-		int end = (long long)all->count * (i + 1) / many;
+		int end = mg_part_end(all->count, many, i);
 
 		parts[i] = *all;
 		parts[i].fds += done;
@@ -463,7 +463,7 @@ void mg_search_texts(const int *texts, int count, const char *wanted, unsigned c
 	int many = mg_count_parts(count, FEW), done = 0;
 
 	for (int i = 0; i < many; i++) {
-		int end = (long long)count * (i + 1) / many;
+		int end = mg_part_end(count, many, i);
 
 		parts[i] = (struct search){texts + done, end - done, wanted, found + done};
 		done = end;

@@ -18,6 +18,11 @@ int mg_count_parts(int count, int few)
 	return parts < 1 ? 1 : parts;
 }
 
+int mg_part_end(int count, int many, int index)
+{
+	return (long long)count * (index + 1) / many;
+}
+
 void mg_run_parts(void *(*work)(void *), void *parts, size_t size, int count)
 {
 	pthread_t threads[MG_MOST_PARTS];

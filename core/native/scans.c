@@ -117,7 +117,7 @@ void mg_scan_processes(struct mg_process_scan *processes, int count, const struc
 	int many = mg_count_parts(count, FEW), done = 0;
 
 	for (int i = 0; i < many; i++) {
-		int end = (long long)count * (i + 1) / many;
+		int end = mg_part_end(count, many, i);
 
 		parts[i] = (struct part){processes + done, end - done,		 sort_count, scan, sorts, found,
 					 room / many * i,  room / many * (i + 1)};
