@@ -18,6 +18,7 @@ MAP_CREATE, PROG_LOAD, PROG_TEST_RUN, LINK_CREATE, ITER_CREATE = 0, 5, 10, 28, 3
 ARRAY: Final = 2  # a kind of map
 TRACING, TRACE_ITER = 26, 28  # kinds of program, of attachment
 PROBE_READ_KERNEL, SEQ_WRITE, SOCK_FROM_FILE = 113, 127, 162  # helpers
+TASK_FILES: Final = "bpf_iter_task_file"  # what a program that goes over open files is attached to
 LICENSE: Final = b"Dual MIT/GPL\0"  # of our programs: the helpers that they need are for such alone
 ATTRIBUTES_SIZE: Final = 128
 BUFFER_BYTES: Final = 1 << 16
@@ -45,6 +46,11 @@ RETURN_ZERO: Final = instruction(0xB7) + RETURN
 def unless_zero(register: int, code: bytes) -> bytes:
     """`code`, left out where the register is 0."""
     return instruction(0x15, register, 0, len(code) // 8) + code
+
+
+def where_equal(register: int, number: int, code: bytes) -> bytes:
+    """`code`, left out where the register is another number."""
+    return instruction(0x55, register, 0, len(code) // 8, number) + code
 
 
 def return_if_zero(register: int) -> bytes:

@@ -151,52 +151,64 @@ class Sight:
         return Asked(self.head, self.answers, questions)
 
 
-def look(
-    pid: int, pidfd: int, fds: Sequence[int], questions: Questions, known: bytes = b"",
-    places: Sequence[int] | None = None, texts: Sequence[int] | None = None, kinds: Sequence[int] | None = None,
-) -> list[bytes | None]:  # fmt: skip
-    """The record of each descriptor; what could not be looked at, as it was closed meanwhile, has one that tells of an
-    error. OSError: the process cannot be looked at.
+def ints(values: Sequence[int]) -> Any:
+    """In an array."""
+    return ffi.new("int[]", values)
 
-    `places`: of each, where in `known` an earlier record of it lies; below 0: nowhere. None: it is the same still.
-    `texts`: ours of the files in /proc/PID/fdinfo of these numbers, whatever is open there now; below 0: none.
-    `kinds`: the number that sockets have which are alike (core.kernel.socket_records): what of their answers shows
-    there is asked of one of each; below 0: of none.
-    """
-    before = ffi.from_buffer(known)
+
+def longs(values: Sequence[int]) -> Any:
+    """The same of 64 bits."""
+    return ffi.new("long long[]", values)
+
+
+class Hints(NamedTuple):
+    """What is known of descriptors before they are looked at, in arrays as struct mg_hints has them, each with one
+    number of each; None: nothing is."""
+
+    known: bytes = b""  # earlier records, which lie there at `places`
+    places: Any = None
+    texts: Any = None  # ours of the files in /proc/PID/fdinfo of these numbers, whatever is open there now
+    kinds: Any = None  # of sockets, where they are alike (core.kernel.socket_records)
+    facts: Any = None  # of core.kernel.file_facts: those of each are the ones at `fact_places`
+    fact_places: Any = None
+    operations: Any = None
+
+    def packed(self) -> Any:
+        """struct mg_hints, as long as this is there."""
+        hints = ffi.new("struct mg_hints *")
+        hints.known = ffi.from_buffer(self.known)
+        for name in ("places", "texts", "kinds", "facts", "fact_places"):
+            if (array := getattr(self, name)) is not None:
+                setattr(hints, name, array)
+        if self.operations is not None:
+            hints.operations = self.operations[0]
+        return hints
+
+
+def look(
+    pid: int, pidfd: int, fds: Sequence[int], questions: Questions, hints: Hints | None = None
+) -> list[bytes | None]:
+    """The record of each descriptor; what could not be looked at, as it was closed meanwhile, has one that tells of an
+    error; None: it is the earlier one still. OSError: the process cannot be looked at."""
+    known = hints or Hints()
+    packed, numbers = known.packed(), ints(fds)
     records: list[bytes | None] = []
     for start in range(0, len(fds), AT_ONCE):
-        some = fds[start : start + AT_ONCE]
-        there, held, alike = (
-            one[start : start + AT_ONCE] if one is not None else [-1] * len(some) for one in (places, texts, kinds)
-        )
-        buffer = uncleared("unsigned char[]", len(some) * lib.MG_SIGHT_ROOM)
-        spans = ffi.new("struct mg_slice[]", len(some))
-        numbers, offsets = ffi.new("int[]", some), ffi.new("long long[]", there)
-        error = lib.mg_look_at_descriptors(
-            pid,
-            pidfd,
-            numbers,
-            len(some),
-            questions.array,
-            len(questions.options),
-            before,
-            offsets,
-            ffi.new("int[]", held),
-            ffi.new("int[]", alike),
-            buffer,
-            spans,
-        )
+        count = min(AT_ONCE, len(fds) - start)
+        buffer = uncleared("unsigned char[]", count * lib.MG_SIGHT_ROOM)
+        spans = ffi.new("struct mg_slice[]", count)
+        options = questions.array, len(questions.options)
+        error = lib.mg_look_at_descriptors(pid, pidfd, numbers, start, count, *options, packed, buffer, spans)
         if error:
             raise OSError(-error, f"pid {pid}: {os.strerror(-error)}")
         view = memoryview(ffi.buffer(buffer))
-        words = ffi.unpack(ffi.cast("long long *", spans), 2 * len(some))
-        places_there, sizes = words[::2], words[1::2]
+        words = ffi.unpack(ffi.cast("long long *", spans), 2 * count)
+        places, sizes = words[::2], words[1::2]
         if any(sizes):
-            found = zip(places_there, sizes, strict=True)
+            found = zip(places, sizes, strict=True)
             records += [bytes(view[place : place + size]) if size else None for place, size in found]
         else:
-            records += [None] * len(some)
+            records += [None] * count
     return records
 
 

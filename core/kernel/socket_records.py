@@ -9,16 +9,17 @@ Source: struct sock in net/sock.h, inet_sock.h, linux/udp.h, linux/ipv6.h.
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from core.errors import KernelLacks
 from core.kernel.bpf import (
     ARRAY,
     RETURN_ZERO,
     SOCK_FROM_FILE,
+    TASK_FILES,
     call,
     copy_bytes,
     copy_number,
@@ -36,7 +37,6 @@ from core.kernel.bpf import (
 from core.kernel.btf import read_layout
 from core.native._kernel import ffi, lib
 
-FUNCTION: Final = "bpf_iter_task_file"  # what a program that goes over open files is attached to
 ROOM: Final = 4096
 RECORD_ROOM: Final = 1024  # of that; what the kernel has is copied behind it
 MOST_KINDS: Final = int(lib.MG_MOST_KINDS)
@@ -68,9 +68,10 @@ INET6: Final = {
     "ipv6_mc_list": 8, "ipv6_ac_list": 8, "ipv6_fl_list": 8, "mc_loop": 1, "recverr": 2,
 }  # fmt: skip
 BY_STRUCT: Final = {"sock_common": COMMON, "sock": SOCK, "inet_sock": INET, "udp_sock": UDP, "ipv6_pinfo": INET6}
-# By name, too, what nobody can try: the peer's credentials, and that it listens.
+# By name, too, what nobody can try: the peer's credentials, and that it listens; and what is no option: its filter.
 NEEDED: Final = {
-    "sock_common": ("skc_family", "skc_state"), "sock": ("sk_protocol", "sk_peer_pid", "sk_peer_cred"),
+    "sock_common": ("skc_family", "skc_state"),
+    "sock": ("sk_protocol", "sk_peer_pid", "sk_peer_cred", "sk_filter", "sk_omem_alloc"),
     "inet_sock": ("pinet6",), "socket": ("sk", "flags"),
 }  # fmt: skip
 HOLDERS: Final = ("f_count", "f_ref")  # of struct file, by its age
@@ -79,10 +80,10 @@ Fields = list[tuple[int, int]]  # offset, size
 
 @cache
 def _layout() -> tuple[dict[str, dict[str, int]], int]:
-    """Offsets, and the number of FUNCTION's type; some 0.15 s. KernelLacks."""
+    """Offsets, and the number of TASK_FILES's type; some 0.15 s. KernelLacks."""
     optional = {**{name: tuple(fields) for name, fields in BY_STRUCT.items()}, "file": HOLDERS}
-    offsets, functions = read_layout(NEEDED, (FUNCTION,), optional)
-    return offsets, functions[FUNCTION]
+    offsets, functions = read_layout(NEEDED, (TASK_FILES,), optional)
+    return offsets, functions[TASK_FILES]
 
 
 def _fields(*structs: str) -> Fields:
@@ -180,13 +181,13 @@ class SocketRecords:
         """What is compared of each socket, by descriptor. OSError."""
         return {fd: content for fd, _, content in self._rows(task)}
 
-    def kinds(self, task: int, fds: Sequence[int]) -> Sequence[int]:
-        """For look(): of each of these descriptors, ascending, the number that those have which are alike; below 0: of
+    def kinds(self, task: int, fds: Any) -> Any:
+        """For look(): of each descriptor in an array, ascending, the number that those have which are alike; below 0: of
         none. Whoever else has its open file may change it meanwhile, so such a one is of none. OSError."""
         content = read_iterator(task)
         found = ffi.new("int[]", len(fds))
-        lib.mg_sort_sockets(content, len(content) // self.size, self.size, self._alone, list(fds), len(fds), found)
-        return list(ffi.unpack(found, len(fds)))
+        lib.mg_sort_sockets(content, len(content) // self.size, self.size, self._alone, fds, len(fds), found)
+        return found
 
 
 def open_socket_records() -> AbstractContextManager[SocketRecords]:

@@ -1,8 +1,9 @@
 """Which socket options show in the records of sockets (core.kernel.socket_records), found out by setting them.
 
 An option shows when no two sockets that answer otherwise have the same record: each is tried with values that change
-the answer, on new sockets of ours. One that cannot be changed here, by rights or by kernel, is taken for one that does
-not.
+the answer, on new sockets of ours. One that cannot be changed here, by rights, is taken for one that does not show; one
+that the kernel does not have for such sockets, or never lets anybody set, and that all of them answer alike, for one
+that does: there is nothing to see.
 """
 
 import errno
@@ -25,6 +26,7 @@ Kind = tuple[int, int, int]  # family, type, protocol
 NUMBERS: Final = (0, 1, 2, 3, 5, 255, 300, 70_000, 1 << 24, -1)
 LOOPBACK_INDEX: Final = 1
 MOST_ANSWERS: Final = 4  # an option is tried with
+UNKNOWN: Final = frozenset({errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 
 
 def _values(size: int) -> Iterator[bytes]:
@@ -85,6 +87,21 @@ def _tried(stack: ExitStack, kind: Kind, option: Option) -> Iterator[socket.sock
                 yield one
 
 
+def _is_fixed(kind: Kind, option: Option, answer: bytes | int) -> bool:
+    """The kernel knows of nobody who asks for it or sets it."""
+    if answer in UNKNOWN:
+        return True
+    for value in _values(option.size):
+        with socket.socket(*kind) as one:
+            try:
+                one.setsockopt(option.level, option.option, value)
+            except OSError as error:
+                if error.errno in UNKNOWN:
+                    continue
+            return False
+    return True
+
+
 def _shown(kind: Kind, options: Iterable[Option], read: Callable[[], dict[int, bytes]]) -> set[Option]:
     """Those of a kind of socket. `read`: the record of each of ours."""
     with ExitStack() as stack:
@@ -96,7 +113,8 @@ def _shown(kind: Kind, options: Iterable[Option], read: Callable[[], dict[int, b
             answers = [_ask(one, option) for one in sockets]
             told = [records.get(one.fileno()) for one in sockets]
             pairs = set(zip(told, answers, strict=True))
-            if None not in told and len(set(answers)) > 1 and len(pairs) == len(set(told)):
+            is_seen = None not in told and len(set(answers)) > 1 and len(pairs) == len(set(told))
+            if is_seen or (len(set(answers)) == 1 and _is_fixed(kind, option, answers[0])):
                 shown.add(option)
         return shown
 

@@ -16,6 +16,8 @@
 #include <unistd.h>
 
 #include "abi.h"
+#include "facts.h"
+
 #include "descriptors.h"
 #include "parts.h"
 #include "sockets.h"
@@ -110,6 +112,13 @@ static int read_link(int ours, int fd, int root, const struct mg_sight *known, s
 	}
 	return size;
 }
+
+/* One descriptor, and what is known of it. */
+struct one {
+	int number, text, holds;
+	const struct mg_sight *known; /* an earlier record, or NULL */
+	const struct mg_sight *like;  /* of one that is alike, or NULL */
+};
 
 struct place {
 	int links, texts, root, pidfd;
@@ -225,9 +234,14 @@ static int read_socket(int fd, const struct place *where, const struct mg_sight 
 	sight->domain = known ? known->domain : read_option(fd, SO_DOMAIN);
 	sight->type = known ? known->type : read_option(fd, SO_TYPE);
 	sight->protocol = known ? known->protocol : read_option(fd, SO_PROTOCOL);
-	if (sight->domain != AF_UNIX && sight->protocol == IPPROTO_UDP)
-		sight->option_memory = read_option_memory(fd);
-	sight->filter = getsockopt(fd, SOL_SOCKET, SO_GET_FILTER_, NULL, &size) ? -errno : (int)size;
+	if (like) {
+		sight->option_memory = like->option_memory;
+		sight->filter = like->filter;
+	} else {
+		if (sight->domain != AF_UNIX && sight->protocol == IPPROTO_UDP)
+			sight->option_memory = read_option_memory(fd);
+		sight->filter = getsockopt(fd, SOL_SOCKET, SO_GET_FILTER_, NULL, &size) ? -errno : (int)size;
+	}
 	if (sight->domain == AF_UNIX && sight->type == SOCK_STREAM)
 		sight->urgent = recv(fd, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) > 0;
 	if (read_names(fd, writer))
@@ -247,10 +261,8 @@ static void read_owner(int fd, struct mg_sight *sight)
 	}
 }
 
-/* `known`: NULL unless it is of this very inode. */
-static int read_inode(int fd, const struct mg_sight **known, struct mg_sight *sight)
+static int read_stat(int fd, struct mg_sight *sight)
 {
-	struct statfs where;
 	struct stat found;
 
 	if (fstat(fd, &found))
@@ -263,30 +275,54 @@ static int read_inode(int fd, const struct mg_sight **known, struct mg_sight *si
 	sight->links = found.st_nlink;
 	sight->device_kind = found.st_rdev;
 	sight->file_size = found.st_size;
+	return 0;
+}
+
+static void take_stat(const struct mg_sight *known, struct mg_sight *sight)
+{
+	sight->mode = known->mode;
+	sight->uid = known->uid;
+	sight->gid = known->gid;
+	sight->device = known->device;
+	sight->inode = known->inode;
+	sight->links = known->links;
+	sight->device_kind = known->device_kind;
+	sight->file_size = known->file_size;
+}
+
+/* `known`: NULL unless it is of this very inode; `holds`: what of it is known to be right. */
+static int read_inode(int fd, const struct mg_sight **known, int holds, struct mg_sight *sight)
+{
+	struct statfs where;
+
+	if (holds & MG_HOLDS_INODE)
+		take_stat(*known, sight);
+	else if (read_stat(fd, sight))
+		return -errno;
 	if (*known && !is_of_inode(*known, sight))
 		*known = NULL;
 	if (*known) {
 		sight->filesystem = (*known)->filesystem;
 		sight->block_size = (*known)->block_size;
-	} else if (S_ISREG(found.st_mode)) {
+	} else if (S_ISREG(sight->mode)) {
 		if (fstatfs(fd, &where))
 			return -errno;
 		sight->filesystem = where.f_type;
 		sight->block_size = where.f_bsize;
 	}
-	if (S_ISREG(found.st_mode) && !found.st_nlink) {
+	if (S_ISREG(sight->mode) && !sight->links) {
 		int seals = fcntl(fd, F_GET_SEALS);
 
 		sight->seals = seals < 0 ? -errno : seals;
 	}
-	if (S_ISFIFO(found.st_mode) || S_ISSOCK(found.st_mode)) {
+	if (S_ISFIFO(sight->mode) || S_ISSOCK(sight->mode)) {
 		struct pollfd polled = {.fd = fd, .events = POLLED};
 
 		if (poll(&polled, 1, 0) < 0)
 			return -errno;
 		sight->events = polled.revents;
 	}
-	if (S_ISFIFO(found.st_mode)) {
+	if (S_ISFIFO(sight->mode)) {
 		if (ioctl(fd, FIONREAD, &sight->waiting)) /* EBADF: O_PATH */
 			sight->waiting = -1;
 		sight->capacity = fcntl(fd, F_GETPIPE_SZ);
@@ -294,43 +330,59 @@ static int read_inode(int fd, const struct mg_sight **known, struct mg_sight *si
 	return 0;
 }
 
-static int look(const struct place *where, int number, int text, int fd, const struct mg_sight *known,
-		const struct mg_sight *like, struct mg_sight *sight, struct writer *writer)
+/* The text of `known`, which is right. */
+static int take_text(const struct mg_sight *known, struct writer *writer)
 {
+	const unsigned char *text = (const unsigned char *)known + ((sizeof(*known) + known->link_size + 8) & ~7);
+	unsigned char *place = take(writer, known->info_size, 8);
+
+	if (!place)
+		return -EFBIG;
+	memcpy(place, text, known->info_size);
+	return known->info_size;
+}
+
+static int look(const struct place *where, const struct one *one, int fd, struct mg_sight *sight, struct writer *writer)
+{
+	const struct mg_sight *known = one->known;
 	char name[16];
-	int size = read_inode(fd, &known, sight);
+	int size = read_inode(fd, &known, one->holds, sight);
 
 	if (size < 0)
 		return size;
-	read_owner(fd, sight);
-	snprintf(name, sizeof(name), "%d", number);
+	if (!(one->holds & MG_HOLDS_TEXT))
+		read_owner(fd, sight);
+	snprintf(name, sizeof(name), "%d", one->number);
 	sight->link_size = size = read_link(where->links, fd, where->root, known, sight, writer);
 	if (size < 0)
 		return size;
 	if (!take(writer, 1, 1)) /* the link's NUL */
 		return -EFBIG;
 	writer->at[-1] = 0;
-	sight->info_size = size = read_text(where->texts, name, text, writer);
+	sight->info_size = size = one->holds & MG_HOLDS_TEXT ? take_text(one->known, writer)
+							     : read_text(where->texts, name, one->text, writer);
 	if (size < 0)
 		return size;
 	if (S_ISSOCK(sight->mode)) {
-		sight->answers_size = size = read_socket(fd, where, known, like, sight, writer);
+		sight->answers_size = size = read_socket(fd, where, known, one->like, sight, writer);
 		if (size < 0)
 			return size;
 	}
 	return take(writer, 0, 8) ? 0 : -EFBIG;
 }
 
-/* With `known` the link may be taken from there, so what differs from it otherwise has to be looked at without. */
-static int look_at_one(const struct place *where, int number, int text, const struct mg_sight *known,
-		       const struct mg_sight *like, unsigned char *start)
+/* With `known` some may be taken from there, so what differs from it otherwise has to be looked at without. */
+static int look_at_one(const struct place *where, struct one one, unsigned char *start)
 {
 	struct mg_sight *sight = (struct mg_sight *)start;
 	struct writer writer = {start, start + sizeof(*sight), start + MG_SIGHT_ROOM};
-	int fd = syscall(SYS_pidfd_getfd, where->pidfd, number, 0), error;
+	int fd, error;
 
+	if (one.holds & MG_HOLDS_ALL)
+		return 0;
+	fd = syscall(SYS_pidfd_getfd, where->pidfd, one.number, 0);
 	memset(sight, 0, sizeof(*sight));
-	error = fd < 0 ? -errno : look(where, number, text, fd, known, like, sight, &writer);
+	error = fd < 0 ? -errno : look(where, &one, fd, sight, &writer);
 	if (fd >= 0)
 		close(fd);
 	if (error) {
@@ -339,20 +391,20 @@ static int look_at_one(const struct place *where, int number, int text, const st
 		sight->error = -error;
 	}
 	sight->size = writer.at - start;
-	if (!known)
+	if (!one.known)
 		return sight->size;
-	if (known->size == sight->size && !memcmp(known, sight, sight->size))
+	if (one.known->size == sight->size && !memcmp(one.known, sight, sight->size))
 		return 0;
-	return look_at_one(where, number, text, NULL, like, start);
+	one.known = NULL;
+	one.holds = 0;
+	return look_at_one(where, one, start);
 }
 
 struct part {
 	const struct place *where;
 	const int *fds;
-	int count;
-	const unsigned char *known;
-	const long long *places;
-	const int *texts, *kinds;
+	int first, count;
+	const struct mg_hints *hints;
 	unsigned char *buffer, *start;
 	struct mg_slice *spans;
 };
@@ -363,6 +415,27 @@ static const struct mg_sight *as_met(const struct mg_sight *sight)
 	return sight->error || !sight->answers_size ? NULL : sight;
 }
 
+static int hint(const int *hints, int index)
+{
+	return hints ? hints[index] : -1;
+}
+
+static struct one known_of(const struct part *part, int index)
+{
+	const struct mg_hints *hints = part->hints;
+	long long place = hints->places ? hints->places[index] : -1;
+	int facts = hint(hints->fact_places, index);
+	struct one one = {
+		.number = part->fds[index],
+		.text = hint(hints->texts, index),
+		.known = place < 0 ? NULL : (void *)(hints->known + place),
+	};
+
+	if (one.known && facts >= 0)
+		one.holds = mg_what_holds(one.known, &hints->facts[facts], &hints->operations);
+	return one;
+}
+
 static void *look_at_part(void *argument)
 {
 	struct part *part = argument;
@@ -370,14 +443,14 @@ static void *look_at_part(void *argument)
 	const struct mg_sight *met[MG_MOST_KINDS] = {0}; /* the record of one of each kind */
 
 	for (int i = 0; i < part->count; i++) {
-		const struct mg_sight *known = part->places[i] < 0 ? NULL : (void *)(part->known + part->places[i]);
-		int kind = part->kinds[i], size;
-		const struct mg_sight *like = kind < 0 ? NULL : met[kind];
+		struct one one = known_of(part, part->first + i);
+		int kind = hint(part->hints->kinds, part->first + i), size;
 
+		one.like = kind < 0 ? NULL : met[kind];
 		part->spans[i].start = at - part->buffer;
-		part->spans[i].size = size = look_at_one(part->where, part->fds[i], part->texts[i], known, like, at);
-		if (kind >= 0 && !like)
-			met[kind] = as_met(size ? (void *)at : known);
+		part->spans[i].size = size = look_at_one(part->where, one, at);
+		if (kind >= 0 && !one.like)
+			met[kind] = as_met(size ? (void *)at : one.known);
 		at += size;
 	}
 	return NULL;
@@ -402,10 +475,7 @@ static void look_at_all(const struct part *all)
 		int end = mg_part_end(all->count, many, i);
 
 		parts[i] = *all;
-		parts[i].fds += done;
-		parts[i].places += done;
-		parts[i].texts += done;
-		parts[i].kinds += done;
+		parts[i].first += done;
 		parts[i].spans += done;
 		parts[i].start += (long long)done * MG_SIGHT_ROOM;
 		parts[i].count = end - done;
@@ -414,9 +484,9 @@ static void look_at_all(const struct part *all)
 	mg_run_parts(look_at_part, parts, sizeof(parts[0]), many);
 }
 
-int mg_look_at_descriptors(int pid, int pidfd, const int *fds, int count, const struct mg_option *options,
-			   int option_count, const unsigned char *known, const long long *places, const int *texts,
-			   const int *kinds, unsigned char *buffer, struct mg_slice *spans)
+int mg_look_at_descriptors(int pid, int pidfd, const int *fds, int first, int count, const struct mg_option *options,
+			   int option_count, const struct mg_hints *hints, unsigned char *buffer,
+			   struct mg_slice *spans)
 {
 	struct place where = {
 		.links = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC),
@@ -427,7 +497,7 @@ int mg_look_at_descriptors(int pid, int pidfd, const int *fds, int count, const 
 		.option_count = option_count,
 	};
 	int error = where.links < 0 || where.texts < 0 || where.root < 0 ? -errno : 0;
-	struct part all = {&where, fds, count, known, places, texts, kinds, buffer, buffer, spans};
+	struct part all = {&where, fds, first, count, hints, buffer, buffer, spans};
 
 	if (!error)
 		look_at_all(&all);

@@ -27,17 +27,35 @@ struct mg_sight {
 	int option_memory;			    /* of UDP: bytes of filters and groups, or below 0: not told */
 };
 
-/* Look at `count` descriptors of the process `pid` (of `pidfd`): spans[i] says where in
- * `buffer`, which holds `count` times MG_SIGHT_ROOM, the record of each lies. places[i]:
- * where in `known` an earlier record of the descriptor of this number lies, or below 0;
- * when it is the same still, spans[i].size is 0. texts[i]: ours of its file in fdinfo,
- * which tells of whatever has that number now, or below 0. kinds[i]: the number that sockets have which are alike,
- * below MG_MOST_KINDS, or below 0: options that show are asked of one of each. A duplicate of ours is held for each in
- * turn. More than MG_SIGHT_ROOM bytes of one: EFBIG. -errno: the process cannot be looked at. */
+/* What is known of descriptors before they are looked at, by index. Without `places`, `texts`, `kinds` or `fact_places`
+ * nothing is. */
+struct mg_hints {
+	const unsigned char *known;
+	const long long *places; /* where in `known` an earlier record lies, or below 0 */
+	const int *texts;	 /* ours of its file in fdinfo, of whatever has that number now, or below 0 */
+	const int *kinds;	 /* what sockets have which are alike, below MG_MOST_KINDS, or below 0 */
+	const struct mg_file_facts *facts;
+	const int *fact_places; /* which of these are of it, now and until it is looked at, or below 0 */
+	struct mg_operations operations;
+};
+
+/* Look at the descriptors fds[first] and those behind it, `count` of them, of the process `pid` (of `pidfd`): spans[i]
+ * says where in `buffer`, which holds `count` times MG_SIGHT_ROOM, the record of each lies; its size is 0 when it is
+ * the earlier one still. Options that show are asked of one of each kind of sockets. A duplicate of ours is held for
+ * each in turn, unless facts tell all. More than MG_SIGHT_ROOM bytes of one: EFBIG. -errno: the process cannot be
+ * looked at. */
 #define MG_SIGHT_ROOM 16384
-int mg_look_at_descriptors(int pid, int pidfd, const int *fds, int count, const struct mg_option *options,
-			   int option_count, const unsigned char *known, const long long *places, const int *texts,
-			   const int *kinds, unsigned char *buffer, struct mg_slice *spans);
+int mg_look_at_descriptors(int pid, int pidfd, const int *fds, int first, int count, const struct mg_option *options,
+			   int option_count, const struct mg_hints *hints, unsigned char *buffer,
+			   struct mg_slice *spans);
+
+/* What of an earlier record of a descriptor is right by what the kernel has of it now, as MG_HOLDS_ flags: the text of
+ * fdinfo and that nobody owns it; what fstat(2) tells; the whole of it. Flags that are not there: who knows. */
+#define MG_HOLDS_TEXT 1
+#define MG_HOLDS_INODE 2
+#define MG_HOLDS_ALL 4
+int mg_what_holds(const struct mg_sight *known, const struct mg_file_facts *facts,
+		  const struct mg_operations *operations);
 
 /* found[i]: whether `wanted` is in the first MG_SEARCHED bytes of the file that texts[i] of ours is. */
 #define MG_SEARCHED 4096

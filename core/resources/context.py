@@ -66,11 +66,14 @@ class Duplicate:
 
     number: int  # below 0: it is not held now
     take: Callable[[], int] | None = None  # anew, ClosedMeanwhile; None: it is held all the time
+    taken: "list[Duplicate] | None" = None  # those of a task that were taken
 
     def fileno(self) -> int:
         """Its number here, taken anew where it was given back."""
         if self.number < 0 and self.take is not None:
             self.number = self.take()
+            if self.taken is not None:
+                self.taken.append(self)
         return self.number
 
     def close(self) -> None:
@@ -324,10 +327,13 @@ def leads_to(path: str, wanted: os.stat_result) -> bool:
         return False
 
 
-def file_of_sight(pid: int, fd: int, sight: Sight, pidfd: int) -> OpenFile:
-    """One descriptor by its record, which tells all; a duplicate of ours is only taken when somebody asks for it."""
+def file_of_sight(
+    pid: int, fd: int, sight: Sight, pidfd: int, taken: list[Duplicate] | None = None
+) -> OpenFile:  # fmt: skip
+    """One descriptor by its record, which tells all; a duplicate of ours is only taken when somebody asks for it, and
+    then added to `taken`."""
     head, info = sight.head, parse_fdinfo(sight.info)
-    duplicate, found = Duplicate(-1), sight.stat
+    duplicate, found = Duplicate(-1, taken=taken), sight.stat
     kind = SocketType(head.domain, head.type, head.protocol) if sight.link.startswith("socket:") else None
     is_same = (head.path_device, head.path_inode) == (head.device, head.inode)
     cloexec = bool(info.flags & os.O_CLOEXEC)

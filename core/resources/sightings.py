@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from core.errors import KernelLacks
 from core.ids.shared import FileReference, KnownFiles
@@ -19,16 +19,19 @@ from core.images.codec import Record
 from core.images.pb.descriptors_pb2 import PipeDataEntry
 from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
 from core.images.pb.filesystem_pb2 import MemfdInodeEntry
-from core.kernel.descriptors import Questions, is_error, look, parse_sight
+from core.kernel.descriptors import Hints, Questions, ints, is_error, longs, look, parse_sight
+from core.kernel.file_facts import FileFacts, find_places, open_file_facts
+from core.kernel.file_trials import try_facts
 from core.kernel.socket_records import SocketRecords, open_socket_records
 from core.kernel.socket_trials import find_shown
 from core.kernel.unix_diag import Replies, UnixState
 from core.plan.socket_options import LOOKED_AT
 from core.proc.reader import ProcReader
-from core.resources.context import Kind, OpenFile, file_of_sight
+from core.resources.context import Duplicate, Kind, OpenFile, file_of_sight
 
 MANY: Final = 32  # descriptors of one task: of fewer fdinfo is not kept open
 MANY_SOCKETS: Final = 64  # of one task: fewer are asked, all of them
+MANY_FILES: Final = 128  # of one task whose records tell all: fewer are looked at, all of them
 
 
 @dataclass(slots=True)
@@ -56,11 +59,13 @@ class Seen:
 
 
 @dataclass(slots=True)
-class _Alike:
-    """Which sockets answer the same: see core.kernel.socket_records."""
+class _Kernel:
+    """What spares asking in the freeze, as far as this kernel lets us."""
 
-    records: SocketRecords
-    questions: Questions
+    sockets: SocketRecords | None = None
+    questions: Questions = LOOKED_AT  # with those whose answers are taken from others that are alike
+    files: FileFacts | None = None
+    operations: Any = None  # as try_facts() has them
 
 
 @dataclass(slots=True)
@@ -75,6 +80,9 @@ class _Task:
     places: dict[int, int] = field(default_factory=dict)  # of records in `joined`
     texts: dict[int, int] = field(default_factory=dict)  # ours of fdinfo, which holds nothing open but itself
     sockets: int = -1  # what tells which of them are alike
+    files: int = -1  # what tells facts about them
+    taken: list[Duplicate] = field(default_factory=list)  # ours of its descriptors, until they are given back
+    prepared: tuple[list[int], Hints] | None = None  # for look(), of these
 
     def fds(self, reader: ProcReader) -> list[int]:
         """All that are open, or of many what were: they are as many as then, and look() finds it out if they differ.
@@ -85,15 +93,13 @@ class _Task:
         return reader.fds(self.pid)
 
     def look(
-        self, fds: Sequence[int], make: Callable[[OpenFile], Seen | None], alike: _Alike | None
+        self, fds: Sequence[int], make: Callable[[OpenFile], Seen | None], kernel: _Kernel | None
     ) -> list[Seen | None] | None:
-        """One of each; None: one is not open any more. `make`: of a file that was not seen before. `alike`: the task
+        """One of each; None: one is not open any more. `make`: of a file that was not seen before. `kernel`: the task
         stands still."""
+        questions = LOOKED_AT if kernel is None else kernel.questions
+        found = look(self.pid, self.pidfd, fds, questions, self._hints(fds, kernel))
         get = self.seen.get
-        places, texts = ([known.get(fd, -1) for fd in fds] for known in (self.places, self.texts))
-        kinds = self._kinds(fds, alike)
-        questions = LOOKED_AT if alike is None else alike.questions
-        found = look(self.pid, self.pidfd, fds, questions, self.joined, places, texts, kinds)
         is_whole = True
         for fd, record in zip(fds, found, strict=True):
             if record is None:
@@ -102,17 +108,44 @@ class _Task:
             sight = parse_sight(record) if record != self.records.get(fd) or is_error(record) else None
             if sight is not None:
                 self.seen[fd], self.records[fd] = None, record  # should it not come to more
-                self.seen[fd] = make(file_of_sight(self.pid, fd, sight, self.pidfd))
+                self.seen[fd] = make(file_of_sight(self.pid, fd, sight, self.pidfd, self.taken))
             elif is_error(record):
                 is_whole, self.seen[fd] = False, None
                 self.records.pop(fd, None)
         return [get(fd) for fd in fds] if is_whole else None
 
-    def _kinds(self, fds: Sequence[int], alike: _Alike | None) -> Sequence[int] | None:
-        if alike is not None and self.sockets >= 0:
+    def _hints(self, fds: Sequence[int], kernel: _Kernel | None) -> Hints:
+        known, hints = self.prepared or ([], Hints())
+        if known != fds:
+            hints = self._prepare(fds)
+        self.prepared = None
+        if kernel is None:
+            return hints
+        numbers = ints(fds)
+        if kernel.sockets is not None and self.sockets >= 0:
             with suppress(OSError):
-                return alike.records.kinds(self.sockets, fds)
-        return None
+                hints = hints._replace(kinds=kernel.sockets.kinds(self.sockets, numbers))
+        if kernel.files is not None and self.files >= 0:
+            with suppress(OSError):
+                facts = kernel.files.read(self.files)
+                there = find_places(facts, numbers)
+                hints = hints._replace(facts=facts, fact_places=there, operations=kernel.operations)
+        return hints
+
+    def _prepare(self, fds: Sequence[int]) -> Hints:
+        places, texts = ([known.get(fd, -1) for fd in fds] for known in (self.places, self.texts))
+        return Hints(self.joined, longs(places), ints(texts))
+
+    def prepare(self) -> None:
+        """For the next look, when it is of the same descriptors."""
+        fds = sorted(self.records)
+        self.prepared = fds, self._prepare(fds)
+
+    def give_back(self) -> None:
+        """Close ours of its descriptors."""
+        for duplicate in self.taken:
+            duplicate.close()
+        self.taken.clear()
 
     def settle(self, fds: Sequence[int]) -> None:
         """What is gone is forgotten; the next look compares with this one."""
@@ -138,9 +171,11 @@ class _Task:
 
     def close(self) -> None:
         """Close all of ours."""
+        self.give_back()
         self.let_go(list(self.texts))
-        if self.sockets >= 0:
-            os.close(self.sockets)
+        for link in (self.sockets, self.files):
+            if link >= 0:
+                os.close(link)
 
 
 @dataclass(slots=True)
@@ -151,8 +186,8 @@ class Sightings:
     replies: Replies = field(default_factory=dict)  # of the kernel about UNIX sockets, as they were read
     _tasks: dict[tuple[int, int], _Task] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
-    _alike: _Alike | None = None
-    _is_tried: bool = False  # whether there may be such
+    _kernel: _Kernel = field(default_factory=_Kernel)
+    _tried: set[str] = field(default_factory=set)  # of the kernel's
 
     def look(
         self, pid: int, pidfd: int, reader: ProcReader, make: Callable[[OpenFile], Seen | None], *,
@@ -160,13 +195,13 @@ class Sightings:
     ) -> list[tuple[int, Seen | None]]:  # fmt: skip
         """Every descriptor of a task, ascending, with what was made of it where its record is the same still. Of one
         that `is_frozen` not every socket is asked: what one answers others would too, that are the same now."""
-        alike = self._alike if is_frozen else None
+        kernel = self._kernel if is_frozen else None
         task = self._tasks.setdefault((pid, pidfd), _Task(pid, pidfd))
         fds = task.fds(reader)
-        found = task.look(fds, make, alike)
+        found = task.look(fds, make, kernel)
         if found is None:
             fds = reader.fds(pid)
-            found = task.look(fds, make, alike) or [task.seen.get(fd) for fd in fds]
+            found = task.look(fds, make, kernel) or [task.seen.get(fd) for fd in fds]
         return list(zip(fds, found, strict=True))
 
     def untold(self, pid: int, pidfd: int, fd: int) -> OpenFile | None:
@@ -174,6 +209,10 @@ class Sightings:
         record = self._tasks[pid, pidfd].records.get(fd)
         sight = parse_sight(record) if record is not None else None
         return file_of_sight(pid, fd, sight, pidfd) if sight is not None else None
+
+    def give_back(self, pid: int, pidfd: int) -> None:
+        """Close what was taken of the descriptors of a task."""
+        self._tasks[pid, pidfd].give_back()
 
     def text(self, pid: int, pidfd: int, fd: int) -> int:
         """Ours of what /proc/PID/fdinfo says of whatever has that number; below 0 when it is not kept open."""
@@ -190,20 +229,34 @@ class Sightings:
             others = len(reader.fds(os.getpid())) - len(task.texts)
             told = told[: max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 - others)]
         task.hold(told, reader)
-        if task.sockets < 0:
-            self._tell_apart(task)
+        task.prepare()
+        self._have_told(task)
 
-    def _tell_apart(self, task: _Task) -> None:
-        """Have told which of its sockets are alike, where there are many and the kernel lets us."""
-        if sum(stat.S_ISSOCK(one.file.stat.st_mode) for one in task.seen.values() if one is not None) < MANY_SOCKETS:
-            return
-        with suppress(KernelLacks, OSError):
-            if not self._is_tried:
-                self._is_tried = True
-                records = self._stack.enter_context(open_socket_records())
-                self._alike = _Alike(records, find_shown(records, LOOKED_AT))
-            if self._alike is not None:
-                task.sockets = self._alike.records.open_task(task.pid)
+    def _have_told(self, task: _Task) -> None:
+        """Have the kernel tell about its descriptors in the freeze, where there are many and it lets us."""
+        told = [one for one in task.seen.values() if one is not None]
+        if task.sockets < 0 and sum(stat.S_ISSOCK(one.file.stat.st_mode) for one in told) >= MANY_SOCKETS:
+            with suppress(KernelLacks, OSError):
+                if self._is_new("sockets"):
+                    sockets = self._stack.enter_context(open_socket_records())
+                    self._kernel.questions = find_shown(sockets, LOOKED_AT)
+                    self._kernel.sockets = sockets
+                if self._kernel.sockets is not None:
+                    task.sockets = self._kernel.sockets.open_task(task.pid)
+        if task.files < 0 and len(told) >= MANY_FILES:
+            with suppress(KernelLacks, OSError):
+                if self._is_new("files"):
+                    files = self._stack.enter_context(open_file_facts())
+                    self._kernel.operations = try_facts(files)
+                    self._kernel.files = files
+                if self._kernel.files is not None:
+                    task.files = self._kernel.files.open_task(task.pid)
+
+    def _is_new(self, what: str) -> bool:
+        """It was not tried before."""
+        is_new = what not in self._tried
+        self._tried.add(what)
+        return is_new
 
     def keep(self, tasks: Iterable[tuple[int, int]]) -> None:
         """All others, by pid and pidfd, have ended."""
@@ -214,4 +267,4 @@ class Sightings:
         """Close all of ours. Idempotent."""
         self.keep(())
         self._stack.close()
-        self._alike = None
+        self._kernel = _Kernel()

@@ -192,17 +192,15 @@ def _open_table(
     if untold and isinstance(reader, PrefetchedReader):
         reader.fetch_descriptors(task.pid, untold)
     held: dict[int, OpenFile] = {}
-    told = [seen.file for _, seen in looked if seen is not None]
     try:
         for fd in untold:
             if (file := read_open_file(task.pid, fd, reader, task.pidfd)) is not None:
                 held[fd] = file
-        found = ((held.get(fd) if seen is None else seen.file, seen) for fd, seen in looked)
-        yield [(file, seen) for file, seen in found if file is not None]
+        yield [(file, seen) for fd, seen in looked if (file := held.get(fd) if seen is None else seen.file) is not None]
     finally:
-        for file in (*held.values(), *told):
-            if file.duplicate.number >= 0:
-                file.duplicate.close()
+        for file in held.values():
+            file.duplicate.close()
+        sightings.give_back(task.pid, task.pidfd)
 
 
 def _collect_files(
