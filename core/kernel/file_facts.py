@@ -1,14 +1,12 @@
 """What the kernel has of the descriptors of a process, as far as it decides what fdinfo and fstat(2) tell of them.
 
 By a BPF program that goes over its open files, in some 0.5 µs each; it is attached to nothing and changes nothing.
-Here fields are understood, by name; that they mean what is thought is tried with files of ours (core.kernel.file_trials)
-before anything is believed. It takes Linux 6.1, with BTF.
+Fields are understood here, by name; that they mean what is thought is tried with files of ours before anything is
+believed (core.kernel.file_trials). It takes Linux 6.1, with BTF.
 Source: struct file, inode, mount, fdtable, eventfd_ctx, timerfd_ctx, pipe_inode_info, shmem_inode_info, unix_sock.
 """
 
-import os
 import stat
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import cache
 from typing import Any, Final
@@ -154,6 +152,12 @@ def find_places(facts: Any, fds: Any) -> Any:
     places = ffi.new("int[]", len(fds))
     lib.mg_find_facts(facts, len(facts), fds, len(fds), places)
     return places
+
+
+def find_unset_timers(facts: Any, operations: Any) -> list[int]:
+    """Descriptors of timerfds that are not armed and not due."""
+    fds = ffi.new("int[]", len(facts))
+    return list(ffi.unpack(fds, lib.mg_find_unset_timers(facts, len(facts), operations, fds)))
 
 
 def open_file_facts() -> AbstractContextManager[FileFacts]:

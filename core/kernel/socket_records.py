@@ -182,8 +182,8 @@ class SocketRecords:
         return {fd: content for fd, _, content in self._rows(task)}
 
     def kinds(self, task: int, fds: Any) -> Any:
-        """For look(): of each descriptor in an array, ascending, the number that those have which are alike; below 0: of
-        none. Whoever else has its open file may change it meanwhile, so such a one is of none. OSError."""
+        """For look(): of each descriptor in an array, ascending, the number that those have which are alike; below 0:
+        of none. Whoever else has its open file may change it meanwhile, so such a one is of none. OSError."""
         content = read_iterator(task)
         found = ffi.new("int[]", len(fds))
         lib.mg_sort_sockets(content, len(content) // self.size, self.size, self._alone, fds, len(fds), found)

@@ -77,13 +77,16 @@ static int tells_event(struct text *text, const struct mg_file_facts *facts)
 	       (reads(text, "eventfd-semaphore: 0\n") || reads(text, "eventfd-semaphore: 1\n"));
 }
 
-/* Of one that is disarmed. */
+static int is_unset(const struct mg_file_facts *facts)
+{
+	return !facts->expires && !facts->interval && !facts->ticks && !facts->expired;
+}
+
 static int tells_timer(struct text *text, const struct mg_file_facts *facts)
 {
-	return !facts->expires && !facts->interval && !facts->ticks && !facts->expired && facts->clock >= 0 &&
-	       tells(text, "clockid:", 10, facts->clock) && tells(text, "ticks:", 10, 0) &&
-	       tells(text, "settime flags:", 8, facts->settime_flags) && reads(text, "it_value: (0, 0)\n") &&
-	       reads(text, "it_interval: (0, 0)\n");
+	return is_unset(facts) && facts->clock >= 0 && tells(text, "clockid:", 10, facts->clock) &&
+	       tells(text, "ticks:", 10, 0) && tells(text, "settime flags:", 8, facts->settime_flags) &&
+	       reads(text, "it_value: (0, 0)\n") && reads(text, "it_interval: (0, 0)\n");
 }
 
 static int is_quiet_pipe(const struct mg_sight *known, const struct mg_file_facts *facts)
@@ -141,4 +144,14 @@ void mg_find_facts(const struct mg_file_facts *facts, int count, const int *fds,
 			at++;
 		places[i] = at < count && facts[at].fd == fds[i] ? at : -1;
 	}
+}
+
+int mg_find_unset_timers(const struct mg_file_facts *facts, int count, const struct mg_operations *operations, int *fds)
+{
+	int found = 0;
+
+	for (int i = 0; i < count; i++)
+		if (!(facts[i].mode & S_IFMT) && facts[i].operations == operations->timers && is_unset(&facts[i]))
+			fds[found++] = facts[i].fd;
+	return found;
 }

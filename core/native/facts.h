@@ -30,3 +30,8 @@ struct mg_operations {
 
 /* places[i]: which of the `count` facts, by ascending descriptor, are those of fds[i], ascending too; below 0: none. */
 void mg_find_facts(const struct mg_file_facts *facts, int count, const int *fds, int fd_count, int *places);
+
+/* Descriptors of timerfds that were never armed since they last expired and were read, or were disarmed: not one of
+ * them is due. Returns how many there are, in `fds`, which has room for `count`. */
+int mg_find_unset_timers(const struct mg_file_facts *facts, int count, const struct mg_operations *operations,
+			 int *fds);

@@ -327,9 +327,7 @@ def leads_to(path: str, wanted: os.stat_result) -> bool:
         return False
 
 
-def file_of_sight(
-    pid: int, fd: int, sight: Sight, pidfd: int, taken: list[Duplicate] | None = None
-) -> OpenFile:  # fmt: skip
+def file_of_sight(pid: int, fd: int, sight: Sight, pidfd: int, taken: list[Duplicate] | None = None) -> OpenFile:
     """One descriptor by its record, which tells all; a duplicate of ours is only taken when somebody asks for it, and
     then added to `taken`."""
     head, info = sight.head, parse_fdinfo(sight.info)

@@ -20,7 +20,7 @@ from core.images.pb.descriptors_pb2 import PipeDataEntry
 from core.images.pb.files_pb2 import FdinfoEntry, FdTypes, FileEntry
 from core.images.pb.filesystem_pb2 import MemfdInodeEntry
 from core.kernel.descriptors import Hints, Questions, ints, is_error, longs, look, parse_sight
-from core.kernel.file_facts import FileFacts, find_places, open_file_facts
+from core.kernel.file_facts import FileFacts, find_places, find_unset_timers, open_file_facts
 from core.kernel.file_trials import try_facts
 from core.kernel.socket_records import SocketRecords, open_socket_records
 from core.kernel.socket_trials import find_shown
@@ -81,6 +81,7 @@ class _Task:
     texts: dict[int, int] = field(default_factory=dict)  # ours of fdinfo, which holds nothing open but itself
     sockets: int = -1  # what tells which of them are alike
     files: int = -1  # what tells facts about them
+    unset: frozenset[int] = frozenset()  # timerfds that cannot be due; of a task that stands still
     taken: list[Duplicate] = field(default_factory=list)  # ours of its descriptors, until they are given back
     prepared: tuple[list[int], Hints] | None = None  # for look(), of these
 
@@ -130,6 +131,7 @@ class _Task:
                 facts = kernel.files.read(self.files)
                 there = find_places(facts, numbers)
                 hints = hints._replace(facts=facts, fact_places=there, operations=kernel.operations)
+                self.unset = frozenset(find_unset_timers(facts, kernel.operations))
         return hints
 
     def _prepare(self, fds: Sequence[int]) -> Hints:
@@ -213,6 +215,10 @@ class Sightings:
     def give_back(self, pid: int, pidfd: int) -> None:
         """Close what was taken of the descriptors of a task."""
         self._tasks[pid, pidfd].give_back()
+
+    def unset_timers(self, pid: int, pidfd: int) -> frozenset[int]:
+        """Descriptors of timerfds that cannot be due, as far as that is known of a task that stands still."""
+        return self._tasks[pid, pidfd].unset
 
     def text(self, pid: int, pidfd: int, fd: int) -> int:
         """Ours of what /proc/PID/fdinfo says of whatever has that number; below 0 when it is not kept open."""

@@ -156,12 +156,13 @@ def collect_tables(
         ids_of = {name: id for (name, _), (id, _) in zip(references, numbers, strict=True)} if queues else {}
         _collect_queues(queues, new, ids_of, images, reader)
         pidfds = {task.pid: task.pidfd for task in tasks}
+        unset = {task.pid: sightings.unset_timers(task.pid, task.pidfd) for task in tasks}
         return [
             UnsureTimer(
                 reference(file), seen, id, -1 if seen is None else sightings.text(file.pid, pidfds[file.pid], file.fd)
             )
             for (file, seen), (id, is_new) in zip(opened, numbers, strict=True)
-            if is_new and file.link == TIMERFD_LINK and timerfd.may_be_due(file)
+            if is_new and file.link == TIMERFD_LINK and file.fd not in unset[file.pid] and timerfd.may_be_due(file)
         ]
 
 

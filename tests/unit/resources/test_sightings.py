@@ -36,7 +36,7 @@ from tests.told_what_to_do import Told
 
 READER, OPTIONS = ProcReader(), DumpOptions(files=FileChoices(file_locks=True, link_remap=True))
 MAKES = """
-import ctypes, fcntl, os, select, signal, socket, sys
+import ctypes, fcntl, os, select, signal, socket, struct, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 libc = ctypes.CDLL(None)
 def opened(name, flags=os.O_RDWR | os.O_CREAT):
@@ -50,6 +50,7 @@ one, other = socket.socketpair(); packets, packets2 = socket.socketpair(socket.A
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.bind(("127.0.0.1", 0))
 udp6 = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 alike = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(4)]; pairs = socket.socketpair()
+filter = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0xFFFF))
 alike6 = [socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) for _ in range(3)]
 memory = os.memfd_create("same"); memory2 = os.memfd_create("same")
 os.mkdir("v1"); deep = opened("v1/log"); named = opened("n"); os.link("n", "n2")
@@ -99,10 +100,20 @@ CHANGES = (
     "os.write(into, b'waits')",
     "fcntl.fcntl(into, 1031, 1 << 16 | 1)",  # F_SETPIPE_SZ
     "os.dup2(into2, into)",
+    "os.close(into)",
+    "os.close(out)",
+    "os.set_blocking(out2, False)",
+    "os.fchmod(into, 0o640)",
+    "os.write(into, b'x'); os.read(out, 1)",
     "os.close(out); os.dup2(into2, into); os.close(out2); os.dup2(os.open('b', os.O_RDONLY), out)",
     "os.dup2(out2, 50); os.dup2(out, out2); os.dup2(50, out); os.close(50)",
     "libc.timerfd_settime(timer, 0, (ctypes.c_long * 4)(0, 0, 1000, 0), None)",
     "libc.timerfd_settime(timer, 1, (ctypes.c_long * 4)(5000, 0, 1 << 30, 0), None)",
+    "libc.timerfd_settime(timer, 0, (ctypes.c_long * 4)(0, 0, 0, 1), None); select.select([timer], [], [])",
+    "libc.timerfd_settime(timer, 0, (ctypes.c_long * 4)(0, 0, 0, 1), None); os.read(timer, 8)",
+    "libc.timerfd_settime(timer, 0, (ctypes.c_long * 4)(7, 0, 0, 0), None)",
+    "os.dup2(libc.timerfd_create(0, 0), timer)",
+    "os.dup2(timer, count)",
     "one.send(b'waits')",
     "packets.send(b'waits')",
     "one.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, count.to_bytes(4, 'little'))])",
@@ -111,6 +122,10 @@ CHANGES = (
     "other.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bytes([3]) + bytes(15))",
     "one.bind(bytes(1) + b'migrate-test-' + str(os.getpid()).encode())",
     "one.shutdown(socket.SHUT_WR)",
+    "os.fchown(one.fileno(), 7, 7)",
+    "pairs[0].setsockopt(socket.SOL_SOCKET, 26, struct.pack('HL', 1, ctypes.addressof(filter)))",
+    "alike[1].setsockopt(socket.SOL_SOCKET, 26, struct.pack('HL', 1, ctypes.addressof(filter)))",
+    "one.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, count.to_bytes(4, 'little'))]); other.recv(1)",
     "other.close()",
     "os.dup2(packets.fileno(), one.fileno())",
     "udp.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)",
@@ -132,6 +147,10 @@ CHANGES = (
     "os.dup2(memory2, memory)",
     "os.dup2(memory2, 50); os.dup2(memory, memory2); os.dup2(50, memory); os.close(50)",
     "os.write(memory, b'more')",
+    "os.fchmod(memory, 0o640)",
+    "os.dup2(os.memfd_create('same', os.MFD_ALLOW_SEALING), memory)",
+    "fcntl.fcntl(memory, fcntl.F_SETOWN, os.getpid())",
+    "fcntl.flock(memory, fcntl.LOCK_SH)",
     "os.rmdir(os.getcwd() + '/sub') if os.path.isdir('sub') else os.mkdir('sub')",
     "os.dup2(folder, null)",
     "os.dup2(os.open('/dev/zero', os.O_RDWR), null)",
@@ -235,6 +254,7 @@ def test_a_change_after_the_early_look_is_collected(
 ) -> None:
     monkeypatch.setattr(sightings_module, "MANY", 1)  # all that can be kept open is
     monkeypatch.setattr(sightings_module, "MANY_SOCKETS", 1)  # and not every socket is asked
+    monkeypatch.setattr(sightings_module, "MANY_FILES", 1)  # and of most there is nothing to ask
     with a_target(tmp_path) as target, closing(Sightings()) as sightings:
         for _ in range(2):
             foresee([(target.process.pid, target.pidfd)], READER, OPTIONS, sightings)
