@@ -13,7 +13,7 @@ from tests.vm.product import SHARE
 MOVED: Final = (
     "memory_paced", "memory_writer-small", "interpreter_objects.py", "vdso_time", "vdso_time-static",
     "vdso_symbols", "avx", "rseq_large",
-    "memory_above_47", "aio", "tree_sem_undo", "sockets_alike",
+    "memory_above_47", "aio", "tree_sem_undo", "sockets_alike", "files_alike",
 )  # fmt: skip
 # Dumped by us and restored by criu, and the other way round.
 CARRIED_BY_BOTH: Final = (

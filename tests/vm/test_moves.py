@@ -3,6 +3,7 @@
 import pytest
 
 from tests.vm import Guest
+from tests.vm.product import SHARE
 from tests.vm.programs import LOWEST, Started, far_off, migrate, start, start_python
 
 pytestmark = pytest.mark.timeout(1800)
@@ -19,7 +20,7 @@ def test_a_c_program_that_rewrites_its_memory_goes_there_and_back(guests: tuple[
     program.check(old)
 
 
-@pytest.mark.parametrize("name", ["aio", "tree_sem_undo", "sockets_alike"])
+@pytest.mark.parametrize("name", ["aio", "tree_sem_undo", "sockets_alike", "files_alike"])
 def test_what_is_read_of_the_kernel_s_memory_goes_there_and_back(guests: tuple[Guest, Guest], name: str) -> None:
     """Each kernel lays it out in its own way."""
     old, new = guests
@@ -27,6 +28,13 @@ def test_what_is_read_of_the_kernel_s_memory_goes_there_and_back(guests: tuple[G
     for here, there in ((old, new), (new, old)):
         migrate(program, here, there)
     program.check(old)
+
+
+def test_facts_about_files_are_believed_on_each_kernel(guests: tuple[Guest, Guest]) -> None:
+    script = "from core.kernel import file_facts, file_trials\nwith file_facts.open_file_facts() as facts:\n"
+    script += "    print(file_trials.try_facts(facts).events > 0)"
+    for guest in guests:
+        assert guest.output("env", f"PYTHONPATH={SHARE}/site", "python3", "-B", "-c", script) == "True"
 
 
 def test_a_python_program_goes_there_and_back(guests: tuple[Guest, Guest]) -> None:
