@@ -119,7 +119,7 @@ class _Task:
         known, hints = self.prepared or ([], Hints())
         if known != fds:
             hints = self._prepare(fds)
-        self.prepared = None
+        self.prepared, self.unset = None, frozenset()
         if kernel is None:
             return hints
         numbers = ints(fds)
