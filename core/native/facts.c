@@ -71,10 +71,13 @@ static int tells_common(struct text *text, const struct mg_file_facts *facts)
 	       tells(text, "ino:\t", 10, facts->inode);
 }
 
+/* Whether it is a semaphore never changes, and is told since Linux 6.5. */
 static int tells_event(struct text *text, const struct mg_file_facts *facts)
 {
-	return tells(text, "eventfd-count:", 16, facts->count) && tells(text, "eventfd-id:", 10, facts->event) &&
-	       (reads(text, "eventfd-semaphore: 0\n") || reads(text, "eventfd-semaphore: 1\n"));
+	int tells_all = tells(text, "eventfd-count:", 16, facts->count) && tells(text, "eventfd-id:", 10, facts->event);
+
+	return tells_all && (reads(text, "eventfd-semaphore: 0\n") || reads(text, "eventfd-semaphore: 1\n") ||
+			     text->at == text->end);
 }
 
 static int is_unset(const struct mg_file_facts *facts)
