@@ -155,7 +155,7 @@ def stop_met(
 
     One that has only just been started is NotBorrowable: then all run on for a moment, and are stopped again.
     """
-    begin = watch.begin if watch else lambda: None
+    begin = watch.begin if watch else lambda began_s: None
     for attempt in range(STOPS):
         family, frozen = stop_family(root, reader, {pid: known.vdso for pid, known in prepared.items()}, begin)
         try:
@@ -257,10 +257,10 @@ class Stopwatch:
         self.began: float | None = None
         self._last = time.monotonic()
 
-    def begin(self) -> None:
-        """The first phase begins only now, if this was not said before."""
+    def begin(self, at_s: float) -> None:
+        """The first phase began only then, by time.monotonic(), if this was not said before."""
         if self.began is None:
-            self.began = self._last = time.monotonic()
+            self.began = self._last = at_s
 
     def lap(self, name: str) -> None:
         """What took from the last lap until now was `name`."""

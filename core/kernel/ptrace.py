@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -70,10 +70,14 @@ def _checked(result: int, what: str) -> int:
     return result
 
 
-def stop_threads(tids: list[int], options: int, timeout_s: float = STOP_TIMEOUT_S) -> dict[int, int]:
-    """SEIZE and INTERRUPT every thread; tid → 0 or errno. What stopped stays stopped, what did not stays attached."""
+def stop_threads(
+    tids: list[int], options: int, timeout_s: float = STOP_TIMEOUT_S, *,
+    on_stop: Callable[[float], object] = lambda began_s: None,
+) -> dict[int, int]:  # fmt: skip
+    """SEIZE and INTERRUPT every thread; tid → 0 or errno. What stopped stays stopped, what did not stays attached.
+    `on_stop` is told afterwards since when not all of them run, by time.monotonic()."""
     errors = ffi.new("int[]", len(tids))
-    lib.mg_stop_threads(ffi.new("int[]", tids), len(tids), options, int(timeout_s * 1000), errors)
+    on_stop(lib.mg_stop_threads(ffi.new("int[]", tids), len(tids), options, int(timeout_s * 1000), errors) / 1e6)
     return {tid: -errors[index] for index, tid in enumerate(tids)}
 
 

@@ -104,7 +104,7 @@ class Crowd:
                 start += len(piece)
         each = self._xstate_most + lib.MG_CORE_ROOM + max(map(len, contents), default=0)
         buffer, spans = uncleared("unsigned char[]", self.count * each), uncleared("struct mg_slice[]", self.count)
-        if lib.mg_encode_crowd(self._native, self._members, native, buffer, len(buffer), spans) < 0:
+        if lib.mg_encode_crowd(self._native, self._members, native, buffer, each, spans) < 0:
             raise OSError("core images: no room")  # cannot be: `each` is the most that one takes
         view = memoryview(ffi.buffer(buffer))
         words = ffi.unpack(ffi.cast("long long *", spans), 2 * self.count)

@@ -79,6 +79,7 @@ class LiveProcess:
     _tracker: DirtyTracker | None = None
     _page_reader: ReadPageReader | None = None
     _is_quiet: bool = False  # nothing was in flight at the last look
+    _looked_at: FrozenProcess | None = None  # who has `current` mapped still, and our area, if it is `frozen`
     _has_left: bool = False  # the memory that was attached to, which others have
 
     @property
@@ -223,6 +224,7 @@ class LiveProcess:
         dirty, self.last = (found.dirty, found.present) if found else (tracker.collect_and_rearm(self.current), None)
         self.compared_s = dirty.seconds if tracker.by_content else 0.0
         self.pending, self.memory, self._made_from = dirty.ranges, memory, made_from
+        self._looked_at = self.frozen
         if self.frozen is None or not self._hears_of_no_device:
             self._is_quiet = False
         elif not self._is_quiet:
@@ -379,9 +381,11 @@ class LiveProcess:
         tid = frozen.pid if frozen else main_thread(tgid, self.reader)  # the one that we knew may have ended
         thread = frozen.leader if frozen else stop_thread(tid, tid, self.reader)
         try:
-            if self._is_in_area(tid):  # else it has executed another program
+            is_known = frozen is not None and self._looked_at is frozen
+            if is_known or self._is_in_area(tid):  # else it has executed another program
                 # The stack has grown since, and others may use it who run.
-                stack = 0 if self.sharers else frame_place(self.reader.maps_named(tid, "[stack]"), [thread])
+                vmas = self.current if is_known else self.reader.maps_named(tid, "[stack]")
+                stack = 0 if self.sharers else frame_place(vmas, [thread])
                 replace(self._lender, stack=stack).unmap_area(thread, self._borrow.area)
                 self._borrow = None
         finally:
@@ -390,9 +394,8 @@ class LiveProcess:
 
     def close(self) -> None:
         """Let go of what is ours alone: tracker and descriptors."""
-        tracker, self._tracker = self._tracker, None
-        if tracker is not None:
-            tracker.close()
-        page_reader, self._page_reader = self._page_reader, None
-        if page_reader is not None:
-            page_reader.close()
+        ours = (self._tracker, self._page_reader)
+        self._tracker = self._page_reader = None
+        for one in ours:
+            if one is not None:
+                one.close()

@@ -9,6 +9,7 @@
 
 #include "abi.h"
 #include "cores.h"
+#include "parts.h"
 
 #define CODE_64_BIT 0x33
 #define IOPL 0x3000
@@ -353,23 +354,58 @@ static long long most_bytes(const struct mg_crowd *crowd, const struct mg_alike 
 	return size;
 }
 
-long long mg_encode_crowd(const struct mg_crowd *crowd, const struct mg_member *members, const struct mg_alike *groups,
-			  unsigned char *buffer, long long room, struct mg_slice *spans)
+struct part {
+	const struct mg_crowd *crowd;
+	const struct mg_member *members;
+	const struct mg_alike *groups;
+	unsigned char *buffer;
+	long long room; /* for each */
+	struct mg_slice *spans;
+	int first, end, error;
+};
+
+/* Each image ends where the room of its thread does. */
+static void *encode_part(void *argument)
 {
-	long long left = room;
+	struct part *part = argument;
 
-	for (int i = 0; i < crowd->count; i++) {
-		const struct mg_member *member = &members[i];
-		struct writer writer = {buffer + left};
+	for (int i = part->first; i < part->end; i++) {
+		const struct mg_member *member = &part->members[i];
+		long long end = (i + 1) * part->room;
+		struct writer writer = {part->buffer + end};
 
-		spans[i] = (struct mg_slice){0, 0};
+		part->spans[i] = (struct mg_slice){0, 0};
 		if (member->group < 0)
 			continue;
-		if (left < most_bytes(crowd, &groups[member->group]))
-			return -ENOSPC;
-		put_core(&writer, crowd, i, member, &groups[member->group]);
-		spans[i] = (struct mg_slice){writer.at - buffer, left - (writer.at - buffer)};
-		left = writer.at - buffer;
+		if (part->room < most_bytes(part->crowd, &part->groups[member->group])) {
+			part->error = -ENOSPC;
+			break;
+		}
+		put_core(&writer, part->crowd, i, member, &part->groups[member->group]);
+		part->spans[i] = (struct mg_slice){writer.at - part->buffer, end - (writer.at - part->buffer)};
 	}
-	return room - left;
+	return NULL;
+}
+
+#define FEW 256 /* for which another thread does not pay */
+
+int mg_encode_crowd(const struct mg_crowd *crowd, const struct mg_member *members, const struct mg_alike *groups,
+		    unsigned char *buffer, long long room, struct mg_slice *spans)
+{
+	struct part parts[MG_MOST_PARTS];
+	int many = mg_count_parts(crowd->count, FEW), error = 0;
+
+	for (int i = 0; i < many; i++)
+		parts[i] = (struct part){crowd,
+					 members,
+					 groups,
+					 buffer,
+					 room,
+					 spans,
+					 i ? parts[i - 1].end : 0,
+					 mg_part_end(crowd->count, many, i)};
+	mg_run_parts(encode_part, parts, sizeof(parts[0]), many);
+	for (int i = 0; i < many; i++)
+		error = parts[i].error ? parts[i].error : error;
+	return error;
 }

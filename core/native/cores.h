@@ -69,7 +69,7 @@ int mg_sort_crowd(const struct mg_crowd *crowd, const struct mg_told *told, stru
 /* The same by what the kernel has of them: `answers` are struct mg_record, each answers_size long. */
 int mg_sort_records(const struct mg_crowd *crowd, struct mg_member *members, int *firsts, int most);
 
-/* CoreEntry of every thread that is in a group, at spans[] of `buffer`; spans[].size is 0 for others. Returns how many
- * bytes that took, -ENOSPC when there is no room. */
-long long mg_encode_crowd(const struct mg_crowd *crowd, const struct mg_member *members, const struct mg_alike *groups,
-			  unsigned char *buffer, long long room, struct mg_slice *spans);
+/* CoreEntry of every thread that is in a group, at spans[] of `buffer`, which has `room` bytes for each; spans[].size
+ * is 0 for others. -ENOSPC: that is not enough. */
+int mg_encode_crowd(const struct mg_crowd *crowd, const struct mg_member *members, const struct mg_alike *groups,
+		    unsigned char *buffer, long long room, struct mg_slice *spans);

@@ -121,23 +121,20 @@ static int settle_interrupt(int tid, long long deadline_us)
 	return -EAGAIN;
 }
 
-int mg_stop_threads(const int *tids, int count, unsigned long options, int timeout_ms, int *errors)
+long long mg_stop_threads(const int *tids, int count, unsigned long options, int timeout_ms, int *errors)
 {
-	long long deadline_us = monotonic_us() + timeout_ms * 1000LL;
-	int stopped = 0;
+	long long began_us = monotonic_us();
 
+	/* One after the other: the second call for a thread is cheap right after the first. */
 	for (int i = 0; i < count; i++) {
 		errors[i] = mg_ptrace(PTRACE_SEIZE, tids[i], 0, options);
 		if (!errors[i])
 			errors[i] = mg_ptrace(PTRACE_INTERRUPT, tids[i], 0, 0);
 	}
-	for (int i = 0; i < count; i++) {
-		if (errors[i])
-			continue;
-		errors[i] = settle_interrupt(tids[i], deadline_us);
-		stopped += !errors[i];
-	}
-	return stopped;
+	for (int i = 0; i < count; i++)
+		if (!errors[i])
+			errors[i] = settle_interrupt(tids[i], began_us + timeout_ms * 1000LL);
+	return began_us;
 }
 
 static int get_regset(int tid, int type, void *buffer, unsigned long *size)

@@ -10,10 +10,10 @@ long mg_ptrace(long request, int tid, unsigned long long address, unsigned long 
 /* waitpid(tid, __WALL | __WNOTHREAD | flags): tid, 0 with WNOHANG, -errno. */
 int mg_wait(int tid, int flags, int *status);
 
-/* Attach and stop every tid: SEIZE with `options`, INTERRUPT, wait for the
- * stop. errors[i] is 0 or -errno (-ESRCH: has exited; -ETIMEDOUT: does not
- * stop and stays attached until we end). Returns how many stopped. */
-int mg_stop_threads(const int *tids, int count, unsigned long options, int timeout_ms, int *errors);
+/* Attach and stop every tid: SEIZE with `options`, INTERRUPT, wait for the stop. errors[i] is 0 or -errno (-ESRCH: has
+ * exited; -ETIMEDOUT: does not stop and stays attached until we end). Returns since when not all of them run, in
+ * microseconds of CLOCK_MONOTONIC. */
+long long mg_stop_threads(const int *tids, int count, unsigned long options, int timeout_ms, int *errors);
 
 /* What ptrace tells of stopped threads of one process, into cleared `threads` and `xstates`, of which each has
  * `xstate_room` bytes. Returns how many could not be read: their error says why. */

@@ -168,11 +168,14 @@ def _in_order(root: int, known: Mapping[int, _Looked]) -> Iterator[Member]:
 
 
 def stop_family(
-    root: int, reader: ProcReader, code: Mapping[int, VdsoCode], on_stop: Callable[[], None] = lambda: None
+    root: int,
+    reader: ProcReader,
+    code: Mapping[int, VdsoCode],
+    on_stop: Callable[[float], object] = lambda began_s: None,
 ) -> tuple[Family, dict[int, FrozenProcess]]:
     """Stop every process of the tree, also those born meanwhile, or none; TraceeError names who does not stop.
 
-    `code`: by PID, where the vDSO of those is that were known before. `on_stop` is called before any is stopped.
+    `code`: by PID, where the vDSO of those is that were known before. `on_stop`: see stop_processes().
     """
     frozen: dict[int, FrozenProcess] = {}
     deadline = time.monotonic() + FREEZE_DEADLINE_S
@@ -193,9 +196,7 @@ def stop_family(
             known = seen
             if time.monotonic() > deadline:
                 raise TraceeError(root, "makes processes faster than they can be stopped")
-            if not frozen:
-                on_stop()
-            _stop(new, frozen, reader, code)
+            _stop(new, frozen, reader, code, on_stop)
     except BaseException:
         release(frozen)
         raise
@@ -230,9 +231,11 @@ def await_vforks(pairs: Mapping[int, int], reader: ProcReader) -> bool:
 
 
 def _stop(
-    pids: Sequence[int], frozen: dict[int, FrozenProcess], reader: ProcReader, code: Mapping[int, VdsoCode]
-) -> None:
-    stopped, failed = stop_processes(pids, reader, code={pid: _code_of(pid, code, reader) for pid in pids})
+    pids: Sequence[int], frozen: dict[int, FrozenProcess], reader: ProcReader, code: Mapping[int, VdsoCode],
+    on_stop: Callable[[float], object],
+) -> None:  # fmt: skip
+    places = {pid: _code_of(pid, code, reader) for pid in pids}
+    stopped, failed = stop_processes(pids, reader, code=places, on_stop=on_stop)
     frozen.update(stopped)
     for pid, error in failed.items():
         if not has_gone(pid, reader):

@@ -8,7 +8,7 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -70,13 +70,15 @@ def stop_process(pid: int, reader: ProcReader, *, deadline_s: float = 5.0, code:
 
 
 def stop_processes(
-    pids: Sequence[int], reader: ProcReader, *, deadline_s: float = 5.0, code: Mapping[int, VdsoCode]
-) -> tuple[dict[int, FrozenProcess], Failures]:
-    """Stop every thread of each process; with those that cannot be stopped, which run on, and why."""
+    pids: Sequence[int], reader: ProcReader, *, deadline_s: float = 5.0, code: Mapping[int, VdsoCode],
+    on_stop: Callable[[float], object] = lambda began_s: None,
+) -> tuple[dict[int, FrozenProcess], Failures]:  # fmt: skip
+    """Stop every thread of each process; with those that cannot be stopped, which run on, and why. `on_stop` is told
+    since when not all of them run, by time.monotonic(); at later calls, since when not all of those born meanwhile."""
     frozen: dict[int, FrozenProcess] = {}
     stopped: dict[int, list[int]] = {pid: [] for pid in pids}
     try:
-        failed = _stop_all(stopped, reader, time.monotonic() + deadline_s)
+        failed = _stop_all(stopped, reader, time.monotonic() + deadline_s, on_stop)
         for pid in pids:
             if pid not in stopped[pid]:
                 failed.setdefault(pid, TraceeError(pid, "has ended as it was stopped"))
@@ -108,7 +110,10 @@ def _read_frozen(pid: int, threads: ThreadBlock, reader: ProcReader) -> FrozenPr
     return FrozenProcess(pid, threads.tids, threads, 0 if stop_signal == signal.SIGTRAP else stop_signal)
 
 
-def _stop_all(stopped: dict[int, list[int]], reader: ProcReader, deadline: float) -> Failures:
+def _stop_all(
+    stopped: dict[int, list[int]], reader: ProcReader, deadline: float,
+    on_stop: Callable[[float], object] = lambda began_s: None,
+) -> Failures:  # fmt: skip
     """Fill `stopped`, round by round until no process has a new thread; why some could not be stopped."""
     failed: Failures = {}
     dead: list[int] = []  # first threads that have ended before the others
@@ -120,7 +125,7 @@ def _stop_all(stopped: dict[int, list[int]], reader: ProcReader, deadline: float
                 (pid, TraceeError(pid, "makes threads faster than they can be stopped")) for pid in new.values()
             )
             return failed
-        for tid, error in ptrace.stop_threads(list(new), attach_options()).items():
+        for tid, error in ptrace.stop_threads(list(new), attach_options(), on_stop=on_stop).items():
             pid = new[tid]
             if error == 0:
                 stopped[pid].append(tid)
