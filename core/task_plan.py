@@ -327,7 +327,7 @@ def _steps(
         yield Step(Stage.SEAL, tid, _plan_seal(cores[tid], is_root=not entry.ppid))
     yield Step(
         Stage.SEAL, first,
-        (address_space.plan_dumpable(mm) if mm is not None else ())
+        (vma_marks.plan_seal(mm) + address_space.plan_dumpable(mm) if mm is not None else ())
         + _plan_seal(cores[first], is_root=not entry.ppid)
         + process_settings.plan_seal(leader.tc, mm),
     )  # fmt: skip

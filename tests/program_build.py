@@ -6,6 +6,7 @@ of metadata: `cflags:`, `args:` (after the directory), `requires:` (CPU flags as
 `tags:` (`live`: busy all the time, `forking`: its PIDs change), `later:` (the object it holds that is not carried yet).
 """
 
+import ctypes
 import hashlib
 import os
 import re
@@ -36,6 +37,7 @@ CONDITIONS: dict[str, Callable[[], bool]] = {
     "root": lambda: os.geteuid() == 0,
     "ipv6": lambda: Path("/proc/net/if_inet6").exists() and "00000001 01" in Path("/proc/net/if_inet6").read_text(),
     "huge-pages": has_huge_pages,
+    "mseal": lambda: ctypes.CDLL(None).syscall(462, None, 0, 0) == 0,
     "static-libc": lambda: Path(libc_archive()).is_absolute(),
 }
 

@@ -59,7 +59,7 @@ SYSCALLS: Final[dict[str, int]] = {
     "pkey_free": 331, "statx": 332, "rseq": 334, "pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428,
     "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "pidfd_open": 434, "clone3": 435,
     "close_range": 436, "openat2": 437, "pidfd_getfd": 438, "faccessat2": 439, "process_madvise": 440,
-    "epoll_pwait2": 441, "memfd_secret": 447,
+    "epoll_pwait2": 441, "memfd_secret": 447, "mseal": 462,
 }  # fmt: skip
 
 # Room that the native part fills.

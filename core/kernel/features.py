@@ -51,6 +51,8 @@ class Features:
     ipc_namespace: bool  # one can be made
     aio: bool  # io_setup
     la57: bool  # five levels of page tables: addresses above the 47-bit line
+    mseal: bool
+    vdso_moves: bool  # the kernel does not seal what it maps by itself (CONFIG_MSEAL_SYSTEM_MAPPINGS)
     cgroup2_freezer: bool
     cgroup2_mount: str
     xfeatures: int
@@ -86,7 +88,8 @@ def probe_features(reader: ProcReader | None = None) -> Features:
         pidfd_getfd=_works(probe_pidfd_getfd), pidfd_thread=_works(probe_pidfd_thread),
         mremap_many=_works(probe_mremap_many), pr_set_mm_map=_works(probe_set_mm_map),
         huge_pages=_works(probe_huge_pages), ipc_namespace=_works(probe_ipc_namespace), aio=probe_aio(),
-        la57=_works(probe_la57),
+        la57=_works(probe_la57), mseal=_works(probe_mseal),
+        vdso_moves=_works(lambda: probe_vdso(reader)),
         cgroup2_freezer=bool(mount) and _works(lambda: _probe_cgroup(reader, mount)), cgroup2_mount=mount,
         xfeatures=xfeatures, cap_effective=status.cap_eff,
         cap_bounding=status.cap_bnd, seccomp=status.seccomp or 0, no_new_privs=bool(status.no_new_privs),
@@ -257,6 +260,16 @@ def probe_la57() -> bool:
     address = syscall("mmap", wanted, PAGE, PROT_NONE, MAP_PRIVATE_ANONYMOUS, -1, 0)
     syscall("munmap", address, PAGE)
     return address == wanted
+
+
+def probe_mseal() -> bool:
+    """Nothing at all can be sealed, where there is such a call."""
+    return syscall("mseal", 0, 0, 0) == 0
+
+
+def probe_vdso(reader: ProcReader) -> bool:
+    """Ours could be moved: it is not sealed."""
+    return not any(one.vma.name == "[vdso]" and "sl" in one.flags for one in reader.smaps(os.getpid()))
 
 
 def probe_set_mm_map() -> bool:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 from core.collect import Subject
@@ -381,9 +381,8 @@ class LiveProcess:
         tid = frozen.pid if frozen else main_thread(tgid, self.reader)  # the one that we knew may have ended
         thread = frozen.leader if frozen else stop_thread(tid, tid, self.reader)
         try:
-            is_known = frozen is not None and self._looked_at is frozen
-            if is_known or self._is_in_area(tid):  # else it has executed another program
-                # The stack has grown since, and others may use it who run.
+            # Else it has executed another program. Its stack has grown since, and others may use it who run.
+            if (is_known := frozen and self._looked_at is frozen) or self._is_in_area(tid):
                 vmas = self.current if is_known else self.reader.maps_named(tid, "[stack]")
                 stack = 0 if self.sharers else frame_place(vmas, [thread])
                 replace(self._lender, stack=stack).unmap_area(thread, self._borrow.area)
@@ -394,8 +393,8 @@ class LiveProcess:
 
     def close(self) -> None:
         """Let go of what is ours alone: tracker and descriptors."""
-        ours = (self._tracker, self._page_reader)
-        self._tracker = self._page_reader = None
-        for one in ours:
-            if one is not None:
-                one.close()
+        ours, self._tracker, self._page_reader = (self._page_reader, self._tracker), None, None
+        with ExitStack() as stack:
+            for one in ours:
+                if one is not None:
+                    stack.callback(one.close)

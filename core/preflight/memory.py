@@ -9,6 +9,7 @@ from typing import Final
 from core.errors import Blocker
 from core.kernel.features import LOW_END
 from core.kernel.hugetlb import page_size_of_device
+from core.memory.present import KERNEL_VMAS
 from core.options import TrackChoice
 from core.preflight.records import HostRecord
 from core.proc.maps import SmapsVma, Vma
@@ -35,7 +36,10 @@ TRACKER_COSTS: Final = {
 def needs_of_memory(smaps: Sequence[SmapsVma]) -> tuple[str, ...]:
     """Features that the destination's kernel must have for it. Pure."""
     high = any(one.vma.end > LOW_END and one.vma.name != "[vsyscall]" for one in smaps)
-    return (*(["la57"] if high else []), *(["aio"] if any(one.vma.is_aio_ring for one in smaps) else []))
+    sealed = any("sl" in one.flags and one.vma.name not in KERNEL_VMAS for one in smaps)
+    rings = any(one.vma.is_aio_ring for one in smaps)
+    found = {"la57": high, "aio": rings, "mseal": sealed}
+    return tuple(name for name, needed in found.items() if needed)
 
 
 def refuse_rings(pid: int, smaps: Sequence[SmapsVma]) -> list[Blocker]:

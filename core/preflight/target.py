@@ -77,7 +77,7 @@ USES_NAMED: Final = 8
 LOOKS: Final = 4  # at who else has a file open, while the tree forks
 AMX: Final = 0x3 << 17  # a task must ask for its tiles; those that did are refused when they are frozen
 SOURCE_FEATURES: Final = ("ptrace", "kcmp", "pidfd_getfd")
-DESTINATION_FEATURES: Final = ("clone3_set_tid", "ptrace", "pr_set_mm_map")
+DESTINATION_FEATURES: Final = ("clone3_set_tid", "ptrace", "pr_set_mm_map", "vdso_moves")
 
 
 @dataclass(frozen=True, slots=True)

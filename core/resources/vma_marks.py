@@ -1,4 +1,4 @@
-"""What a mapping carries besides pages: advice (madvise), locks (mlock), guard pages, protection keys, a name.
+"""What a mapping carries besides pages: advice (madvise), locks (mlock), guard pages, protection keys, a name, a seal.
 
 collect() notes them in the image's entries, plan() gives them again: late, when all pages are in their place.
 """
@@ -11,6 +11,7 @@ from typing import Final
 from core.images.flags import VmaStatus
 from core.images.pb.memory_pb2 import MmEntry, VmaEntry
 from core.kernel.calls import syscall
+from core.memory.present import KERNEL_VMAS
 from core.memory.ranges import Ranges
 from core.plan.ops import Argument, Out, Program, Result, Syscall, path_argument
 from core.proc.maps import Vma
@@ -80,6 +81,8 @@ def collect(entry: VmaEntry, vma: Vma, flags: frozenset[str]) -> None:
             entry.locked_on_fault = True
     if key := next((flag for flag in flags if flag.startswith("key")), ""):
         entry.protection_key = int(key[3:])
+    if "sl" in flags and vma.name not in KERNEL_VMAS:
+        entry.sealed = True
     if vma.name.startswith("[anon:"):
         entry.name = vma.name[len("[anon:") : -1]
 
@@ -107,6 +110,14 @@ def plan(mm: MmEntry) -> Program:
         *_plan_advice(entries), *_plan_keys(mm, entries), *_plan_guards(guards), *_plan_locks(mm, entries, guards),
         *_plan_names(entries),
     )  # fmt: skip
+
+
+def plan_seal(mm: MmEntry) -> Program:
+    """Seal what was sealed: from then on nobody can unmap, move or protect it otherwise. Source: mseal(2)."""
+    sealed = sorted((one.start, one.end) for one in mm.vmas if one.sealed)
+    return tuple(
+        Syscall("mseal", (start, end - start, 0), f"seal {start:#x}-{end:#x}") for start, end in Ranges.ordered(sealed)
+    )
 
 
 def _plan_advice(entries: Sequence[VmaEntry]) -> Iterator[Syscall]:

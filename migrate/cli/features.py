@@ -14,6 +14,7 @@ USES = {
     "pidfd_thread": "the same where the first thread has ended",
     "clone3_set_tid": "giving a process its PID back",
     "pr_set_mm_map": "putting heap, arguments and environment back",
+    "vdso_moves": "putting the vDSO where the process had it (a kernel without CONFIG_MSEAL_SYSTEM_MAPPINGS)",
     "cgroup2_freezer": "holding the copies that must not run",
     "uffd_wp_async": "finding written pages (the best way, with pagemap_scan)",
     "pagemap_scan": "finding written pages (the best way, with uffd_wp_async)",
@@ -23,8 +24,9 @@ USES = {
     "ipc_namespace": "processes in an IPC namespace of their own",
     "aio": "processes with contexts of asynchronous I/O (io_setup)",
     "la57": "processes with memory above the 47-bit line",
+    "mseal": "processes with memory that is sealed (mseal)",
 }
-NEEDED = ("ptrace", "kcmp", "pidfd_getfd", "clone3_set_tid", "pr_set_mm_map")
+NEEDED = ("ptrace", "kcmp", "pidfd_getfd", "clone3_set_tid", "pr_set_mm_map", "vdso_moves")
 
 
 def features() -> int:

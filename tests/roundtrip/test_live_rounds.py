@@ -16,9 +16,9 @@ from tests.waiting import wait_until
 TRACKERS: tuple[TrackChoice, ...] = ("uffd-wp", "hash", *(("soft-dirty",) if probe_soft_dirty() else ()))
 READER = ProcReader()
 PROGRAMS = [
-    "memory_writer.c", "memory_churn.c", "memory_holes.c", "memory_marks.c", "memory_lockall_onfault.c",
-    "file_mapping_private.c", "heap_growth.c", "memory_huge.c", "memory_huge_churn.c", "memory_sysv_index.c",
-    "heap_beside_data.c",
+    "memory_writer.c", "memory_churn.c", "memory_holes.c", "memory_marks.c", "memory_sealed.c",
+    "memory_lockall_onfault.c", "file_mapping_private.c", "heap_growth.c", "memory_huge.c", "memory_huge_churn.c",
+    "memory_sysv_index.c", "heap_beside_data.c",
 ]  # fmt: skip
 
 
