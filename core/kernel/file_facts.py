@@ -66,13 +66,13 @@ def _follow(place: int) -> bytes:
     return instruction(0x79, 9, 8, place)
 
 
-def _copy(struct: dict[str, int], start: int, *fields: str, room: int = 8) -> bytes:
-    """As much as holds `fields`, of numbers."""
-    names = fields or tuple(struct)
-    return copy_bytes(8, start, max(struct[name] for name in names) + room, 9, 0)
+def _copy(struct: dict[str, int], start: int) -> bytes:
+    """As much of it as holds its fields, to `start`."""
+    return copy_bytes(8, start, max(struct.values()) + 8, 9, 0)
 
 
 def _picked(struct: dict[str, int], start: int, **fields: str) -> bytes:
+    """Fields of the record, by name, from those of a struct at `start`."""
     return b"".join(_pick(name, start + struct[field]) for name, field in fields.items())
 
 
@@ -117,14 +117,11 @@ def _program() -> tuple[bytes, bytes]:
     nameless += _picked(
         timer, OTHER, interval="tintv", ticks="ticks", clock="clockid", expired="expired", settime_flags="settime_flags"
     )
-    nameless += _pick(
-        "expires", OTHER + of["timerqueue_node"]["expires"]
-    )  # of hrtimers and alarms alike: they begin so
+    nameless += _pick("expires", OTHER + of["timerqueue_node"]["expires"])  # hrtimers and alarms begin alike
     nameless += _picked(event, OTHER, count="count", event="id")
     code += where_equal(7, 0, nameless)
-    code += (
-        _follow(INODE + inode["i_sb"]) + _copy(block, OTHER) + _picked(block, OTHER, device="s_dev", magic="s_magic")
-    )
+    code += _follow(INODE + inode["i_sb"]) + _copy(block, OTHER)
+    code += _picked(block, OTHER, device="s_dev", magic="s_magic")
     start = instruction(0xBF, 6, 1) + instruction(0x79, 9, 6, 24) + return_if_zero(9)  # context->file
     start += instruction(0x79, 7, 6, 8) + return_if_zero(7)  # context->task
     return start, code + write_out(6, 8, SIZE)

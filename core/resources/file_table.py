@@ -126,7 +126,7 @@ def _is_same(file: OpenFile, pid: int, fd: int, link: str, reader: ProcReader) -
     try:
         found = reader.fd_stat(pid, fd)
         if terminal.claims(file):
-            return terminal.is_end_of(file, link, found, reader.fdinfo(pid, fd), reader)
+            return terminal.is_end_of(file, pid, fd, link, found, reader)
     except OSError:
         return False
     return (found.st_dev, found.st_ino) == (file.stat.st_dev, file.stat.st_ino)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from core.errors import Blocker, CollectError, Refused
+from core.ids.shared import KCMP_FILE
 from core.images.pb.descriptors_pb2 import RegFileEntry
 from core.images.pb.files_pb2 import FdTypes, FileEntry
 from core.images.pb.tty_pb2 import (
@@ -25,10 +26,10 @@ from core.images.pb.tty_pb2 import (
     WinsizeEntry,
 )
 from core.kernel import pty
+from core.kernel.calls import kcmp
 from core.kernel.pty_content import PtyContent, copy_content, is_stopped
 from core.plan.ops import FdAllocator, Program, Result, Syscall, path_argument
 from core.plan.terminals import HUNG_UP, OUTSIDE, master_id, settings_of, slave_id
-from core.proc.fdinfo import FdInfo
 from core.proc.reader import ProcReader
 from core.resources.context import OpenFile, OpenTable, owner_and_flags_ops, read_owner
 
@@ -73,20 +74,16 @@ def slave_path(file: OpenFile) -> str:
     return f"{folder if folder.endswith('/pts') else folder + '/pts'}/{pty.read_number(file.local_fd)}"
 
 
-def is_end_of(master: OpenFile, link: str, found: os.stat_result, info: FdInfo, reader: ProcReader) -> bool:
-    """Of another process's descriptor: it is the master itself, or its slave."""
+def is_end_of(master: OpenFile, pid: int, fd: int, link: str, found: os.stat_result, reader: ProcReader) -> bool:
+    """Of another process's descriptor: it is the master itself, which nobody gets who opens its path, or its slave.
+    OSError."""
     if link == master.link:
-        same = (found.st_dev, found.st_ino) == (master.stat.st_dev, master.stat.st_ino)
-        return same and _index(info) == _index(master.info)
+        return kcmp(master.pid, pid, KCMP_FILE, master.fd, fd) == 0
     try:
         slave = os.stat(f"{reader.path(master.pid, 'root')}{slave_path(master)}")
     except OSError:
         return False
     return (found.st_dev, found.st_ino) == (slave.st_dev, slave.st_ino)
-
-
-def _index(info: FdInfo) -> list[str]:
-    return [line for line in info.lines if line.startswith("tty-index:")]
 
 
 def number_of_device(device: int) -> int | None:

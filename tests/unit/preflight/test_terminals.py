@@ -4,6 +4,7 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,29 @@ def test_a_terminal_with_both_ends_goes_unless_somebody_else_has_it_open(tmp_pat
                 (blocker,) = collect_facts(pid, PreflightOptions()).blockers
                 assert blocker.code == "fd-shared"
                 assert "/dev/ptmx" in blocker.subject and f"process {other.pid} has it open too" in blocker.reason
+            finally:
+                other.kill()
+
+
+ELSEWHERE = """
+mount -t devpts -o newinstance,ptmxmode=0666 devpts /dev/pts && exec {python} -I -S -c '
+import os, time
+os.write(1, bytes(str(all(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY) for _ in range({count}))), "ascii"))
+os.close(1)
+time.sleep(100)'
+"""
+
+
+def test_who_has_one_of_that_number_elsewhere_does_not_have_it(tmp_path: Path) -> None:
+    """Mount namespaces with terminals of their own count them from 0, and may have one /dev/ptmx."""
+    script = f"import pty\nopen({str(tmp_path / 'name')!r}, 'w').write(os.ttyname(pty.openpty()[1]))"
+    with python(script, tmp_path) as pid:
+        count = int((tmp_path / "name").read_text().rpartition("/")[2]) + 1
+        shell = ELSEWHERE.format(python=sys.executable, count=count)
+        with subprocess.Popen(["unshare", "--mount", "sh", "-c", shell], stdout=subprocess.PIPE) as other:
+            try:
+                assert other.stdout is not None and other.stdout.read() == b"True"
+                assert collect_facts(pid, PreflightOptions()).blockers == ()
             finally:
                 other.kill()
 
