@@ -12,6 +12,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, EncodeError, Message
 
 from core.errors import ImageError
+from core.images import payloads
 from core.images.kinds import Kind
 
 M = TypeVar("M", bound=Message)
@@ -75,17 +76,27 @@ def _encode_record(kind: Kind[M], name: str, record: Record[M]) -> bytes:
 
 def decode_file(kind: Kind[M], name: str, content: bytes | memoryview) -> list[Record[M]]:
     """The records of a whole file; ImageError for anything that a file of this kind cannot hold."""
-    view = memoryview(content)
-    header = kind.header
-    if view[: len(header)] != header:
-        raise ImageError(name, _wrong_header(header, bytes(view[: len(header)])))
+    whole, header = bytes(content), kind.header
+    if whole[: len(header)] != header:
+        raise ImageError(name, _wrong_header(header, whole[: len(header)]))
     records: list[Record[M]] = []
-    position = len(header)
-    while position < len(view):
-        record, position = _decode_record(kind, name, len(records), view, position)
-        records.append(record)
+    position, end = len(header), len(whole)
+    while position < end:  # thousands of times while a tree stands still
+        start = position + 4
+        position = start + int.from_bytes(whole[position:start], "little")
+        if start > end or position > end:
+            raise ImageError(name, f"truncated: message {len(records)} ends at byte {position} of {end}")
+        message = _parse(kind.message_class(len(records)), name, len(records), whole[start:position])
+        content_at, position = position, position + _payload_size(kind, message, whole, position)
+        if position > end:
+            raise ImageError(name, f"truncated: content of message {len(records)} ends at byte {position} of {end}")
+        records.append(Record(message, whole[content_at:position]))
     _check_count(kind, name, len(records))
     return records
+
+
+def _payload_size(kind: Kind[M], message: M, whole: bytes, position: int) -> int:
+    return 0 if kind.payload_size is payloads.none else kind.payload_size(message, memoryview(whole)[position:])
 
 
 def _wrong_header(expected: bytes, found: bytes) -> str:
@@ -94,22 +105,9 @@ def _wrong_header(expected: bytes, found: bytes) -> str:
     return f"wrong magic {found.hex()}, expected {expected.hex()}"
 
 
-def _decode_record(kind: Kind[M], name: str, index: int, view: memoryview, position: int) -> tuple[Record[M], int]:
-    body_start = position + 4
-    body_end = body_start + int.from_bytes(view[position:body_start], "little")
-    if body_start > len(view) or body_end > len(view):
-        raise ImageError(name, f"truncated: message {index} ends at byte {body_end} of {len(view)}")
-    message = _parse(kind.message_class(index), name, index, view[body_start:body_end])
-    payload_end = body_end + kind.payload_size(message, view[body_end:])
-    if payload_end > len(view):
-        raise ImageError(name, f"truncated: content of message {index} ends at byte {payload_end} of {len(view)}")
-    return Record(message, bytes(view[body_end:payload_end])), payload_end
-
-
-def _parse(message_class: type[M], name: str, index: int, body: memoryview) -> M:
-    message = message_class()
+def _parse(message_class: type[M], name: str, index: int, body: bytes) -> M:
     try:
-        message.ParseFromString(bytes(body))
+        message = message_class.FromString(body)
     except DecodeError as error:
         raise ImageError(name, f"message {index} does not parse: {error}") from error
     if not message.IsInitialized():
