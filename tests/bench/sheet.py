@@ -36,7 +36,7 @@ FULL = Scale(
     moves=5,
     fleet_hosts=1000,
     histories=1000,
-    descriptors=(1000, 9000),
+    descriptors=(1000, 10_000),
 )
 TINY = Scale(
     runs=1,
