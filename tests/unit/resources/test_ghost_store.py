@@ -74,4 +74,5 @@ def test_a_name_goes_on_to_the_next_file_that_has_it(tmp_path: Path) -> None:
             assert store.ids() == [number]
             assert path.exists()
     finally:
+        store.abandon()
         store.close()
